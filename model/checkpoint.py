@@ -1,0 +1,153 @@
+"""A checkpoint: a folder of plain files, no pickle. Owns their format; knows nothing of training or devices.
+
+    model.safetensors   weights, bf16 or fp32
+    config.json         `GPTConfig`, and the number of this format
+    vocab.json          the characters in id order
+    training.json       where the weights come from (`TrainingRecord`); optional
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from model.config import GPTConfig
+from model.errors import CheckpointError, InputError
+from model.files import recover
+from model.network import GPT
+from model.vocabulary import Vocabulary
+
+FORMAT = 1
+
+
+class CurvePoint(TypedDict):
+    """Losses at one evaluation, in nats per character; `train` is absent before the first step."""
+
+    step: int
+    train: float | None
+    val: float
+
+
+class TrainingRecord(TypedDict, total=False):
+    """Where the weights come from."""
+
+    dataset: dict[str, Any]  # name, characters, bytes, sha256
+    recipe: dict[str, Any]  # every setting of the run
+    curve: list[CurvePoint]
+    val_loss: float  # the best, in nats per character: that of these weights
+    val_method: str
+    date: str  # UTC, ISO 8601
+    commit: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a generator needs, and where it came from.
+
+    `identity` is the SHA-256 (hex) of the weights and the configuration as stored.
+    """
+
+    config: GPTConfig
+    vocabulary: Vocabulary
+    weights: dict[str, Tensor]
+    training: TrainingRecord
+    identity: str = ""
+
+    def network(self, dtype: torch.dtype = torch.float32) -> GPT:
+        """A network with these weights, in evaluation mode, on the CPU."""
+        with torch.device("meta"):
+            network = GPT(self.config)
+        weights = {name: tensor.to(dtype) for name, tensor in self.weights.items()}
+        network.load_state_dict(weights, assign=True)
+        return network.eval().requires_grad_(False)
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> None:
+    """Write the checkpoint's files into an existing folder, weights as `dtype` if given."""
+    weights = {
+        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
+        for name, tensor in checkpoint.weights.items()
+    }
+    path = folder / "model.safetensors"
+    save_file(weights, path)
+    path.chmod(0o644)  # safetensors makes it private, but a server may run as another user
+    _write_json(folder / "config.json", {"format": FORMAT, **asdict(checkpoint.config)})
+    checkpoint.vocabulary.save(folder / "vocab.json")
+    _write_json(folder / "training.json", checkpoint.training)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read and check a checkpoint folder.
+
+    Raises:
+        CheckpointError: names the file and what is wrong with it.
+    """
+    folder = recover(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such checkpoint folder")
+    config = _read_config(folder / "config.json")
+    vocabulary = Vocabulary.load(folder / "vocab.json")
+    if len(vocabulary) != config.vocab_size:
+        raise CheckpointError(
+            f"{folder}: vocab.json has {len(vocabulary)} characters but config.json says "
+            f"vocab_size {config.vocab_size}; the two files belong to different checkpoints"
+        )
+    path = folder / "model.safetensors"
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); is it missing or truncated?") from error
+    _check_shapes(path, config, weights)
+    digest = hashlib.sha256(path.read_bytes())
+    digest.update((folder / "config.json").read_bytes())
+    training = folder / "training.json"
+    record = cast(TrainingRecord, _read_json(training) if training.exists() else {})
+    return Checkpoint(config, vocabulary, weights, record, digest.hexdigest())
+
+
+def _check_shapes(path: Path, config: GPTConfig, weights: dict[str, Tensor]) -> None:
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in GPT(config).state_dict().items()}
+    for name in sorted(expected.keys() | weights.keys()):
+        if name not in weights:
+            raise CheckpointError(f"{path}: has no tensor {name}, which config.json asks for")
+        if name not in expected:
+            raise CheckpointError(f"{path}: has a tensor {name}, which config.json does not ask for")
+        if tuple(weights[name].shape) != expected[name]:
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(weights[name].shape)}, config.json asks for {expected[name]}"
+            )
+        if not weights[name].is_floating_point():
+            raise CheckpointError(f"{path}: {name} has type {weights[name].dtype}, not a float")
+
+
+def _read_config(path: Path) -> GPTConfig:
+    fields = _read_json(path)
+    found = fields.pop("format", None)
+    if found != FORMAT:
+        raise CheckpointError(f"{path}: format {found!r} is not known here; this version reads format {FORMAT}")
+    try:
+        return GPTConfig(**fields)
+    except (InputError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: must hold one JSON object")
+    return value
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,51 @@
+"""How every program here is started: typed settings from flags, and one line for what is wrong.
+
+Owns exit codes: 0 done, 2 for bad input, 130 when interrupted. Knows nothing of what the programs do.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
+
+from model.errors import SoliloquyError
+
+Settings = TypeVar("Settings", bound=BaseSettings)
+
+
+def settings_config(program: str, env_prefix: str, env_file: str | None = None) -> SettingsConfigDict:
+    """Flags over environment over file over defaults, docstrings as help; for one program's settings class."""
+    return SettingsConfigDict(
+        env_prefix=env_prefix,
+        env_file=env_file,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        cli_prog_name=f"python -m {program}",
+        cli_exit_on_error=False,
+    )
+
+
+def run(settings_class: type[Settings], main: Callable[[Settings], None], arguments: Sequence[str]) -> int:
+    """Read the settings, call `main` with them, and return the exit code."""
+    try:
+        main(CliApp.run(settings_class, cli_args=list(arguments)))
+    except ValidationError as error:
+        print("; ".join(_describe(dict(item)) for item in error.errors()), file=sys.stderr)
+        return 2
+    except (SettingsError, SoliloquyError) as error:
+        print(str(error).removeprefix("error parsing CLI: "), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _describe(error: dict[str, object]) -> str:
+    location = error["loc"]
+    name = ".".join(str(part) for part in location) if isinstance(location, tuple) else ""
+    if error["type"] == "missing":
+        return f"--{name} is required"
+    return f"--{name}: {error['msg']}, not {error['input']!r}"

@@ -1,0 +1,55 @@
+"""The architecture of a network as a checked value. Knows nothing of tensors."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from model.errors import InputError
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """A GPT's shape and variants; the defaults are nanoGPT's.
+
+    `norm="layernorm"` has a weight (and a bias when `bias`); `norm="rmsnorm"` has neither.
+
+    Raises:
+        InputError: a value is out of range, or does not fit another; names the field.
+    """
+
+    vocab_size: int
+    n_layer: int = 6
+    n_head: int = 6
+    n_embd: int = 384
+    block_size: int = 256
+    positions: Literal["learned", "rotary"] = "learned"
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    activation: Literal["gelu", "relu2"] = "gelu"
+    qk_norm: bool = False
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        for field in ("vocab_size", "n_layer", "n_head", "n_embd", "block_size"):
+            value = getattr(self, field)
+            if type(value) is not int or value < 1:
+                raise InputError(field, f"{value!r} is not a whole number from 1 up")
+        for field, choices in (
+            ("positions", ("learned", "rotary")),
+            ("norm", ("layernorm", "rmsnorm")),
+            ("activation", ("gelu", "relu2")),
+            ("qk_norm", (False, True)),
+            ("bias", (False, True)),
+        ):
+            value = getattr(self, field)
+            if value not in choices:
+                raise InputError(field, f"{value!r} is not one of {', '.join(map(repr, choices))}")
+        if self.block_size < 2:
+            raise InputError("block_size", "1 leaves no context; use 2 or more")
+        if self.n_embd % self.n_head:
+            raise InputError("n_embd", f"{self.n_embd} is not a multiple of n_head ({self.n_head})")
+        if self.positions == "rotary" and self.head_size % 2:
+            raise InputError("n_embd", f"rotary positions need an even head size, not {self.head_size}")
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.n_embd // self.n_head

@@ -1,0 +1,63 @@
+"""Which device computes, and in which number format. Knows nothing of networks."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from model.errors import DeviceError
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+DtypeName = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """A device and the format of its arithmetic; the same seed gives the same text within one of these."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def name(self) -> str:
+        """`cpu-fp32`, `cuda-bf16`, …"""
+        return f"{self.device.type}-{'bf16' if self.dtype == torch.bfloat16 else 'fp32'}"
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """The named device; `auto` is CUDA where there is one, then MPS, then the CPU.
+
+    Raises:
+        DeviceError: the device is not available here.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = "cuda" if available["cuda"] else "mps" if available["mps"] else "cpu"
+    if not available[name]:
+        usable = ", ".join(device for device, here in available.items() if here)
+        raise DeviceError(f"device: {name!r} is not available on this machine; use auto or {usable}")
+    return torch.device(name)
+
+
+def choose_numerics(device_name: DeviceName, dtype_name: DtypeName) -> Numerics:
+    """Device and format for generation; `auto` is bf16 on a GPU that has it, fp32 elsewhere.
+
+    Raises:
+        DeviceError: the device is not available here.
+    """
+    device = choose_device(device_name)
+    if dtype_name == "auto":
+        half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return Numerics(device, torch.bfloat16 if half else torch.float32)
+    return Numerics(device, getattr(torch, dtype_name))
+
+
+def training_dtype(device: torch.device, dtype_name: DtypeName) -> torch.dtype:
+    """Format of training's matrix products; `auto` is bf16 where the hardware multiplies it."""
+    if dtype_name != "auto":
+        dtype: torch.dtype = getattr(torch, dtype_name)
+        return dtype
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    fast = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return torch.bfloat16 if fast else torch.float32

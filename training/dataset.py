@@ -1,0 +1,134 @@
+"""A prepared data set: a folder of token ids, and the batches walked over it.
+
+    train.bin, val.bin   ids as little-endian uint16, as nanoGPT stores them
+    vocab.json           the characters in id order
+    dataset.json         name, size and SHA-256 of the text
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.errors import DataError
+from model.files import recover, replacing
+from model.vocabulary import Vocabulary
+
+Ids = NDArray[np.uint16]
+TRAIN_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Token ids of the training and the validation split, and the text they came from."""
+
+    vocabulary: Vocabulary
+    train: Ids
+    val: Ids
+    source: dict[str, Any]  # name, characters, bytes, sha256
+
+    def save(self, folder: Path) -> None:
+        """Write the folder, whole or not at all."""
+        with replacing(folder) as new:
+            self.train.astype("<u2").tofile(new / "train.bin")
+            self.val.astype("<u2").tofile(new / "val.bin")
+            self.vocabulary.save(new / "vocab.json")
+            (new / "dataset.json").write_text(json.dumps(self.source, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Dataset":
+        """Open a folder that `save` wrote; the ids stay on disk.
+
+        Raises:
+            DataError: missing, malformed, or empty.
+        """
+        recover(folder)
+        try:
+            source = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+            splits = [np.memmap(folder / name, dtype="<u2", mode="r") for name in ("train.bin", "val.bin")]
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder}: not a prepared data set ({error}); run training.prepare first") from error
+        return cls(Vocabulary.load(folder / "vocab.json"), splits[0], splits[1], source)
+
+
+def from_text(text: str, source: dict[str, Any]) -> Dataset:
+    """Split and encode a text as nanoGPT does: first 90 % to train, characters in code point order.
+
+    Raises:
+        DataError: fewer than two different characters, or more than 65,536, or too short to split.
+    """
+    points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    alphabet, ids = np.unique(points, return_inverse=True)
+    if not 2 <= len(alphabet) <= 1 << 16:
+        raise DataError(
+            f"the text has {len(alphabet)} different characters in {len(text)}; training needs 2 to 65,536"
+        )
+    split = int(len(ids) * TRAIN_SHARE)
+    if len(ids) - split < 2:
+        raise DataError(f"the text has {len(text)} characters; training and validation need at least 20")
+    ids16 = ids.astype(np.uint16)
+    return Dataset(Vocabulary(chr(point) for point in alphabet), ids16[:split], ids16[split:], source)
+
+
+def check_length(dataset: Dataset, block_size: int) -> None:
+    """Refuse a training split that does not hold one block and its next characters.
+
+    Raises:
+        DataError: names both sizes.
+    """
+    if len(dataset.train) < block_size + 1:
+        raise DataError(
+            f"the training split has {len(dataset.train)} characters; a block_size of {block_size} needs "
+            f"{block_size + 1} or more: use a longer text or a smaller --block_size"
+        )
+
+
+@dataclass(frozen=True)
+class RandomBatches:
+    """nanoGPT's batches: each row starts anywhere. A pure function of seed and step, so a run can resume."""
+
+    ids: Ids
+    batch_size: int
+    block_size: int
+    seed: int
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of one step, each (batch_size, block_size) int64."""
+        random = np.random.default_rng((self.seed, step))
+        starts = random.integers(0, len(self.ids) - self.block_size, self.batch_size)
+        return gather(self.ids, starts, self.block_size)
+
+
+@dataclass(frozen=True)
+class EpochBatches:
+    """Every block once per epoch, in a new order and cut at a new offset each time; pure like `RandomBatches`."""
+
+    ids: Ids
+    batch_size: int
+    block_size: int
+    seed: int
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of one step, each (batch_size, block_size) int64."""
+        blocks = (len(self.ids) - 1) // self.block_size
+        if blocks > 1:
+            blocks -= 1  # room for the offset
+        steps = max(1, blocks // self.batch_size)
+        epoch, step = divmod(step, steps)
+        random = np.random.default_rng((self.seed, epoch))
+        room = len(self.ids) - 1 - blocks * self.block_size
+        offset = random.integers(0, min(room, self.block_size - 1) + 1)
+        order = random.permutation(blocks)[step * self.batch_size :][: self.batch_size]
+        return gather(self.ids, offset + order * self.block_size, self.block_size)
+
+
+def gather(ids: Ids, starts: NDArray[np.int64], length: int) -> tuple[Tensor, Tensor]:
+    """Rows of `length` ids from each start, and the same moved on by one character."""
+    rows = np.asarray(ids)[starts[:, None] + np.arange(length + 1)].astype(np.int64)
+    both = torch.from_numpy(rows)
+    return both[:, :-1].contiguous(), both[:, 1:].contiguous()

@@ -1,0 +1,172 @@
+"""Every setting of a training run, spelled as nanoGPT spells it, and the named presets."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from model.cli import settings_config
+from model.config import GPTConfig
+from model.device import DeviceName, DtypeName
+
+MODERN = {
+    "positions": "rotary",
+    "norm": "rmsnorm",
+    "activation": "relu2",
+    "qk_norm": True,
+    "optimizer": "muon",
+    "learning_rate": 4e-3,
+    "min_lr": 0.0,
+    "beta2": 0.99,
+    "batches": "epochs",
+    "schedule": "linear",
+    "batch_size": 16,
+    "warmup_iters": 20,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # nanoGPT's config/train_shakespeare_char.py
+    "shakespeare-char": {
+        "batch_size": 64,
+        "dropout": 0.2,
+        "attention_dropout": 0.2,
+        "beta2": 0.99,
+        "max_iters": 5000,
+        "warmup_iters": 100,
+    },
+    # nanoGPT's README, for a laptop: a fifth of the parameters, 26 MB of activations
+    "shakespeare-char-cpu": {
+        "n_layer": 4,
+        "n_head": 4,
+        "n_embd": 128,
+        "block_size": 64,
+        "batch_size": 12,
+        "beta2": 0.99,
+        "max_iters": 2000,
+        "warmup_iters": 100,
+    },
+    # the bundled model: 4.9 million characters
+    "cpu-40min": MODERN | {"dropout": 0.15, "max_iters": 1200, "eval_interval": 200},
+    # a first look at a text of one's own
+    "cpu-2min": MODERN | {"n_layer": 4, "n_head": 4, "n_embd": 192, "max_iters": 300, "eval_interval": 100},
+}
+
+
+class PresetSource(PydanticBaseSettingsSource):
+    """The values of the preset that the stronger sources (flags, environment) chose."""
+
+    def get_field_value(self, field: object, field_name: str) -> tuple[Any, str, bool]:
+        """Not used: `__call__` gives all values at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        name = self.current_state.get("preset", self.settings_cls.model_fields["preset"].default)
+        return PRESETS.get(name, {})
+
+
+class TrainSettings(BaseSettings):
+    """Train a character-level GPT on a prepared data set. Any setting overrides the preset's."""
+
+    model_config = settings_config("training.train", "SOLILOQUY_TRAIN_")
+
+    data: Path
+    """Folder that training.prepare wrote"""
+    out_dir: Path
+    """Checkpoint folder to write"""
+    preset: Literal["shakespeare-char", "shakespeare-char-cpu", "cpu-40min", "cpu-2min"] = "shakespeare-char"
+    """Named settings: nanoGPT's two, and two for a CPU"""
+    resume: bool = False
+    """Go on where the run in out_dir stopped"""
+
+    n_layer: int = 6
+    """Layers"""
+    n_head: int = 6
+    """Attention heads per layer"""
+    n_embd: int = 384
+    """Width of the residual stream"""
+    block_size: int = Field(256, ge=2)
+    """Longest context in characters"""
+    positions: Literal["learned", "rotary"] = "learned"
+    """How positions are told apart"""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """Normalisation: with weights, or without"""
+    activation: Literal["gelu", "relu2"] = "gelu"
+    """Of the MLP; relu2 is squared ReLU"""
+    qk_norm: bool = False
+    """Normalise queries and keys"""
+    bias: bool = False
+    """Biases in linear layers and LayerNorm"""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout of the embedding and of each layer's outputs"""
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout of attention weights (on a CPU it leaves the fused kernel)"""
+
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: Muon for the matrices inside the layers, AdamW for the rest"""
+    learning_rate: float = Field(1e-3, gt=0)
+    """AdamW's peak learning rate"""
+    muon_learning_rate: float = Field(1e-2, gt=0)
+    """Muon's peak learning rate"""
+    weight_decay: float = Field(0.1, ge=0)
+    """Of matrices (with muon: of its matrices only)"""
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """AdamW's first beta"""
+    beta2: float = Field(0.99, ge=0, lt=1)
+    """AdamW's second beta"""
+    grad_clip: float = Field(1.0, gt=0)
+    """Largest norm of a step's gradient"""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """Decay of the learning rate after the warm-up"""
+    min_lr: float | None = Field(None, ge=0)
+    """AdamW's learning rate at the end; a tenth of learning_rate if not given"""
+    warmup_iters: int = Field(100, ge=0)
+    """Steps of linear warm-up"""
+    max_iters: int = Field(5000, ge=1)
+    """Steps"""
+    batches: Literal["random", "epochs"] = "random"
+    """random: rows start anywhere (nanoGPT); epochs: each block once per shuffled epoch"""
+    batch_size: int = Field(64, ge=1)
+    """Rows of block_size characters per step"""
+
+    eval_interval: int = Field(250, ge=1)
+    """Steps between evaluations; each keeps the best weights and the state to resume"""
+    eval_blocks: int = Field(1024, ge=1)
+    """Validation blocks read at each evaluation, evenly spaced; all if there are fewer"""
+    sample_tokens: int = Field(200, ge=0)
+    """Characters of sample text shown at each evaluation"""
+    seed: int = Field(1337, ge=0)
+    """Of weights, batches and dropout"""
+    device: DeviceName = "auto"
+    """Where to train"""
+    dtype: DtypeName = "auto"
+    """Of matrix products; auto is bfloat16 where the hardware multiplies it"""
+    compile: bool = False
+    """Compile the network with torch.compile (needs a C++ compiler on a CPU)"""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags over environment over preset over defaults."""
+        return init_settings, env_settings, PresetSource(settings_cls)
+
+    def architecture(self, vocab_size: int) -> GPTConfig:
+        """The network's configuration; raises InputError when its values do not fit each other."""
+        return GPTConfig(
+            vocab_size=vocab_size,
+            n_layer=self.n_layer,
+            n_head=self.n_head,
+            n_embd=self.n_embd,
+            block_size=self.block_size,
+            positions=self.positions,
+            norm=self.norm,
+            activation=self.activation,
+            qk_norm=self.qk_norm,
+            bias=self.bias,
+        )
