@@ -1,9 +1,9 @@
 """A checkpoint: a folder of plain files, no pickle. Owns their format; knows nothing of training or devices.
 
-    model.safetensors   weights, bf16 or fp32
-    config.json         `GPTConfig`, and the number of this format
-    vocab.json          the characters in id order
-    training.json       where the weights come from (`TrainingRecord`); optional
+model.safetensors   weights, bf16 or fp32
+config.json         `GPTConfig`, and the number of this format
+vocab.json          the characters in id order
+training.json       where the weights come from (`TrainingRecord`); optional
 """
 
 import hashlib
@@ -68,6 +68,11 @@ class Checkpoint:
         network.load_state_dict(weights, assign=True)
         return network.eval().requires_grad_(False)
 
+    @property
+    def parameter_count(self) -> int:
+        """As nanoGPT counts: without position embeddings."""
+        return sum(tensor.numel() for name, tensor in self.weights.items() if name != "positions.weight")
+
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> None:
     """Write the checkpoint's files into an existing folder, weights as `dtype` if given."""
@@ -104,7 +109,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); is it missing or truncated?") from error
-    _check_shapes(path, config, weights)
+    check_shapes(path, config, weights)
     digest = hashlib.sha256(path.read_bytes())
     digest.update((folder / "config.json").read_bytes())
     training = folder / "training.json"
@@ -112,7 +117,12 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(config, vocabulary, weights, record, digest.hexdigest())
 
 
-def _check_shapes(path: Path, config: GPTConfig, weights: dict[str, Tensor]) -> None:
+def check_shapes(path: Path, config: GPTConfig, weights: dict[str, Tensor]) -> None:
+    """Refuse weights (from `path`) that are not exactly those of `config`'s network.
+
+    Raises:
+        CheckpointError: names the first tensor that is missing, unknown, or of the wrong shape or type.
+    """
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in GPT(config).state_dict().items()}
     for name in sorted(expected.keys() | weights.keys()):

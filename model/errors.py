@@ -1,14 +1,14 @@
 """Everything Soliloquy refuses or fails at, as one tree. Knows nothing of HTTP or of exit codes.
 
-    SoliloquyError                  one sentence that a user can act on
-    ├── InputError                  a value that cannot be used: names the field
-    │   └── UnknownCharactersError  text with characters that the model has never seen
-    ├── DataError                   a text file or a prepared data set that cannot be used
-    ├── CheckpointError             a checkpoint folder that cannot be used
-    ├── DeviceError                 a device or number format that this machine does not have
-    └── UnavailableError            nothing wrong with the request: try again later
-        ├── QueueFullError
-        └── DrainingError
+SoliloquyError                  one sentence that a user can act on
+├── InputError                  a value that cannot be used: names the field
+│   └── UnknownCharactersError  text with characters that the model has never seen
+├── DataError                   a text file or a prepared data set that cannot be used
+├── CheckpointError             a checkpoint folder that cannot be used
+├── DeviceError                 a device or number format that this machine does not have
+└── UnavailableError            nothing wrong with the request: try again later
+    ├── QueueFullError
+    └── DrainingError
 """
 
 from dataclasses import dataclass

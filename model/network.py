@@ -29,12 +29,12 @@ def rotary_angles(positions: Tensor, head_size: int) -> tuple[Tensor, Tensor]:
     The angle is computed in float64 on the CPU: in float32 it would be off by 0.004 rad at position 100,000.
 
     Args:
-        positions: (B, T) or (T,) whole numbers.
+        positions: (B, T) or (T,) whole numbers, on the CPU.
     Returns:
         Two float32 CPU tensors (B, 1, T, D/2), or (T, D/2), to broadcast over heads.
     """
     frequency = ROTARY_BASE ** -(torch.arange(0, head_size, 2, dtype=torch.float64) / head_size)
-    angle = positions.to("cpu", torch.float64)[..., None] * frequency
+    angle = positions.double()[..., None] * frequency
     if angle.ndim == 3:
         angle = angle[:, None]
     return angle.cos().float(), angle.sin().float()
@@ -78,7 +78,7 @@ class Attention(nn.Module):
 
     def heads(self, x: Tensor) -> Tensor:
         """(B, T, C) → (B, H, T, D)."""
-        return x.unflatten(-1, (self.config.n_head, self.config.head_size)).transpose(1, 2)
+        return x.view(*x.shape[:-1], self.config.n_head, self.config.head_size).transpose(1, 2)
 
     def forward(
         self,
@@ -142,8 +142,8 @@ class Block(nn.Module):
         cache: LayerCache | None,
     ) -> Tensor:
         x = x + self.attention(self.norm_attention(x), rotary, mask, cache)
-        x = x + self.mlp(self.norm_mlp(x))
-        return x
+        mixed: Tensor = x + self.mlp(self.norm_mlp(x))
+        return mixed
 
 
 class GPT(nn.Module):
@@ -156,9 +156,7 @@ class GPT(nn.Module):
         if config.positions == "learned":
             self.positions = nn.Embedding(config.block_size, config.n_embd)
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            Block(config, dropout, attention_dropout) for _ in range(config.n_layer)
-        )
+        self.blocks = nn.ModuleList(Block(config, dropout, attention_dropout) for _ in range(config.n_layer))
         self.norm = Norm(config)
         self.initialise()
 
@@ -182,18 +180,18 @@ class GPT(nn.Module):
 
         Args:
             ids: (B, T) token ids.
-            positions: (B, T) or (T,) place of each id; 0, 1, … when absent.
+            positions: (B, T) or (T,) place of each id, on the CPU; 0, 1, … when absent.
             mask: (B, 1, T, W) True where a position may be attended to; causal when absent.
             caches: one per layer, to read and write keys and values.
         Returns:
             Logits (B, T, V).
         """
         if positions is None:
-            positions = torch.arange(ids.shape[-1], device=ids.device)
+            positions = torch.arange(ids.shape[-1])
         x = self.tokens(ids)  # (B, T, C)
         rotary = None
         if self.config.positions == "learned":
-            x = x + self.positions(positions)
+            x = x + self.positions(positions.to(x.device))
         else:
             cosine, sine = rotary_angles(positions, self.config.head_size)
             rotary = cosine.to(x.device, x.dtype), sine.to(x.device, x.dtype)
@@ -201,8 +199,3 @@ class GPT(nn.Module):
         for layer, block in enumerate(self.blocks):
             x = block(x, rotary, mask, caches[layer] if caches else None)
         return F.linear(self.norm(x), self.tokens.weight)  # (B, T, V)
-
-    def parameter_count(self) -> int:
-        """Number of parameters as nanoGPT counts them: without position embeddings."""
-        total = sum(parameter.numel() for parameter in self.parameters())
-        return total - (self.positions.weight.numel() if self.config.positions == "learned" else 0)

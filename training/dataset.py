@@ -1,8 +1,8 @@
 """A prepared data set: a folder of token ids, and the batches walked over it.
 
-    train.bin, val.bin   ids as little-endian uint16, as nanoGPT stores them
-    vocab.json           the characters in id order
-    dataset.json         name, size and SHA-256 of the text
+train.bin, val.bin   ids as little-endian uint16, as nanoGPT stores them
+vocab.json           the characters in id order
+dataset.json         name, size and SHA-256 of the text
 """
 
 import json

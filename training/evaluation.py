@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from model.errors import DataError
 from model.network import GPT
@@ -23,7 +25,9 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(network: GPT, ids: Ids, dtype: torch.dtype, max_blocks: int | None = None) -> Evaluation:
+def evaluate(
+    network: GPT, ids: Ids, dtype: torch.dtype, max_blocks: int | None = None, progress: bool = False
+) -> Evaluation:
     """Loss over a split cut into disjoint blocks, each predicted from its own beginning.
 
     Every character but the first is predicted once; a shorter last block counts too. With `max_blocks`, that
@@ -46,14 +50,15 @@ def evaluate(network: GPT, ids: Ids, dtype: torch.dtype, max_blocks: int | None 
         rest = 0
     else:
         rest = (len(ids) - 1) % block
-    total = sum(_loss(network, ids, starts[i : i + ROWS], block, dtype) for i in range(0, len(starts), ROWS))
+    batches = tqdm(range(0, len(starts), ROWS), disable=not progress, leave=False, unit="batch")
+    total = sum(_loss(network, ids, starts[i : i + ROWS], block, dtype) for i in batches)
     if rest:
         total += _loss(network, ids, np.array([whole * block]), rest, dtype)
     characters = len(starts) * block + rest
     return Evaluation(total / characters, characters, method)
 
 
-def _loss(network: GPT, ids: Ids, starts: np.ndarray, length: int, dtype: torch.dtype) -> float:
+def _loss(network: GPT, ids: Ids, starts: NDArray[np.int64], length: int, dtype: torch.dtype) -> float:
     """Summed loss in nats of the rows that begin at `starts`."""
     device = next(network.parameters()).device
     inputs, targets = (part.to(device) for part in gather(ids, starts, length))

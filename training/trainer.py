@@ -3,7 +3,6 @@
 A run that was stopped and resumed takes the same steps as one that was not. Knows nothing of the terminal.
 """
 
-import os
 import shutil
 import subprocess
 import time
@@ -42,7 +41,7 @@ class Progress:
 
 
 class Trainer:
-    """One run. `on_step(loss)` and `on_evaluation(point, network)` are told what happens.
+    """One run. `on_step(loss)` and `on_evaluation(point)` are told what happens.
 
     Raises:
         InputError, DataError, DeviceError, CheckpointError: what cannot be used, before the first step.
@@ -53,7 +52,7 @@ class Trainer:
         settings: TrainSettings,
         dataset: Dataset,
         on_step: Callable[[float], None] = lambda loss: None,
-        on_evaluation: Callable[[CurvePoint, GPT], None] = lambda point, network: None,
+        on_evaluation: Callable[[CurvePoint], None] = lambda point: None,
     ) -> None:
         check_length(dataset, settings.block_size)
         self.settings, self.dataset = settings, dataset
@@ -63,9 +62,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         config = settings.architecture(len(dataset.vocabulary))
         self.network = GPT(config, settings.dropout, settings.attention_dropout).to(self.device)
-        self.forward: Callable[[Tensor], Tensor] = (
-            torch.compile(self.network) if settings.compile else self.network
-        )
+        self.forward: Callable[[Tensor], Tensor] = torch.compile(self.network) if settings.compile else self.network
         self.optimizers = make_optimizers(self.network, settings)
         batches = EpochBatches if settings.batches == "epochs" else RandomBatches
         self.batch = batches(dataset.train, settings.batch_size, settings.block_size, settings.seed)
@@ -90,6 +87,11 @@ class Trainer:
             self.on_step(loss)
         self._evaluate()
         return True
+
+    def checkpoint(self, val_method: str = "") -> Checkpoint:
+        """The network as it is now."""
+        record = self._record(val_method)
+        return Checkpoint(self.network.config, self.dataset.vocabulary, self.network.state_dict(), record)
 
     def _step(self) -> float:
         inputs, targets = (part.to(self.device, non_blocking=True) for part in self.batch(self.progress.step))
@@ -116,7 +118,7 @@ class Trainer:
         improved = result.loss < progress.best
         progress.best = min(result.loss, progress.best)
         self._save(improved, result)
-        self.on_evaluation(point, self.network)
+        self.on_evaluation(point)
 
     def _open_out_dir(self) -> None:
         folder = recover(self.settings.out_dir)
@@ -153,10 +155,7 @@ class Trainer:
         folder = self.settings.out_dir.absolute()
         with replacing(folder) as new:
             if improved and result is not None:
-                config, vocabulary = self.network.config, self.dataset.vocabulary
-                record = self._record(result.method)
-                checkpoint = Checkpoint(config, vocabulary, self.network.state_dict(), record)
-                write_checkpoint(new, checkpoint, torch.bfloat16)
+                write_checkpoint(new, self.checkpoint(result.method), torch.bfloat16)
             else:
                 for path in folder.iterdir():
                     if path.is_file():
@@ -194,9 +193,7 @@ def _commit() -> str | None:
     """The commit of this source tree, marked if it had changes; None outside of git."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
     try:
-        described = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, env=os.environ, check=True
-        )
+        described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return described.stdout.strip()

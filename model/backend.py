@@ -1,0 +1,150 @@
+"""Where logits come from: `prefill` and `decode` over the slots of a preallocated key/value cache.
+
+`Backend` is the interface; `EagerBackend` is the readable reference, on any device. A row's arithmetic does
+not depend on the rows beside it. Knows nothing of sampling or of text.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.config import GPTConfig
+from model.device import Numerics
+from model.network import GPT
+from model.sampling import Logits
+
+# A matrix product's rounding depends on its shape, so on a CPU rows are always computed in groups of this
+# many, full or not. A lone row then costs 1.4 times as much as it must; eight cost a quarter each.
+CPU_GROUP = 8
+
+
+class Backend(Protocol):
+    """Slots that each hold one sequence's keys and values."""
+
+    config: GPTConfig
+    slots: int
+
+    def length(self, slot: int) -> int:
+        """Characters that the slot has seen since its last `prefill`."""
+
+    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
+        """Forget the slot's sequence, read `ids` (1 to `block_size`), return the logits (V,) after the last."""
+
+    def decode(self, ids: Mapping[int, int]) -> dict[int, Logits]:
+        """Append one id to each slot named; return the logits (V,) after each.
+
+        With rotary positions the oldest character leaves when the window is full. With learned positions a
+        slot of length `block_size` must be prefilled instead.
+        """
+
+
+class EagerBackend:
+    """PyTorch, operation by operation. Each layer's cache is a ring: position p lives at p mod `block_size`."""
+
+    def __init__(self, network: GPT, numerics: Numerics, slots: int, compile: bool = False) -> None:
+        self.config = network.config
+        self.device = numerics.device
+        self.slots = slots
+        self.group = CPU_GROUP if self.device.type == "cpu" else slots
+        network = network.to(self.device, numerics.dtype)
+        self._decode_network = torch.compile(network) if compile else network
+        self._prefill_network = network
+        rows = -(-slots // self.group) * self.group
+        config = self.config
+        shape = (config.n_layer, 2, rows, config.n_head, config.block_size, config.head_size)
+        self._cache = torch.zeros(shape, device=self.device, dtype=numerics.dtype)
+        self._lengths = [0] * rows
+
+    def length(self, slot: int) -> int:
+        """Characters that the slot has seen since its last `prefill`."""
+        return self._lengths[slot]
+
+    @torch.inference_mode()
+    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
+        """Forget the slot's sequence, read `ids` (1 to `block_size`), return the logits (V,) after the last."""
+        inputs = torch.tensor([ids], device=self.device)  # (1, T)
+        caches = [_PrefillCache(layer[:, slot]) for layer in self._cache]
+        with self._fixed_threads():
+            logits = self._prefill_network(inputs, caches=caches)  # (1, T, V)
+        self._lengths[slot] = len(ids)
+        return _to_numpy(logits[0, -1])
+
+    @torch.inference_mode()
+    def decode(self, ids: Mapping[int, int]) -> dict[int, Logits]:
+        """Append one id to each slot named; return the logits (V,) after each."""
+        logits: dict[int, Logits] = {}
+        for first in sorted({slot - slot % self.group for slot in ids}):
+            rows = range(first, first + self.group)
+            group_logits = self._decode_group(first, [ids.get(slot, 0) for slot in rows])
+            for slot in rows:
+                if slot in ids:
+                    logits[slot] = group_logits[slot - first]
+                    self._lengths[slot] += 1
+        return logits
+
+    def _decode_group(self, first: int, ids: list[int]) -> Logits:
+        """Logits (group, V) after one more id in each row.
+
+        Rows not asked for are computed too: what they write at their next place is overwritten before it is
+        ever attended to.
+        """
+        last = self.config.block_size - 1
+        rows = slice(first, first + self.group)
+        inputs = torch.tensor(ids, device=self.device)[:, None]  # (group, 1)
+        positions = torch.tensor(self._lengths[rows])[:, None]  # (group, 1)
+        window = torch.arange(last + 1)  # (W,)
+        mask = (window <= positions)[:, None, None].to(self.device)  # (group, 1, 1, W)
+        places = (positions[:, 0] % (last + 1)).to(self.device)
+        if self.config.positions == "learned":
+            positions = positions.clamp(max=last)  # only a row not asked for can be beyond
+        caches = [_DecodeCache(layer[:, rows], places) for layer in self._cache]
+        with self._fixed_threads():
+            logits = self._decode_network(inputs, positions, mask, caches)  # (group, 1, V)
+        return _to_numpy(logits[:, 0])
+
+    @contextmanager
+    def _fixed_threads(self) -> Iterator[None]:
+        """One thread on a CPU: with more, rounding would depend on their number."""
+        before = torch.get_num_threads()
+        if self.device.type == "cpu" and before != 1:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if torch.get_num_threads() != before:
+                torch.set_num_threads(before)
+
+
+class _PrefillCache:
+    """Writes one slot's sequence from position 0; attention needs only what was just computed."""
+
+    def __init__(self, slot: Tensor) -> None:
+        self.slot = slot  # (2, H, W, D)
+
+    def update(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        self.slot[0, :, : key.shape[2]] = key[0]
+        self.slot[1, :, : key.shape[2]] = value[0]
+        return key, value
+
+
+class _DecodeCache:
+    """Writes one position in each row's ring; attention reads the whole ring."""
+
+    def __init__(self, layer: Tensor, places: Tensor) -> None:
+        self.layer = layer  # (2, group, H, W, D)
+        self.places = places  # (group,)
+        self.rows = torch.arange(len(places), device=places.device)
+
+    def update(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        self.layer[0, self.rows, :, self.places] = key[:, :, 0]
+        self.layer[1, self.rows, :, self.places] = value[:, :, 0]
+        return self.layer[0], self.layer[1]
+
+
+def _to_numpy(logits: Tensor) -> Logits:
+    array: Logits = logits.float().cpu().numpy()
+    return np.ascontiguousarray(array)

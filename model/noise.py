@@ -1,0 +1,57 @@
+"""The luck of a draw: noise that is a pure function of (seed, sample, position, character id).
+
+There is no state to lose, so a text can be resumed, replayed with other settings, or drawn many characters
+at a time, on any machine and in any language. Knows nothing of logits.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+SEED_LIMIT = 1 << 53  # what a JSON number holds exactly in every client
+
+_LOW = np.uint64(0xFFFFFFFF)
+_HIGH = np.uint64(32)
+_MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_WEYL = 0x9E3779B9, 0xBB67AE85
+
+
+def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
+    """Philox4x32-10, a counter-based random generator (Salmon et al., SC 2011, doi:10.1145/2063384.2063405).
+
+    Args:
+        counter: (4, …) words below 2³².
+        key: two words below 2³².
+    Returns:
+        (4, …) random words below 2³².
+    """
+    a, b, c, d = counter
+    left, right = key
+    for _ in range(10):
+        first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
+        a, b, c, d = (
+            (second >> _HIGH) ^ b ^ np.uint64(left),
+            second & _LOW,
+            (first >> _HIGH) ^ d ^ np.uint64(right),
+            first & _LOW,
+        )
+        left, right = (left + _WEYL[0]) & 0xFFFFFFFF, (right + _WEYL[1]) & 0xFFFFFFFF
+    return np.stack((a, b, c, d))
+
+
+def gumbel_noise(seed: int, sample: int, position: int, count: int, vocab_size: int) -> NDArray[np.float64]:
+    """Standard Gumbel noise for `count` draws from `position` on; adding it to logits makes argmax a draw.
+
+    Character id i takes word i mod 4 of the counter (i div 4, position, sample, 0) under the key `seed`.
+
+    Returns:
+        (count, vocab_size) float64.
+    """
+    groups = (vocab_size + 3) // 4
+    counter = np.zeros((4, count, groups), dtype=np.uint64)
+    counter[0] = np.arange(groups, dtype=np.uint64)
+    counter[1] = np.arange(position, position + count, dtype=np.uint64)[:, None]
+    counter[2] = sample
+    words = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))  # (4, count, groups)
+    uniform = (np.moveaxis(words, 0, -1).reshape(count, -1)[:, :vocab_size] + 0.5) / 2.0**32
+    noise: NDArray[np.float64] = -np.log(-np.log(uniform))
+    return noise

@@ -1,0 +1,100 @@
+"""From logits to one character: pure functions of logits, parameters and noise."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import InputError
+
+Logits = NDArray[np.float32]
+ALTERNATIVES = 5
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a character is chosen; temperature 0 always takes the likeliest.
+
+    Raises:
+        InputError: a value is out of range; names it.
+    """
+
+    temperature: float = 0.8
+    top_k: int | None = 200
+    top_p: float | None = None
+    min_p: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise InputError("temperature", f"{self.temperature} is not a number from 0 up")
+        if self.top_k is not None and self.top_k < 1:
+            raise InputError("top_k", f"{self.top_k} leaves nothing to choose from; use 1 or more")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InputError("top_p", f"{self.top_p} is not above 0 and at most 1")
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise InputError("min_p", f"{self.min_p} is not between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How sure the model was of one character, before temperature and filters.
+
+    `rank` is 1 for the likeliest; `entropy` is in bits; `alternatives` are (id, probability), likeliest first.
+    """
+
+    probability: float
+    rank: int
+    entropy: float
+    alternatives: tuple[tuple[int, float], ...]
+
+
+def draw(logits: Logits, sampling: Sampling, noise: NDArray[np.float64] | None) -> int:
+    """The id with the highest logit / temperature + Gumbel noise among those that the filters keep.
+
+    Args:
+        logits: (V,).
+        noise: (V,); not needed at temperature 0.
+    """
+    if sampling.temperature == 0 or noise is None:
+        return int(logits.argmax())
+    scaled = (logits.astype(np.float64) - float(logits.max())) / sampling.temperature
+    return int((_filter(scaled, sampling) + noise).argmax())
+
+
+def _filter(scaled: NDArray[np.float64], sampling: Sampling) -> NDArray[np.float64]:
+    """Scaled logits (V,) with -inf where top-k, then top-p, then min-p exclude a character."""
+    size = len(scaled)
+    if sampling.top_k is not None and sampling.top_k < size:
+        kth = np.partition(scaled, size - sampling.top_k)[size - sampling.top_k]
+        scaled = np.where(scaled < kth, -np.inf, scaled)
+    if sampling.top_p is not None and sampling.top_p < 1:
+        order = np.argsort(-scaled, kind="stable")
+        probabilities = softmax(scaled)[order]
+        before = np.cumsum(probabilities) - probabilities
+        scaled = scaled.copy()
+        scaled[order[before >= sampling.top_p]] = -np.inf
+    if sampling.min_p:
+        floor = scaled.max() + math.log(sampling.min_p)
+        scaled = np.where(scaled < floor, -np.inf, scaled)
+    return scaled
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Probabilities (V,) in float64."""
+    exponentials = np.exp(logits.astype(np.float64) - float(logits.max()))
+    probabilities: NDArray[np.float64] = exponentials / exponentials.sum()
+    return probabilities
+
+
+def likelihood(logits: Logits, chosen: int) -> Likelihood:
+    """What the model itself thought of the `chosen` id: logits (V,) at temperature 1."""
+    probabilities = softmax(logits)
+    order = np.argsort(-probabilities, kind="stable")
+    positive = probabilities[probabilities > 0]
+    return Likelihood(
+        probability=float(probabilities[chosen]),
+        rank=int(np.flatnonzero(order == chosen)[0]) + 1,
+        entropy=max(0.0, -float((positive * np.log2(positive)).sum())),
+        alternatives=tuple((int(i), float(probabilities[i])) for i in order[:ALTERNATIVES]),
+    )

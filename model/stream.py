@@ -1,0 +1,87 @@
+"""One text being written: its characters so far, its luck, its stop strings. Knows nothing of slots or devices."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.noise import gumbel_noise
+from model.sampling import Likelihood, Logits, Sampling, draw, likelihood
+from model.vocabulary import Vocabulary
+
+FinishReason = Literal["length", "stop"]
+NOISE_AHEAD = 64
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one step released: text (empty while it may be the beginning of a stop string), and the end if it was.
+
+    `details` has one entry per character of `text`, if asked for.
+    """
+
+    text: str
+    details: tuple[Likelihood, ...] = ()
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(eq=False)
+class Stream:
+    """One sample of one request. The text does not contain the prompt, nor the stop string that ended it."""
+
+    vocabulary: Vocabulary
+    prompt: Sequence[int]
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 1337
+    sample: int = 0
+    max_new_tokens: int = 500
+    stop: tuple[str, ...] = ()
+    details: bool = False
+    written: list[int] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self._pending = ""
+        self._pending_details: list[Likelihood] = []
+
+    def context(self, length: int) -> list[int]:
+        """The last `length` ids of the prompt and the text together."""
+        missing = max(0, length - len(self.written))
+        return [*(self.prompt[-missing:] if missing else ()), *self.written[-length:]]
+
+    def accept(self, logits: Logits) -> Piece:
+        """Draw the next character from logits (V,) and return what can be shown of the text."""
+        chosen = draw(logits, self.sampling, self._noise(len(logits)))
+        self.written.append(chosen)
+        self._pending += self.vocabulary.characters[chosen]
+        if self.details:
+            self._pending_details.append(likelihood(logits, chosen))
+        matched = max((len(s) for s in self.stop if self._pending.endswith(s)), default=0)
+        if matched:
+            return self._release(matched, "stop")
+        if len(self.written) >= self.max_new_tokens:
+            return self._release(0, "length")
+        return self._release(max((_overlap(self._pending, s) for s in self.stop), default=0), None)
+
+    def _noise(self, vocab_size: int) -> NDArray[np.float64] | None:
+        """Noise (V,) of the next character, computed for many at a time."""
+        if self.sampling.temperature == 0:
+            return None
+        block, row = divmod(len(self.written), NOISE_AHEAD)
+        if row == 0:
+            self._block = gumbel_noise(self.seed, self.sample, block * NOISE_AHEAD, NOISE_AHEAD, vocab_size)
+        noise: NDArray[np.float64] = self._block[row]
+        return noise
+
+    def _release(self, held: int, finish_reason: FinishReason | None) -> Piece:
+        """Let go of all pending text but its last `held` characters."""
+        end = len(self._pending) - held
+        piece = Piece(self._pending[:end], tuple(self._pending_details[:end]), finish_reason)
+        self._pending, self._pending_details = self._pending[end:], self._pending_details[end:]
+        return piece
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that `stop` begins with."""
+    return next(n for n in range(min(len(text), len(stop) - 1), -1, -1) if text.endswith(stop[:n]))
