@@ -33,6 +33,7 @@ def serve(settings: ServerSettings) -> None:
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=int(settings.drain_seconds) + 3,
+        ws="none",
     )
     engine: Engine = app.state.service.engine
     Server(config, lambda: engine.drain(settings.drain_seconds)).run()

@@ -29,7 +29,7 @@ class Engine:
     """
 
     def __init__(self, generator: Generator, queue_size: int, buffer_characters: int) -> None:
-        self._generator = generator
+        self.generator = generator
         self._queue_size = queue_size
         self._buffer_characters = buffer_characters
         self._changed = threading.Condition()
@@ -65,7 +65,7 @@ class Engine:
                 raise DrainingError("the server is stopping", retry_after=10)
             if len(self._waiting) + len(streams) > self._free + self._queue_size:
                 raise QueueFullError(
-                    f"all {self._generator.backend.slots} slots are writing and the queue is full", retry_after=5
+                    f"all {self.generator.backend.slots} slots are writing and the queue is full", retry_after=5
                 )
             job = Job(streams, self._buffer_characters, self._notify)
             self._waiting.extend((job, stream) for stream in streams)
@@ -117,7 +117,7 @@ class Engine:
         return False
 
     def _has_work(self) -> bool:
-        if self._waiting and (self._generator.free_slots or any(job.cancelled for job, _ in self._waiting)):
+        if self._waiting and (self.generator.free_slots or any(job.cancelled for job, _ in self._waiting)):
             return True
         return any(job.cancelled or not job.full for job in self._active.values())
 
@@ -135,19 +135,19 @@ class Engine:
     def _admit(self) -> None:
         """Let one stream in: its prompt is read before the others go on, so no more than one at a time."""
         with self._changed:
-            if not self._waiting or not self._generator.free_slots:
+            if not self._waiting or not self.generator.free_slots:
                 return
             job, stream = self._waiting.popleft()
             self._free -= 1
             self._active[stream] = job
-        self._deliver(stream, self._generator.add(stream))
+        self._deliver(stream, self.generator.add(stream))
 
     def _step(self) -> None:
         """One more character for each stream whose reader keeps up."""
         running = [stream for stream, job in self._active.items() if not job.full]
         if running:
             self.steps += 1
-            for stream, piece in self._generator.step(running):
+            for stream, piece in self.generator.step(running):
                 self._deliver(stream, piece)
 
     def _deliver(self, stream: Stream, piece: Piece) -> None:
@@ -159,7 +159,7 @@ class Engine:
 
     def _leave(self, stream: Stream) -> None:
         job = self._active.pop(stream)
-        self._generator.remove(stream)
+        self.generator.remove(stream)
         with self._changed:
             self._free += 1
         self._release(job)

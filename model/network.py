@@ -149,13 +149,19 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Token ids in, logits out; the output matrix is the token embedding."""
 
-    def __init__(self, config: GPTConfig, dropout: float = 0.0, attention_dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        config: GPTConfig,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(config.vocab_size, config.n_embd)
         if config.positions == "learned":
             self.positions = nn.Embedding(config.block_size, config.n_embd)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(embedding_dropout)
         self.blocks = nn.ModuleList(Block(config, dropout, attention_dropout) for _ in range(config.n_layer))
         self.norm = Norm(config)
         self.initialise()

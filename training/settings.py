@@ -31,6 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "dropout": 0.2,
         "attention_dropout": 0.2,
+        "embedding_dropout": 0.2,
         "beta2": 0.99,
         "max_iters": 5000,
         "warmup_iters": 100,
@@ -98,9 +99,11 @@ class TrainSettings(BaseSettings):
     bias: bool = False
     """Biases in linear layers and LayerNorm"""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout of the embedding and of each layer's outputs"""
+    """Dropout of what attention and MLP add to the residual stream"""
     attention_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout of attention weights (on a CPU it leaves the fused kernel)"""
+    embedding_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout of the embedding"""
 
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: Muon for the matrices inside the layers, AdamW for the rest"""

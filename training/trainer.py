@@ -61,7 +61,8 @@ class Trainer:
         self.dtype = training_dtype(self.device, settings.dtype)
         torch.manual_seed(settings.seed)
         config = settings.architecture(len(dataset.vocabulary))
-        self.network = GPT(config, settings.dropout, settings.attention_dropout).to(self.device)
+        dropouts = settings.dropout, settings.attention_dropout, settings.embedding_dropout
+        self.network = GPT(config, *dropouts).to(self.device)
         self.forward: Callable[[Tensor], Tensor] = torch.compile(self.network) if settings.compile else self.network
         self.optimizers = make_optimizers(self.network, settings)
         batches = EpochBatches if settings.batches == "epochs" else RandomBatches

@@ -1,0 +1,88 @@
+"""The cache changes the cost of a character, never its logits; neither do the rows beside it."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.backend import EagerBackend
+from model.config import GPTConfig
+from model.network import GPT
+from tests.tiny import CPU, LEARNED, ROTARY, tiny_checkpoint
+
+BUNDLED_SHAPE = GPTConfig(65, 2, positions="rotary", norm="rmsnorm", activation="relu2", qk_norm=True)
+
+
+def text(length: int, vocab_size: int = 50, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(vocab_size, size=length).tolist()
+
+
+def uncached(network: GPT, ids: list[int]) -> np.ndarray:
+    """Logits (T, V) by the network alone; past the block, each position sees a window of `block_size`."""
+    places = torch.arange(len(ids))
+    distance = places[:, None] - places
+    band = (distance >= 0) & (distance < network.config.block_size)
+    return network(torch.tensor([ids]), mask=band[None, None])[0].numpy()
+
+
+@pytest.mark.parametrize("config", [LEARNED, ROTARY])
+@pytest.mark.parametrize("prompt", [1, 7, 15])
+def test_cached_equals_uncached(config: GPTConfig, prompt: int) -> None:
+    network, ids = tiny_checkpoint(config).network(), text(16)
+    expected = uncached(network, ids)
+    backend = EagerBackend(network, CPU, slots=3)
+    np.testing.assert_allclose(backend.prefill(1, ids[:prompt]), expected[prompt - 1], atol=1e-4)
+    for place in range(prompt, 16):
+        np.testing.assert_allclose(backend.decode({1: ids[place]})[1], expected[place], atol=1e-4)
+
+
+@pytest.mark.parametrize("prompt", [5, 16])
+def test_a_rotary_ring_equals_a_sliding_window(prompt: int) -> None:
+    network, ids = tiny_checkpoint(ROTARY).network(), text(100)
+    expected = uncached(network, ids)
+    backend = EagerBackend(network, CPU, slots=1)
+    backend.prefill(0, ids[:prompt])
+    for place in range(prompt, 100):
+        logits = backend.decode({0: ids[place]})[0]
+        np.testing.assert_allclose(logits, expected[place], atol=1e-3, err_msg=f"position {place}")
+
+
+@pytest.mark.parametrize("config", [BUNDLED_SHAPE, LEARNED, ROTARY])
+def test_a_row_is_bitwise_the_same_alone_and_in_company(config: GPTConfig) -> None:
+    """A product's rounding depends on its shape: MKL gives other bits for 1, 8 and 16 rows."""
+    network = tiny_checkpoint(config).network() if config is not BUNDLED_SHAPE else GPT(config).eval()
+    texts = [text(12, config.vocab_size, seed) for seed in range(16)]
+    together = EagerBackend(network, CPU, slots=16)
+    for slot, ids in enumerate(texts):
+        together.prefill(slot, ids[:4])
+    rows = [together.decode({slot: ids[4 + step] for slot, ids in enumerate(texts)}) for step in range(8)]
+    for slot in (0, 5, 15):
+        alone = EagerBackend(network, CPU, slots=1)
+        alone.prefill(0, texts[slot][:4])
+        for step in range(8):
+            assert np.array_equal(alone.decode({0: texts[slot][4 + step]})[0], rows[step][slot])
+
+
+def test_bits_do_not_depend_on_the_number_of_threads() -> None:
+    network, ids = GPT(BUNDLED_SHAPE).eval(), text(40)
+    results = []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        backend = EagerBackend(network, CPU, slots=1)
+        results.append(np.concatenate([backend.prefill(0, ids), backend.decode({0: 3})[0]]))
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert np.array_equal(*results)
+
+
+@pytest.mark.parametrize("config", [LEARNED, ROTARY])
+def test_a_slot_that_sits_out_steps_is_not_disturbed(config: GPTConfig) -> None:
+    network, ids = tiny_checkpoint(config).network(), text(16)
+    backend = EagerBackend(network, CPU, slots=2)
+    backend.prefill(0, ids[:6])
+    backend.prefill(1, ids[:3])
+    for step in range(8):
+        backend.decode({1: ids[step]})  # slot 0 shares the group and waits
+    expected = uncached(network, ids[:8])
+    backend.decode({0: ids[6]})
+    np.testing.assert_allclose(backend.decode({0: ids[7]})[0], expected[7], atol=1e-4)

@@ -1,0 +1,71 @@
+"""`python -m model.sample`, run as a user runs it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.cli import run
+from model.sample import SampleSettings, sample
+from tests.tiny import tiny_folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_folder(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def test_samples_are_printed_as_nanogpt_prints_them(folder: Path) -> None:
+    command = [sys.executable, "-m", "model.sample", f"--out_dir={folder}", "--start=ROMEO:", "--num_samples=2"]
+    done = subprocess.run(
+        [*command, "--max_new_tokens=50", "--device=cpu", "--compile=False"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    head, *samples = done.stdout.split("ROMEO:")
+    assert "number of parameters: 0.01M" in head
+    assert f"vocabulary of 61 characters from {folder / 'vocab.json'}" in head
+    assert len(samples) == 2
+    for text in samples:
+        assert text.endswith("\n---------------\n")
+        assert len(text) == 50 + len("\n---------------\n")
+    assert samples[0] != samples[1]
+
+
+def test_a_prompt_can_come_from_a_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "start.txt").write_text("JULIET:")
+    arguments = [f"--out_dir={folder}", f"--start=FILE:{tmp_path / 'start.txt'}", "--num_samples=1", "--device=cpu"]
+    assert run(SampleSettings, sample, arguments) == 0
+    assert "JULIET:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--temperature=-1", "temperature: -1.0 is not a number from 0 up"),
+        ("--top_k=0", "top_k: 0 leaves nothing to choose from"),
+        ("--start=日", "start: the model has never seen '日' (position 0); use '?' instead"),
+        ("--start=FILE:/nowhere/x", "start: /nowhere/x cannot be read"),
+        ("--out_dir=/nowhere", "/nowhere: no such checkpoint folder"),
+        ("--num_samples=0", "--num_samples: Input should be greater than or equal to 1, not '0'"),
+        ("--temprature=1", "unrecognized arguments: --temprature=1"),
+        ("--seed=x", "--seed: Input should be a valid integer"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    folder: Path, flag: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(SampleSettings, sample, [f"--out_dir={folder}", "--device=cpu", flag]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_help_shows_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(SampleSettings, sample, ["--help"])
+    assert stopped.value.code == 0
+    assert "(default: 0.8)" in capsys.readouterr().out

@@ -1,0 +1,53 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.sampling import Sampling
+from model.stream import Piece, Stream
+from model.vocabulary import Vocabulary
+
+ABC = Vocabulary("abc")
+
+
+def spell(text: str, **settings: object) -> tuple[list[Piece], Stream]:
+    """The pieces of a stream whose model insists on `text`."""
+    stream = Stream(ABC, [0], Sampling(temperature=0), max_new_tokens=len(text), **settings)  # type: ignore[arg-type]
+    pieces = []
+    for character in text:
+        pieces.append(stream.accept(np.eye(3, dtype=np.float32)[ABC.encode(character)[0]]))
+        if pieces[-1].finish_reason:
+            break
+    return pieces, stream
+
+
+@given(
+    text=st.text("abc", min_size=1, max_size=40), stop=st.lists(st.text("abc", min_size=1, max_size=4), max_size=4)
+)
+def test_the_text_ends_before_the_first_stop_string(text: str, stop: list[str]) -> None:
+    pieces, stream = spell(text, stop=tuple(stop), details=True)
+    ends = [text.find(s) + len(s) for s in stop if s in text]
+    if ends:  # the one that is complete first; the longest of those that are complete together
+        end = min(ends)
+        longest = max(len(s) for s in stop if text[:end].endswith(s))
+        expected, reason, drawn = text[: end - longest], "stop", end
+    else:
+        expected, reason, drawn = text, "length", len(text)
+    assert "".join(piece.text for piece in pieces) == expected
+    assert pieces[-1].finish_reason == reason
+    assert len(stream.written) == drawn  # not one character is drawn too many
+    assert all(len(piece.details) == len(piece.text) for piece in pieces)
+
+
+def test_text_is_held_only_while_it_may_be_a_stop_string() -> None:
+    pieces, _ = spell("aabaac", stop=("aac",))
+    assert [piece.text for piece in pieces] == ["", "", "aab", "", "", ""]
+    pieces, _ = spell("abab", stop=("ac",))
+    assert [piece.text for piece in pieces] == ["", "ab", "", "ab"]
+
+
+def test_context_spans_prompt_and_text() -> None:
+    stream = Stream(ABC, [0, 1, 2], Sampling(temperature=0))
+    stream.written.extend([1, 1])
+    assert stream.context(2) == [1, 1]
+    assert stream.context(4) == [1, 2, 1, 1]
+    assert stream.context(9) == [0, 1, 2, 1, 1]

@@ -1,0 +1,39 @@
+"""A real model, small enough to be made in milliseconds; what most tests run on."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from model.config import GPTConfig
+from model.device import Numerics
+from model.generator import Generator, load_generator
+from model.network import GPT
+from model.vocabulary import Vocabulary
+
+CPU = Numerics(torch.device("cpu"), torch.float32)
+VOCABULARY = Vocabulary("\n !',-.:?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+LEARNED = GPTConfig(len(VOCABULARY), n_layer=2, n_head=2, n_embd=16, block_size=16)
+ROTARY = replace(LEARNED, positions="rotary", norm="rmsnorm", activation="relu2", qk_norm=True)
+
+
+def tiny_checkpoint(config: GPTConfig = ROTARY, seed: int = 0, **changes: Any) -> Checkpoint:
+    """A checkpoint with random weights, large enough for its texts to depend on what they read."""
+    config = replace(config, **changes)
+    torch.manual_seed(seed)
+    weights = {name: 8 * tensor for name, tensor in GPT(config).state_dict().items()}
+    return Checkpoint(config, VOCABULARY, weights, {"val_loss": 4.0})
+
+
+def tiny_generator(config: GPTConfig = ROTARY, slots: int = 4, **changes: Any) -> Generator:
+    """A generator over `tiny_checkpoint`."""
+    return load_generator(tiny_checkpoint(config, **changes), CPU, slots)
+
+
+def tiny_folder(folder: Path, config: GPTConfig = ROTARY, **changes: Any) -> Checkpoint:
+    """`tiny_checkpoint` written to a folder and read back."""
+    folder.mkdir(parents=True)
+    write_checkpoint(folder, tiny_checkpoint(config, **changes))
+    return read_checkpoint(folder)
