@@ -68,6 +68,7 @@ class Trainer:
         batches = EpochBatches if settings.batches == "epochs" else RandomBatches
         self.batch = batches(dataset.train, settings.batch_size, settings.block_size, settings.seed)
         self.progress = Progress()
+        self.commit = current_commit()  # now: the source may change while the run goes on
         self._open_out_dir()
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
@@ -185,12 +186,12 @@ class Trainer:
             val_loss=self.progress.best,
             val_method=method,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
-            commit=_commit(),
+            commit=self.commit,
             seconds=round(self.progress.seconds, 1),
         )
 
 
-def _commit() -> str | None:
+def current_commit() -> str | None:
     """The commit of this source tree, marked if it had changes; None outside of git."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
     try:
