@@ -68,7 +68,8 @@ def read_ckpt(path: Path) -> dict[str, Any]:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
+        lines = [line for line in str(error).splitlines() if line.startswith(("Trying to load", "Unsupported"))]
+        reason = lines[0] if lines else "weights-only load failed"
         raise CheckpointError(f"{path}: refused, it is not plain weights and may run code ({reason})") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: cannot be read as a PyTorch checkpoint ({error})") from error

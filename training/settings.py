@@ -48,8 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup_iters": 100,
     },
     # the bundled model: 4.9 million characters
-    "cpu-40min": MODERN
-    | {"dropout": 0.15, "embedding_dropout": 0.15, "max_iters": 1200, "eval_interval": 200},
+    "cpu-40min": MODERN | {"dropout": 0.15, "embedding_dropout": 0.15, "max_iters": 1200, "eval_interval": 200},
     # a first look at a text of one's own
     "cpu-2min": MODERN | {"n_layer": 4, "n_head": 4, "n_embd": 192, "max_iters": 300, "eval_interval": 100},
 }

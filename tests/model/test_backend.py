@@ -7,21 +7,23 @@ import torch
 from model.backend import EagerBackend
 from model.config import GPTConfig
 from model.network import GPT
+from model.sampling import Logits
 from tests.tiny import CPU, LEARNED, ROTARY, tiny_checkpoint
 
 BUNDLED_SHAPE = GPTConfig(65, 2, positions="rotary", norm="rmsnorm", activation="relu2", qk_norm=True)
 
 
 def text(length: int, vocab_size: int = 50, seed: int = 0) -> list[int]:
-    return np.random.default_rng(seed).integers(vocab_size, size=length).tolist()
+    return [int(i) for i in np.random.default_rng(seed).integers(vocab_size, size=length)]
 
 
-def uncached(network: GPT, ids: list[int]) -> np.ndarray:
+def uncached(network: GPT, ids: list[int]) -> Logits:
     """Logits (T, V) by the network alone; past the block, each position sees a window of `block_size`."""
     places = torch.arange(len(ids))
     distance = places[:, None] - places
     band = (distance >= 0) & (distance < network.config.block_size)
-    return network(torch.tensor([ids]), mask=band[None, None])[0].numpy()
+    logits: Logits = network(torch.tensor([ids]), mask=band[None, None])[0].numpy()
+    return logits
 
 
 @pytest.mark.parametrize("config", [LEARNED, ROTARY])
@@ -72,7 +74,7 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
         results.append(np.concatenate([backend.prefill(0, ids), backend.decode({0: 3})[0]]))
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
-    assert np.array_equal(*results)
+    assert np.array_equal(results[0], results[1])
 
 
 @pytest.mark.parametrize("config", [LEARNED, ROTARY])

@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+import torch
+
+from model.errors import DataError
+from tests.tiny import ROTARY, tiny_checkpoint
+from training.evaluation import evaluate
+
+
+def test_every_character_but_the_first_is_predicted_once() -> None:
+    """A short last block counts: the mean equals that of a loop over single predictions."""
+    network = tiny_checkpoint().network()
+    ids = np.random.default_rng(0).integers(ROTARY.vocab_size, size=3 * 16 + 6).astype(np.uint16)
+    result = evaluate(network, ids, torch.float32)
+    losses = []
+    for place in range(1, len(ids)):
+        start = (place - 1) // 16 * 16
+        logits = network(torch.from_numpy(ids[None, start:place].astype(np.int64)))[0, -1]
+        losses.append(-logits.log_softmax(-1)[int(ids[place])].item())
+    assert result.characters == len(ids) - 1
+    assert result.loss == pytest.approx(np.mean(losses), abs=1e-4)
+
+
+def test_a_part_of_the_blocks_says_so() -> None:
+    ids = np.zeros(16 * 50, dtype=np.uint16)
+    result = evaluate(tiny_checkpoint().network(), ids, torch.float32, max_blocks=5)
+    assert result.characters == 5 * 16
+    assert "5 evenly spaced blocks" in result.method
+
+
+def test_dropout_left_on_is_not_read_as_loss() -> None:
+    with pytest.raises(RuntimeError, match="eval"):
+        evaluate(tiny_checkpoint().network().train(), np.zeros(50, dtype=np.uint16), torch.float32)
+
+
+def test_an_empty_split_is_refused() -> None:
+    with pytest.raises(DataError, match="2 or more"):
+        evaluate(tiny_checkpoint().network(), np.zeros(1, dtype=np.uint16), torch.float32)

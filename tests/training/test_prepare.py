@@ -1,0 +1,62 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from model.cli import run
+from training.dataset import Dataset
+from training.prepare import PrepareSettings, decode, prepare
+
+
+def test_a_text_file_becomes_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "Ein Männlein steht im Walde\r\n" * 10
+    (tmp_path / "song.txt").write_bytes(text.encode())
+    arguments = [f"--input_file={tmp_path / 'song.txt'}", f"--out_dir={tmp_path / 'data'}"]
+    assert run(PrepareSettings, prepare, arguments) == 0
+    dataset = Dataset.load(tmp_path / "data")
+    assert "ä" in dataset.vocabulary.characters
+    assert "\r" not in dataset.vocabulary.characters
+    assert dataset.source["name"] == "song"
+    assert dataset.source["sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    assert "vocab size: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "0 different characters in 0"),
+        (b"a", "1 different characters in 1"),
+        (b"caf\xe9 noir", "not UTF-8 text (byte 0xe9 at position 3); save the file as UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_learned_from_is_refused(
+    tmp_path: Path, content: bytes, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.txt").write_bytes(content)
+    arguments = [f"--input_file={tmp_path / 'x.txt'}", f"--out_dir={tmp_path / 'data'}"]
+    assert run(PrepareSettings, prepare, arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_missing_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(PrepareSettings, prepare, [f"--input_file={tmp_path / 'x.txt'}"]) == 2
+    assert "x.txt: cannot be read (No such file or directory)" in capsys.readouterr().err
+
+
+def test_a_download_that_is_not_the_data_set_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "input.txt").write_text("not Shakespeare")
+    url = (tmp_path / "input.txt").as_uri()
+    assert run(PrepareSettings, prepare, [f"--url={url}", f"--out_dir={tmp_path / 'data'}"]) == 2
+    assert "the download is not the data set" in capsys.readouterr().err
+
+
+def test_a_download_that_fails_names_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(PrepareSettings, prepare, ["--url=file:///nowhere", f"--out_dir={tmp_path / 'data'}"]) == 2
+    assert "give a local file with --input_file" in capsys.readouterr().err
+
+
+def test_a_byte_order_mark_is_no_character() -> None:
+    assert decode(b"\xef\xbb\xbfa\rb\r\nc", "x") == "a\nb\nc"
