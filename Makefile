@@ -1,0 +1,32 @@
+# make serve   the page on http://127.0.0.1:8000
+# make test    lint, types, tests
+# Each makes .venv first. On a machine without a GPU, README.md shows how to install PyTorch's small CPU build.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP_FLAGS ?=
+BIN := .venv/bin
+
+.PHONY: serve test lint clean
+
+serve: .venv/installed
+	exec $(BIN)/python -m app
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

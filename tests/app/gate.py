@@ -1,0 +1,57 @@
+"""A backend that can be held between two steps, so that tests wait for events instead of for time."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from model.backend import Backend
+from model.sampling import Logits
+
+
+class GatedBackend:
+    """Another backend, whose `decode` waits while the gate is shut and `may_pass` is not true."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.config, self.slots = backend.config, backend.slots
+        self.changed = threading.Condition()
+        self.shut = False
+        self.waiting = threading.Event()
+        self.may_pass: Callable[[], bool] = lambda: False
+        self.decoded: list[set[int]] = []
+
+    def length(self, slot: int) -> int:
+        return self.backend.length(slot)
+
+    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
+        return self.backend.prefill(slot, ids)
+
+    def decode(self, ids: Mapping[int, int]) -> dict[int, Logits]:
+        with self.changed:
+            while self.shut and not self.may_pass():
+                self.waiting.set()
+                self.changed.wait()
+            self.waiting.clear()
+        self.decoded.append(set(ids))
+        return self.backend.decode(ids)
+
+    def close(self) -> None:
+        """Hold the next step."""
+        with self.changed:
+            self.shut = True
+
+    def open(self) -> None:
+        """Let all steps pass."""
+        with self.changed:
+            self.shut = False
+            self.changed.notify_all()
+
+    def step(self) -> None:
+        """Let one step pass and wait until the next is held."""
+        self.waiting.wait()
+        self.waiting.clear()
+        passes = iter([True])
+        with self.changed:
+            self.may_pass = lambda: next(passes, False)
+            self.changed.notify_all()
+        self.waiting.wait()
+        self.may_pass = lambda: False

@@ -1,0 +1,146 @@
+"""The engine alone: joining, leaving, waiting, pausing, failing."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from app.engine import Engine, EngineFailedError
+from app.job import Job
+from model.errors import DrainingError, QueueFullError
+from model.sampling import Sampling
+from model.stream import Stream
+from tests.app.gate import GatedBackend
+from tests.tiny import VOCABULARY, tiny_generator
+
+ENDLESS = 100_000
+
+
+def make_stream(seed: int = 0, length: int = ENDLESS) -> Stream:
+    return Stream(VOCABULARY, VOCABULARY.encode("ROMEO:"), seed=seed, max_new_tokens=length)
+
+
+def expected(seed: int, length: int) -> str:
+    return "".join(piece.text for piece in tiny_generator().write(make_stream(seed, length)))
+
+
+async def read(job: Job) -> str:
+    text = ""
+    while pieces := await job.take():
+        text += "".join(piece.text for _, piece in pieces)
+    return text
+
+
+@pytest.fixture
+def gate() -> GatedBackend:
+    return GatedBackend(tiny_generator(slots=2).backend)
+
+
+@pytest.fixture
+def engine(gate: GatedBackend) -> Iterator[Engine]:
+    generator = tiny_generator(slots=2)
+    generator.backend = gate
+    engine = Engine(generator, queue_size=2, buffer_characters=50)
+    engine.start()
+    yield engine
+    gate.open()
+    engine.close()
+
+
+async def test_more_requests_than_slots_each_get_their_text(engine: Engine) -> None:
+    jobs = [engine.submit([make_stream(seed, 30)]) for seed in range(4)]
+    texts = await asyncio.gather(*(read(job) for job in jobs))
+    assert texts == [expected(seed, 30) for seed in range(4)]
+    assert all(job.released.wait(10) for job in jobs)
+    assert engine.generator.free_slots == 2
+
+
+async def test_a_full_queue_refuses_at_once_and_takes_again_later(engine: Engine, gate: GatedBackend) -> None:
+    gate.close()
+    jobs = [engine.submit([make_stream(length=20)]) for _ in range(2)]
+    jobs.append(engine.submit([make_stream(length=20), make_stream(1, 20)]))
+    with pytest.raises(QueueFullError) as caught:
+        engine.submit([make_stream()])
+    assert caught.value.retry_after > 0
+    gate.open()
+    await asyncio.gather(*(read(job) for job in jobs))
+    assert await read(engine.submit([make_stream(3, 5)])) == expected(3, 5)
+
+
+async def test_a_cancelled_stream_leaves_its_slot_within_one_step(engine: Engine, gate: GatedBackend) -> None:
+    gate.close()
+    job = engine.submit([make_stream()])
+    assert await job.take()
+    await asyncio.to_thread(gate.step)
+    job.cancel()  # while a step is under way
+    steps = len(gate.decoded)
+    gate.open()
+    assert await asyncio.to_thread(job.released.wait, 10)
+    assert len(gate.decoded) == steps + 1
+    assert engine.generator.free_slots == 2
+
+
+async def test_a_request_cancelled_in_the_queue_is_never_written(engine: Engine, gate: GatedBackend) -> None:
+    gate.close()
+    running = [engine.submit([make_stream(seed, 40)]) for seed in (1, 2)]
+    queued = make_stream(3)
+    job = engine.submit([queued])
+    job.cancel()
+    gate.open()
+    await asyncio.gather(*(read(other) for other in running))
+    assert await asyncio.to_thread(job.released.wait, 10)
+    assert queued.written == []
+
+
+async def test_a_slow_reader_pauses_and_the_others_go_on(engine: Engine) -> None:
+    slow, fast = engine.submit([make_stream(1, 400)]), engine.submit([make_stream(2, 400)])
+    assert await read(fast) == expected(2, 400)
+    while len(slow.streams[0].written) < 50:  # it may still be on its way to its bound
+        await asyncio.sleep(0)
+    assert slow.full
+    assert await read(engine.submit([make_stream(4, 100)])) == expected(4, 100)
+    assert len(slow.streams[0].written) == 50
+    assert await read(slow) == expected(1, 400)
+
+
+async def test_draining_refuses_new_work_and_finishes_the_old(engine: Engine) -> None:
+    job = engine.submit([make_stream(1, 60)])
+    engine.drain(60)
+    assert not engine.ready
+    with pytest.raises(DrainingError):
+        engine.submit([make_stream()])
+    assert await read(job) == expected(1, 60)
+
+
+async def test_a_drain_that_is_over_ends_the_rest_with_an_error(engine: Engine) -> None:
+    job = engine.submit([make_stream()])
+    assert await job.take()
+    engine.drain(0)
+    with pytest.raises(DrainingError, match="before the text was finished"):
+        await read(job)
+    assert await asyncio.to_thread(job.released.wait, 10)
+
+
+async def test_an_unknown_failure_reaches_every_client(
+    engine: Engine, gate: GatedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(ids: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    gate.close()
+    job = engine.submit([make_stream()])
+    monkeypatch.setattr(gate.backend, "decode", fail)
+    gate.open()
+    with pytest.raises(EngineFailedError) as caught:
+        await read(job)
+    assert "CUDA" not in str(caught.value)
+    assert not engine.ready
+    with pytest.raises(EngineFailedError):
+        engine.submit([make_stream()])
+
+
+async def test_samples_of_a_request_differ_and_do_not_wait_for_each_other(engine: Engine) -> None:
+    streams = [Stream(VOCABULARY, [0], Sampling(), seed=5, sample=sample, max_new_tokens=25) for sample in range(3)]
+    job = engine.submit(streams)
+    assert len(await read(job)) == 75
+    assert len({tuple(stream.written) for stream in streams}) == 3

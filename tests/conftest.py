@@ -1,0 +1,79 @@
+"""Coroutine tests run in a loop of their own; a real server on a port of its own for those that need one."""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from app.engine import Engine
+from app.main import create_app
+from app.settings import ServerSettings
+from tests.app.gate import GatedBackend
+from tests.tiny import tiny_folder
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run `async def` tests; pytest itself does not."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
+
+
+class LiveServer(uvicorn.Server):
+    """A real uvicorn on loopback, in a thread, with its app and engine in reach."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(uvicorn.Config(app, port=0, log_level="warning", ws="none", timeout_graceful_shutdown=5))
+        self.app = app
+        self.engine: Engine = app.state.service.engine
+        self.gate = GatedBackend(self.engine.generator.backend)
+        self.engine.generator.backend = self.gate
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=self.run, daemon=True)
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """As uvicorn's, and say so."""
+        await super().startup()
+        self._up.set()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        port = self.servers[0].sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}"
+
+    def __enter__(self) -> "LiveServer":
+        self._thread.start()
+        assert self._up.wait(30)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.gate.open()
+        self.engine.drain(0)
+        self.should_exit = True
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint on disk."""
+    path = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    tiny_folder(path)
+    return path
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[LiveServer]:
+    """A real server of the tiny model: 32 slots, a queue of 4."""
+    settings = ServerSettings(checkpoint=folder, device="cpu", queue_size=4)
+    with LiveServer(create_app(settings)) as live:
+        yield live

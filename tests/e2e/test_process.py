@@ -1,0 +1,98 @@
+"""The server as a process: started, asked, told to stop, killed, refused."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from httpx_sse import connect_sse
+
+ENDLESS = {"max_new_tokens": 100_000}
+
+
+@contextmanager
+def serving(folder: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`python -m app` on a free port, once it listens; killed at the end."""
+    command = [sys.executable, "-m", "app", "--port=0", "--device=cpu", f"--checkpoint={folder}", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if found := re.search(r"running on (http://\S+)", line):
+                yield process, found[1]
+                return
+        pytest.fail("the server ended before it listened")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_sigterm_finishes_what_was_begun_and_exits_cleanly(folder: Path) -> None:
+    with serving(folder) as (process, url), httpx.Client(timeout=30) as client:
+        with connect_sse(client, "POST", f"{url}/generate", json={"max_new_tokens": 3000}) as source:
+            events = source.iter_sse()
+            assert next(events).event == "start"
+            process.send_signal(signal.SIGTERM)
+            names = [event.event for event in events]
+        assert names[-1] == "done"
+        assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_a_drain_that_is_over_says_so_and_exits(folder: Path) -> None:
+    with serving(folder, "--drain_seconds=0") as (process, url), httpx.Client(timeout=30) as client:
+        with connect_sse(client, "POST", f"{url}/generate", json=ENDLESS) as source:
+            events = source.iter_sse()
+            assert next(events).event == "start"
+            process.send_signal(signal.SIGTERM)
+            last = list(events)[-1]
+        assert last.event == "error"
+        assert last.json()["status"] == 503
+        assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_a_killed_server_starts_again_with_the_same_text(folder: Path) -> None:
+    asked = {"seed": 11, "max_new_tokens": 80, "stream": False}
+    texts = []
+    for _ in range(2):
+        with serving(folder) as (process, url):
+            texts.append(httpx.post(f"{url}/generate", json=asked).json()["samples"][0]["text"])
+            process.kill()
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "message"),
+    [
+        (["--checkpoint=nowhere"], {}, "nowhere: no such checkpoint folder"),
+        ([], {"SOLILOQUY_CHECKPOINT": "from-environment"}, "from-environment: no such checkpoint folder"),
+        (["--checkpoint=flag"], {"SOLILOQUY_CHECKPOINT": "environment"}, "flag: no such checkpoint folder"),
+        (["--port=99999"], {}, "--port: Input should be less than or equal to 65535"),
+        (["--prot=1"], {}, "unrecognized arguments: --prot=1"),
+        ([], {"SOLILOQUY_SLOTS": "many"}, "slots: Input should be a valid integer"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line_and_exit_code_2(
+    flags: list[str], environment: dict[str, str], message: str
+) -> None:
+    command = [sys.executable, "-m", "app", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_bundled_model_is_what_a_fresh_clone_serves() -> None:
+    root = Path(__file__).parent.parent.parent
+    with serving(root / "checkpoints" / "shakespeare-char") as (_, url):
+        card = httpx.get(f"{url}/info").json()
+        assert card["vocabulary_size"] == 65
+        assert card["val_loss"] <= 1.50
+        asked = {"prompt": "ROMEO:", "seed": 1, "max_new_tokens": 600, "stream": False}
+        [sample] = httpx.post(f"{url}/generate", json=asked, timeout=60).json()["samples"]
+        assert re.search(r"\n\n[A-Z][A-Za-z ]+:\n", sample["text"])  # another speaker takes the word
