@@ -35,8 +35,8 @@ class BenchmarkSettings(BaseSettings):
 
 
 def make_stream(checkpoint: Checkpoint, length: int, sample: int = 0) -> Stream:
-    """A stream after the prompt that everyone uses."""
-    prompt = checkpoint.vocabulary.encode("ROMEO:")
+    """A stream after a prompt that fills the window, so that every character costs the same."""
+    prompt = checkpoint.vocabulary.encode("ROMEO:\n" * checkpoint.config.block_size)
     return Stream(checkpoint.vocabulary, prompt, sample=sample, max_new_tokens=length)
 
 

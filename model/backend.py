@@ -18,8 +18,9 @@ from model.network import GPT
 from model.sampling import Logits
 
 # A matrix product's rounding depends on its shape, so on a CPU rows are always computed in groups of this
-# many, full or not. A lone row then costs 1.4 times as much as it must; eight cost a quarter each.
+# many, full or not; and in fewer only if this machine has shown that each row's bits stay the same.
 CPU_GROUP = 8
+SMALLER_GROUPS = (2, 4)
 
 
 class Backend(Protocol):
@@ -58,6 +59,7 @@ class EagerBackend:
         shape = (config.n_layer, 2, rows, config.n_head, config.block_size, config.head_size)
         self._cache = torch.zeros(shape, device=self.device, dtype=numerics.dtype)
         self._lengths = [0] * rows
+        self._sizes = self._sizes_with_the_same_bits()
 
     def length(self, slot: int) -> int:
         """Characters that the slot has seen since its last `prefill`."""
@@ -78,32 +80,49 @@ class EagerBackend:
         """Append one id to each slot named; return the logits (V,) after each."""
         logits: dict[int, Logits] = {}
         for first in sorted({slot - slot % self.group for slot in ids}):
-            rows = range(first, first + self.group)
-            group_logits = self._decode_group(first, [ids.get(slot, 0) for slot in rows])
-            for slot in rows:
-                if slot in ids:
-                    logits[slot] = group_logits[slot - first]
-                    self._lengths[slot] += 1
+            slots = [slot for slot in ids if first <= slot < first + self.group]
+            size = next(size for size in self._sizes if first + size > max(slots))
+            group_logits = self._decode_group(first, [ids.get(first + row, 0) for row in range(size)])
+            for slot in slots:
+                logits[slot] = group_logits[slot - first]
+                self._lengths[slot] += 1
         return logits
 
+    @torch.inference_mode()
+    def _sizes_with_the_same_bits(self) -> list[int]:
+        """Group sizes to choose from: the whole group, and smaller ones whose rows come out bit for bit alike.
+
+        Which kernel multiplies depends on the shapes alone, so one step of random rows tells.
+        """
+        random = np.random.default_rng(0)
+        self._cache.copy_(torch.from_numpy(random.standard_normal(self._cache.shape)))
+        self._lengths[: self.group] = random.integers(self.config.block_size, size=self.group).tolist()
+        ids: list[int] = random.integers(self.config.vocab_size, size=self.group).tolist()
+        whole = self._decode_group(0, ids)
+        candidates = SMALLER_GROUPS if self.group == CPU_GROUP and self.device.type == "cpu" else ()
+        alike = [n for n in candidates if np.array_equal(self._decode_group(0, ids[:n]), whole[:n])]
+        self._cache.zero_()
+        self._lengths[: self.group] = [0] * self.group
+        return [*alike, self.group]
+
     def _decode_group(self, first: int, ids: list[int]) -> Logits:
-        """Logits (group, V) after one more id in each row.
+        """Logits (rows, V) after one more id in each of the rows from `first` on.
 
         Rows not asked for are computed too: what they write at their next place is overwritten before it is
         ever attended to.
         """
         last = self.config.block_size - 1
-        rows = slice(first, first + self.group)
-        inputs = torch.tensor(ids, device=self.device)[:, None]  # (group, 1)
-        positions = torch.tensor(self._lengths[rows])[:, None]  # (group, 1)
+        rows = slice(first, first + len(ids))
+        inputs = torch.tensor(ids, device=self.device)[:, None]  # (rows, 1)
+        positions = torch.tensor(self._lengths[rows])[:, None]  # (rows, 1)
         window = torch.arange(last + 1)  # (W,)
-        mask = (window <= positions)[:, None, None].to(self.device)  # (group, 1, 1, W)
+        mask = (window <= positions)[:, None, None].to(self.device)  # (rows, 1, 1, W)
         places = (positions[:, 0] % (last + 1)).to(self.device)
         if self.config.positions == "learned":
             positions = positions.clamp(max=last)  # only a row not asked for can be beyond
         caches = [_DecodeCache(layer[:, rows], places) for layer in self._cache]
         with self._fixed_threads():
-            logits = self._decode_network(inputs, positions, mask, caches)  # (group, 1, V)
+            logits = self._decode_network(inputs, positions, mask, caches)  # (rows, 1, V)
         return _to_numpy(logits[:, 0])
 
     @contextmanager
@@ -135,8 +154,8 @@ class _DecodeCache:
     """Writes one position in each row's ring; attention reads the whole ring."""
 
     def __init__(self, layer: Tensor, places: Tensor) -> None:
-        self.layer = layer  # (2, group, H, W, D)
-        self.places = places  # (group,)
+        self.layer = layer  # (2, rows, H, W, D)
+        self.places = places  # (rows,)
         self.rows = torch.arange(len(places), device=places.device)
 
     def update(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

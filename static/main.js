@@ -9,6 +9,7 @@ const writeButton = document.getElementById("write");
 const stopButton = document.getElementById("stop");
 const status = document.getElementById("status");
 const samples = document.getElementById("samples");
+const actions = document.querySelector(".actions");
 
 let running = null; // the AbortController of the request under way
 
@@ -41,6 +42,7 @@ function handle(run, event, data) {
     const { num_samples: count, prompt } = data.parameters;
     run.views = Array.from({ length: count }, (_, i) => new SampleView(samples, prompt, `Sample ${i + 1}`));
     status.textContent = "Writing…";
+    if (samples.getBoundingClientRect().top > 0.7 * window.innerHeight) actions.scrollIntoView();
   } else if (event === "text") {
     keepInView(() => run.views[data.sample].append(data.text));
     run.written += data.text.length;
