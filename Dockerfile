@@ -1,0 +1,30 @@
+# CPU by default: PyTorch's CPU build is a tenth of its CUDA build. For CUDA: --build-arg TORCH_INDEX=
+FROM python:3.11-slim-bookworm AS builder
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH
+COPY pyproject.toml .
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+      > requirements.txt \
+    && pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -r requirements.txt \
+    # headers, static libraries and tests are for building upon PyTorch, not for running it
+    && cd /opt/venv/lib/python3.11/site-packages \
+    && rm -rf torch/include torch/test torch/share/cmake pip setuptools \
+    && find torch -name '*.a' -delete
+
+FROM python:3.11-slim-bookworm
+RUN useradd --uid 10001 --no-create-home soliloquy
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 SOLILOQUY_HOST=0.0.0.0
+COPY --from=builder /opt/venv /opt/venv
+WORKDIR /app
+COPY model model
+COPY training training
+COPY app app
+COPY static static
+COPY templates templates
+COPY checkpoints/shakespeare-char checkpoints/shakespeare-char
+USER soliloquy
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["python", "-c", \
+  "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"SOLILOQUY_PORT\", 8000)}/health/ready')"]
+CMD ["python", "-m", "app"]
