@@ -7,10 +7,10 @@ COPY pyproject.toml .
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
       > requirements.txt \
     && pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -r requirements.txt \
-    # headers, static libraries and tests are for building upon PyTorch, not for running it
+    # headers, tests and tools are for building upon PyTorch, not for running it
     && cd /opt/venv/lib/python3.11/site-packages \
     && rm -rf torch/include torch/test torch/share/cmake pip setuptools \
-    && find torch -name '*.a' -delete
+    && find torch/bin -type f ! -name torch_shm_manager -delete
 
 FROM python:3.11-slim-bookworm
 RUN useradd --uid 10001 --no-create-home soliloquy
@@ -25,6 +25,6 @@ COPY templates templates
 COPY checkpoints/shakespeare-char checkpoints/shakespeare-char
 USER soliloquy
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["python", "-c", \
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["python", "-c", \
   "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"SOLILOQUY_PORT\", 8000)}/health/ready')"]
 CMD ["python", "-m", "app"]

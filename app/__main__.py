@@ -28,6 +28,8 @@ class Server(uvicorn.Server):
 def serve(settings: ServerSettings) -> None:
     """Start up, serve until told to stop, finish what was begun."""
     app = create_app(settings)
+    card = app.state.service.card
+    print(f"checkpoint {card.checkpoint}: {card.parameters / 1e6:.2f}M parameters on {card.numerics}")
     config = uvicorn.Config(
         app,
         host=settings.host,
