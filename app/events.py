@@ -71,20 +71,15 @@ class Answer:
             yield _event("done", {"samples": [s.summary() for s in self._samples], "timing": self._timing()})
         except SoliloquyError as error:
             yield _event("error", to_problem(error).content())
-        finally:
-            self._job.cancel()
 
     async def whole(self) -> dict[str, Any]:
         """The JSON answer, when all of it is written."""
         texts = ["" for _ in self._samples]
         details: list[list[dict[str, Any]]] = [[] for _ in self._samples]
-        try:
-            while pieces := await self._job.take():
-                for sample, text, likelihoods, _ in self._merge(pieces):
-                    texts[sample.index] += text
-                    details[sample.index] += self._chars(text, likelihoods)
-        finally:
-            self._job.cancel()
+        while pieces := await self._job.take():
+            for sample, text, likelihoods, _ in self._merge(pieces):
+                texts[sample.index] += text
+                details[sample.index] += self._chars(text, likelihoods)
         samples = []
         for sample, text, chars in zip(self._samples, texts, details, strict=True):
             summary = {"index": sample.index, "text": text} | sample.summary()

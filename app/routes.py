@@ -82,10 +82,10 @@ async def generate(asked: GenerateRequest, request: Request, service: Service) -
     accept = request.headers.get("accept", "")
     if asked.stream and not ("application/json" in accept and "text/event-stream" not in accept):
         return JobStream(job, answer, service.settings)
-    return await _whole(answer, request)
+    return await _whole(job, answer, request)
 
 
-async def _whole(answer: Answer, request: Request) -> Response:
+async def _whole(job: Job, answer: Answer, request: Request) -> Response:
     """The JSON answer; given up as soon as the client goes."""
     writing = asyncio.ensure_future(answer.whole())
     leaving = asyncio.ensure_future(_disconnect(request))
@@ -95,6 +95,7 @@ async def _whole(answer: Answer, request: Request) -> Response:
             return JSONResponse(writing.result(), headers={"Cache-Control": "no-store"})
         return Response(status_code=499)  # nobody will read it
     finally:
+        job.cancel()
         writing.cancel()
         leaving.cancel()
 

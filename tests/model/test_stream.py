@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.noise import gumbel_noise
 from model.sampling import Sampling
 from model.stream import Piece, Stream
 from model.vocabulary import Vocabulary
@@ -43,6 +44,14 @@ def test_text_is_held_only_while_it_may_be_a_stop_string() -> None:
     assert [piece.text for piece in pieces] == ["", "", "aab", "", "", ""]
     pieces, _ = spell("abab", stop=("ac",))
     assert [piece.text for piece in pieces] == ["", "ab", "", "ab"]
+
+
+def test_each_character_has_the_luck_of_its_position() -> None:
+    """Where all characters are as likely, noise alone decides; far beyond what is computed ahead."""
+    stream = Stream(ABC, [0], Sampling(temperature=1), seed=5, sample=2, max_new_tokens=200)
+    for _ in range(200):
+        stream.accept(np.zeros(3, dtype=np.float32))
+    assert stream.written == gumbel_noise(5, 2, 0, 200, 3).argmax(axis=1).tolist()
 
 
 def test_context_spans_prompt_and_text() -> None:
