@@ -14,6 +14,8 @@ from model.network import GPT
 from model.vocabulary import Vocabulary
 
 CPU = Numerics(torch.device("cpu"), torch.float32)
+HERE = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+DEVICES = [Numerics(torch.device(name), torch.float32) for name, available in HERE.items() if available]
 VOCABULARY = Vocabulary("\n !',-.:?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 LEARNED = GPTConfig(len(VOCABULARY), n_layer=2, n_head=2, n_embd=16, block_size=16)
 ROTARY = replace(LEARNED, positions="rotary", norm="rmsnorm", activation="relu2", qk_norm=True)

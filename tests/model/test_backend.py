@@ -6,9 +6,10 @@ import torch
 
 from model.backend import EagerBackend
 from model.config import GPTConfig
+from model.device import Numerics
 from model.network import GPT
 from model.sampling import Logits
-from tests.tiny import CPU, LEARNED, ROTARY, tiny_checkpoint
+from tests.tiny import CPU, DEVICES, LEARNED, ROTARY, tiny_checkpoint
 
 BUNDLED_SHAPE = GPTConfig(65, 2, positions="rotary", norm="rmsnorm", activation="relu2", qk_norm=True)
 
@@ -26,39 +27,42 @@ def uncached(network: GPT, ids: list[int]) -> Logits:
     return logits
 
 
+@pytest.mark.parametrize("numerics", DEVICES, ids=lambda numerics: numerics.name)
 @pytest.mark.parametrize("config", [LEARNED, ROTARY])
 @pytest.mark.parametrize("prompt", [1, 7, 15])
-def test_cached_equals_uncached(config: GPTConfig, prompt: int) -> None:
+def test_cached_equals_uncached(config: GPTConfig, prompt: int, numerics: Numerics) -> None:
     network, ids = tiny_checkpoint(config).network(), text(16)
     expected = uncached(network, ids)
-    backend = EagerBackend(network, CPU, slots=3)
+    backend = EagerBackend(network, numerics, slots=3)
     np.testing.assert_allclose(backend.prefill(1, ids[:prompt]), expected[prompt - 1], atol=1e-4)
     for place in range(prompt, 16):
         np.testing.assert_allclose(backend.decode({1: ids[place]})[1], expected[place], atol=1e-4)
 
 
+@pytest.mark.parametrize("numerics", DEVICES, ids=lambda numerics: numerics.name)
 @pytest.mark.parametrize("prompt", [5, 16])
-def test_a_rotary_ring_equals_a_sliding_window(prompt: int) -> None:
+def test_a_rotary_ring_equals_a_sliding_window(prompt: int, numerics: Numerics) -> None:
     network, ids = tiny_checkpoint(ROTARY).network(), text(100)
     expected = uncached(network, ids)
-    backend = EagerBackend(network, CPU, slots=1)
+    backend = EagerBackend(network, numerics, slots=1)
     backend.prefill(0, ids[:prompt])
     for place in range(prompt, 100):
         logits = backend.decode({0: ids[place]})[0]
         np.testing.assert_allclose(logits, expected[place], atol=1e-3, err_msg=f"position {place}")
 
 
+@pytest.mark.parametrize("numerics", DEVICES, ids=lambda numerics: numerics.name)
 @pytest.mark.parametrize("config", [BUNDLED_SHAPE, LEARNED, ROTARY])
-def test_a_row_is_bitwise_the_same_alone_and_in_company(config: GPTConfig) -> None:
+def test_a_row_is_bitwise_the_same_alone_and_in_company(config: GPTConfig, numerics: Numerics) -> None:
     """A product's rounding depends on its shape: MKL gives other bits for 1, 8 and 16 rows."""
     network = tiny_checkpoint(config).network() if config is not BUNDLED_SHAPE else GPT(config).eval()
     texts = [text(12, config.vocab_size, seed) for seed in range(16)]
-    together = EagerBackend(network, CPU, slots=16)
+    together = EagerBackend(network, numerics, slots=16)
     for slot, ids in enumerate(texts):
         together.prefill(slot, ids[:4])
     rows = [together.decode({slot: ids[4 + step] for slot, ids in enumerate(texts)}) for step in range(8)]
     for slot in (0, 5, 15):
-        alone = EagerBackend(network, CPU, slots=1)
+        alone = EagerBackend(network, numerics, slots=1)
         alone.prefill(0, texts[slot][:4])
         for step in range(8):
             assert np.array_equal(alone.decode({0: texts[slot][4 + step]})[0], rows[step][slot])
@@ -77,14 +81,15 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
     assert np.array_equal(results[0], results[1])
 
 
+@pytest.mark.parametrize("numerics", DEVICES, ids=lambda numerics: numerics.name)
 @pytest.mark.parametrize("config", [LEARNED, ROTARY])
-def test_a_slot_that_sits_out_steps_is_not_disturbed(config: GPTConfig) -> None:
+def test_a_slot_that_sits_out_steps_is_not_disturbed(config: GPTConfig, numerics: Numerics) -> None:
     network, ids = tiny_checkpoint(config).network(), text(16)
-    backend = EagerBackend(network, CPU, slots=2)
+    expected = uncached(network, ids[:8])
+    backend = EagerBackend(network, numerics, slots=2)
     backend.prefill(0, ids[:6])
     backend.prefill(1, ids[:3])
     for step in range(8):
         backend.decode({1: ids[step]})  # slot 0 shares the group and waits
-    expected = uncached(network, ids[:8])
     backend.decode({0: ids[6]})
     np.testing.assert_allclose(backend.decode({0: ids[7]})[0], expected[7], atol=1e-4)
