@@ -82,8 +82,9 @@ class Answer:
                 details[sample.index] += self._chars(text, likelihoods)
         samples = []
         for sample, text, chars in zip(self._samples, texts, details, strict=True):
-            summary = {"index": sample.index, "text": text} | sample.summary()
-            samples.append(summary | ({"chars": chars} if self._request.details else {}))
+            summary = sample.summary()
+            del summary["characters"]
+            samples.append(summary | {"text": text} | ({"chars": chars} if self._request.details else {}))
         return self._head | {"samples": samples, "timing": self._timing()}
 
     def _frames(self, pieces: list[tuple[Stream, Piece]]) -> list[ServerSentEvent]:

@@ -1,6 +1,7 @@
 """The routes: from HTTP to the engine and back. Admission is decided before any header goes out."""
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.templating import Jinja2Templates
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from app.card import ModelCard
@@ -18,6 +20,7 @@ from app.schemas import GenerateQuery, GenerateRequest
 from app.settings import ServerSettings
 from model.vocabulary import Vocabulary
 
+logger = logging.getLogger(__name__)
 router = APIRouter()
 templates = Jinja2Templates(Path(__file__).parent.parent / "templates")
 
@@ -56,6 +59,8 @@ class JobStream(EventSourceResponse):
         """Stream until done, disconnected, too slow, or shut down."""
         try:
             await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            logger.info("dropped %s: its reader took nothing for %g seconds", self._job.id, self.send_timeout)
         finally:
             self._job.cancel()
 

@@ -72,6 +72,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def impatient_server(folder: Path) -> Iterator[LiveServer]:
+    """A server that drops a client who reads nothing for a tenth of a second."""
+    settings = ServerSettings(checkpoint=folder, device="cpu", send_timeout=0.1)
+    with LiveServer(create_app(settings)) as live:
+        yield live
+
+
+@pytest.fixture
 def server(folder: Path) -> Iterator[LiveServer]:
     """A real server of the tiny model: 32 slots, a queue of 4."""
     settings = ServerSettings(checkpoint=folder, device="cpu", queue_size=4)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,27 @@ def test_a_client_that_drops_frees_its_slot(server: LiveServer, stream: bool) ->
     assert jobs[0].released.wait(10)
     assert len(jobs[0].streams[0].written) < 100_000
     assert server.engine.generator.free_slots == 32
+
+
+def test_a_client_that_never_reads_is_dropped(impatient_server: LiveServer) -> None:
+    """Its text first fills the buffers of both machines; then its slots are freed, and the server goes on."""
+    jobs: list[Job] = []
+    engine = impatient_server.engine
+
+    def submit(streams: Sequence[Stream]) -> Job:
+        jobs.append(type(engine).submit(engine, streams))
+        return jobs[-1]
+
+    engine.submit = submit  # type: ignore[method-assign]
+    body = json.dumps({"max_new_tokens": 100_000, "details": True, "num_samples": 16}).encode()
+    head = f"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    url = httpx.URL(impatient_server.url)
+    with socket.create_connection((url.host, url.port or 0)) as client:
+        client.sendall(f"{head}\r\n\r\n".encode() + body)
+        assert client.recv(1)  # the answer has begun; nothing more is read
+        assert jobs[0].released.wait(60)
+    assert len(jobs[0].streams[0].written) < 100_000
+    assert httpx.get(f"{impatient_server.url}/health/ready").status_code == 200
 
 
 def test_the_model_card_and_the_health(server: LiveServer) -> None:
