@@ -14,7 +14,7 @@ from typing import Any, TypedDict, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from model.config import GPTConfig
@@ -75,14 +75,16 @@ class Checkpoint:
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> None:
-    """Write the checkpoint's files into an existing folder, weights as `dtype` if given."""
+    """Write the checkpoint's files into an existing folder, weights as `dtype` if given.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
     weights = {
         name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
         for name, tensor in checkpoint.weights.items()
     }
-    path = folder / "model.safetensors"
-    save_file(weights, path)
-    path.chmod(0o644)  # safetensors makes it private, but a server may run as another user
+    (folder / "model.safetensors").write_bytes(save(weights))
     _write_json(folder / "config.json", {"format": FORMAT, **asdict(checkpoint.config)})
     checkpoint.vocabulary.save(folder / "vocab.json")
     _write_json(folder / "training.json", checkpoint.training)

@@ -1,8 +1,9 @@
 """How every program here is started: typed settings from flags, and one line for what is wrong.
 
-Owns exit codes: 0 done, 2 for bad input, 130 when interrupted. Knows nothing of what the programs do.
+Owns exit codes: 0 done, 1 when the machine fails (a full disk), 2 for bad input, 130 when interrupted. Knows nothing of what the programs do.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -37,6 +38,12 @@ def run(settings_class: type[Settings], main: Callable[[Settings], None], argume
     except (SettingsError, SoliloquyError) as error:
         print(str(error).removeprefix("error parsing CLI: "), file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"{error.filename or 'error'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130

@@ -3,6 +3,8 @@
 A run that was stopped and resumed takes the same steps as one that was not. Knows nothing of the terminal.
 """
 
+import io
+import pickle
 import shutil
 import subprocess
 import time
@@ -137,8 +139,9 @@ class Trainer:
             state = torch.load(path, map_location=self.device, weights_only=True)
         except FileNotFoundError as error:
             raise CheckpointError(f"{path}: there is nothing to resume; train without --resume") from error
-        except (OSError, RuntimeError, EOFError) as error:
-            raise CheckpointError(f"{path}: cannot be read ({error})") from error
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"{path}: cannot be read ({reason}); train without --resume") from error
         if state["architecture"] != repr(self.network.config):
             raise CheckpointError(
                 f"{path}: the run to resume has another architecture or vocabulary: "
@@ -158,12 +161,14 @@ class Trainer:
         with replacing(folder) as new:
             if improved and result is not None:
                 write_checkpoint(new, self.checkpoint(result.method), torch.bfloat16)
-            else:
+            elif folder.exists():
                 for path in folder.iterdir():
                     if path.is_file():
                         shutil.copy2(path, new)
             (new / RESUME_FILE).parent.mkdir()
-            torch.save(self._state(), new / RESUME_FILE)
+            state = io.BytesIO()  # so that a full disk is an OSError, not one of PyTorch's own
+            torch.save(self._state(), state)
+            (new / RESUME_FILE).write_bytes(state.getbuffer())
 
     def _state(self) -> dict[str, Any]:
         state = {

@@ -1,5 +1,6 @@
 """A run learns, keeps its best weights, and goes on after a stop as if there had been none."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,32 @@ def test_a_folder_with_a_run_in_it_is_not_overwritten(tmp_path: Path, dataset: D
     Trainer(settings(tmp_path / "x", max_iters=1), dataset).run()
     with pytest.raises(InputError, match=r"already exists; use another folder, or --resume=True"):
         Trainer(settings(tmp_path / "x"), dataset)
+
+
+def test_a_full_disk_leaves_what_was_saved(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Trainer(settings(tmp_path / "x", max_iters=4), dataset).run()
+    before = read_checkpoint(tmp_path / "x").identity
+    trainer = Trainer(settings(tmp_path / "x", max_iters=8, resume=True), dataset)
+
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.run()
+    monkeypatch.undo()
+    assert read_checkpoint(tmp_path / "x").identity == before
+    assert Trainer(settings(tmp_path / "x", resume=True), dataset).progress.step == 4
+
+
+def test_a_cut_state_is_refused(tmp_path: Path, dataset: Dataset) -> None:
+    Trainer(settings(tmp_path / "x", max_iters=1), dataset).run()
+    path = tmp_path / "x" / "resume" / "state.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"state\.pt: cannot be read"):
+        Trainer(settings(tmp_path / "x", resume=True), dataset)
 
 
 def test_resuming_nothing_or_something_else_is_refused(tmp_path: Path, dataset: Dataset) -> None:
