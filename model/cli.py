@@ -1,6 +1,7 @@
 """How every program here is started: typed settings from flags, and one line for what is wrong.
 
-Owns exit codes: 0 done, 1 when the machine fails (a full disk), 2 for bad input, 130 when interrupted. Knows nothing of what the programs do.
+Owns exit codes: 0 done, 1 when the machine fails (a full disk), 2 for bad input, 130 when interrupted. Knows
+nothing of what the programs do.
 """
 
 import os
