@@ -10,15 +10,11 @@ from collections import deque
 from collections.abc import Sequence
 
 from app.job import Job
-from model.errors import DrainingError, QueueFullError, SoliloquyError
+from model.errors import DrainingError, EngineFailedError, InputError, QueueFullError, SoliloquyError
 from model.generator import Generator
 from model.stream import Piece, Stream
 
 logger = logging.getLogger(__name__)
-
-
-class EngineFailedError(SoliloquyError):
-    """The engine met an error that it does not know; the log has it."""
 
 
 class Engine:
@@ -55,9 +51,13 @@ class Engine:
         """Queue the streams of one request; call it from the event loop that will read them.
 
         Raises:
-            QueueFullError: there is not room for all of them.
-            DrainingError: the server is stopping.
+            InputError: there never is room for so many.
+            QueueFullError: there is not room for all of them now.
+            DrainingError, EngineFailedError: no work is taken any more.
         """
+        most = self.generator.backend.slots + self._queue_size
+        if len(streams) > most:
+            raise InputError("num_samples", f"this server takes {most} at most, not {len(streams)}")
         with self._changed:
             if self._failed:
                 raise EngineFailedError("the generator has failed; the server must be restarted")

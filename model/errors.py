@@ -6,6 +6,7 @@ SoliloquyError                  one sentence that a user can act on
 ├── DataError                   a text file or a prepared data set that cannot be used
 ├── CheckpointError             a checkpoint folder that cannot be used
 ├── DeviceError                 a device or number format that this machine does not have
+├── EngineFailedError           the generator met an error that it does not know
 └── UnavailableError            nothing wrong with the request: try again later
     ├── QueueFullError
     └── DrainingError
@@ -60,6 +61,10 @@ class CheckpointError(SoliloquyError):
 
 class DeviceError(SoliloquyError):
     """The device or number format asked for is not available on this machine."""
+
+
+class EngineFailedError(SoliloquyError):
+    """The generator met an error that it does not know; the log has it."""
 
 
 class UnavailableError(SoliloquyError):

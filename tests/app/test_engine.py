@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.engine import Engine, EngineFailedError
+from app.engine import Engine
 from app.job import Job
-from model.errors import DrainingError, QueueFullError
+from model.errors import DrainingError, EngineFailedError, InputError, QueueFullError
 from model.sampling import Sampling
 from model.stream import Stream
 from tests.app.gate import GatedBackend
@@ -65,6 +65,11 @@ async def test_a_full_queue_refuses_at_once_and_takes_again_later(engine: Engine
     gate.open()
     await asyncio.gather(*(read(job) for job in jobs))
     assert await read(engine.submit([make_stream(3, 5)])) == expected(3, 5)
+
+
+async def test_more_samples_than_ever_fit_are_not_told_to_wait(engine: Engine) -> None:
+    with pytest.raises(InputError, match="num_samples: this server takes 4 at most, not 5"):
+        engine.submit([make_stream(seed) for seed in range(5)])
 
 
 async def test_a_cancelled_stream_leaves_its_slot_within_one_step(engine: Engine, gate: GatedBackend) -> None:
