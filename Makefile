@@ -20,6 +20,7 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 
 .venv/installed: pyproject.toml
+	@echo "Installing into .venv; this is done once."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable .
 	touch $@

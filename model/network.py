@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from model.config import GPTConfig
 
 ROTARY_BASE = 10_000.0
+RMS_EPSILON = torch.finfo(torch.float32).eps  # in bf16 too, whose own would swamp small activations
 
 
 class LayerCache(Protocol):
@@ -41,7 +42,7 @@ def rotary_angles(positions: Tensor, head_size: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn each pair (i, i + D/2) of `x` (B, H, T, D) by its position's angle."""
+    """Turn each pair (i, i + D/2) of `x` (B, H, T, D) by its position's angle, in float32."""
     a, b = x.chunk(2, dim=-1)  # each (B, H, T, D/2)
     return torch.cat((a * cosine - b * sine, b * cosine + a * sine), dim=-1).to(x.dtype)
 
@@ -59,7 +60,7 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.kind == "rmsnorm":
-            return F.rms_norm(x, self.shape)
+            return F.rms_norm(x, self.shape, eps=RMS_EPSILON)
         return F.layer_norm(x, self.shape, self.weight, self.bias, 1e-5)
 
 
@@ -91,7 +92,8 @@ class Attention(nn.Module):
         if rotary is not None:
             query, key = rotate(query, *rotary), rotate(key, *rotary)
         if self.config.qk_norm:  # without weights, so its order with the rotation does not matter
-            query, key = F.rms_norm(query, query.shape[-1:]), F.rms_norm(key, key.shape[-1:])
+            size = (self.config.head_size,)
+            query, key = F.rms_norm(query, size, eps=RMS_EPSILON), F.rms_norm(key, size, eps=RMS_EPSILON)
         if cache is not None:
             key, value = cache.update(key, value)  # (B, H, W, D)
         mixed = F.scaled_dot_product_attention(
@@ -200,7 +202,7 @@ class GPT(nn.Module):
             x = x + self.positions(positions.to(x.device))
         else:
             cosine, sine = rotary_angles(positions, self.config.head_size)
-            rotary = cosine.to(x.device, x.dtype), sine.to(x.device, x.dtype)
+            rotary = cosine.to(x.device), sine.to(x.device)
         x = self.dropout(x)
         for layer, block in enumerate(self.blocks):
             x = block(x, rotary, mask, caches[layer] if caches else None)

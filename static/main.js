@@ -39,8 +39,8 @@ function handle(run, event, data) {
   if (event === "start") {
     run.seed = data.seed;
     samples.replaceChildren();
-    const { num_samples: count, prompt } = data.parameters;
-    run.views = Array.from({ length: count }, (_, i) => new SampleView(samples, prompt, `Sample ${i + 1}`));
+    const { num_samples, prompt } = data.parameters;
+    run.views = Array.from({ length: num_samples }, (_, i) => new SampleView(samples, prompt, `Sample ${i + 1}`));
     status.textContent = "Writing…";
     if (samples.getBoundingClientRect().top > 0.7 * window.innerHeight) actions.scrollIntoView();
   } else if (event === "text") {

@@ -93,3 +93,17 @@ def test_a_slot_that_sits_out_steps_is_not_disturbed(config: GPTConfig, numerics
         backend.decode({1: ids[step]})  # slot 0 shares the group and waits
     backend.decode({0: ids[6]})
     np.testing.assert_allclose(backend.decode({0: ids[7]})[0], expected[7], atol=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=lambda numerics: numerics.device.type)
+def test_half_precision_is_near(device: Numerics) -> None:
+    torch.manual_seed(0)
+    network, ids = GPT(BUNDLED_SHAPE).eval().requires_grad_(False), text(40)
+    [expected] = uncached(network, ids)[-1:]
+    half = Numerics(device.device, torch.bfloat16)
+    backend = EagerBackend(network, half, slots=2)
+    backend.prefill(0, ids[:30])
+    for place in range(30, 40):
+        logits = backend.decode({0: ids[place]})[0]
+    np.testing.assert_allclose(logits, expected, atol=0.02)
+    assert np.abs(expected).max() > 0.2
