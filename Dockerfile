@@ -23,8 +23,10 @@ COPY app app
 COPY static static
 COPY templates templates
 COPY checkpoints/shakespeare-char checkpoints/shakespeare-char
-USER soliloquy
+# by number, so that Kubernetes can tell that it is not root
+USER 10001
 EXPOSE 8000
+# no proxy: Docker passes on http_proxy from its client's configuration
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["python", "-c", \
-  "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"SOLILOQUY_PORT\", 8000)}/health/ready')"]
+  "import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open(f'http://127.0.0.1:{os.environ.get(\"SOLILOQUY_PORT\", 8000)}/health/ready')"]
 CMD ["python", "-m", "app"]
