@@ -130,7 +130,7 @@ class Engine:
             for entry in gone:
                 self._waiting.remove(entry)
         for job, _ in gone:
-            self._release(job)
+            job.leave()
 
     def _admit(self) -> None:
         """Let one stream in: its prompt is read before the others go on, so no more than one at a time."""
@@ -162,12 +162,7 @@ class Engine:
         self.generator.remove(stream)
         with self._changed:
             self._free += 1
-        self._release(job)
-
-    def _release(self, job: Job) -> None:
-        waiting = any(other is job for other, _ in self._waiting)
-        if not waiting and all(other is not job for other in self._active.values()):
-            job.released.set()
+        job.leave()
 
     def _end_all(self) -> None:
         """Tell every client that its text will not be finished; with the condition held."""
@@ -177,7 +172,8 @@ class Engine:
         jobs = {job for job, _ in self._waiting} | set(self._active.values())
         for stream in list(self._active):
             self._leave(stream)
+        for job, _ in self._waiting:
+            job.leave()
         self._waiting.clear()
         for job in jobs:
             job.fail(error)
-            self._release(job)

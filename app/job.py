@@ -35,6 +35,7 @@ class Job:
         self._buffered = 0
         self._error: SoliloquyError | None = None
         self._unfinished = len(self.streams)
+        self._holding = len(self.streams)
 
     @property
     def full(self) -> bool:
@@ -51,6 +52,12 @@ class Job:
             self._buffered += max(1, len(piece.text))
         if wake:
             self._wake()
+
+    def leave(self) -> None:
+        """One stream has given its slot or its place in the queue back, from the engine's thread."""
+        self._holding -= 1
+        if not self._holding:
+            self.released.set()
 
     def fail(self, error: SoliloquyError) -> None:
         """End the job with an error, from the engine's thread."""

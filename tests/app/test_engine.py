@@ -1,6 +1,7 @@
 """The engine alone: joining, leaving, waiting, pausing, failing."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -53,6 +54,24 @@ async def test_more_requests_than_slots_each_get_their_text(engine: Engine) -> N
     assert texts == [expected(seed, 30) for seed in range(4)]
     assert all(job.released.wait(10) for job in jobs)
     assert engine.generator.free_slots == 2
+
+
+async def test_requests_that_join_while_others_end() -> None:
+    """The engine walked the queue without its lock to see whether a job had left: `deque mutated during
+    iteration` then ended every stream. A job now counts its own streams."""
+    engine = Engine(tiny_generator(slots=2), queue_size=1_000_000, buffer_characters=50)
+    engine.start()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        jobs = [engine.submit([make_stream(seed, 1)]) for seed in range(300)]
+        while not jobs[50].released.is_set():
+            engine.submit([make_stream(length=1)])
+        texts = [await read(job) for job in jobs[:50]]
+    finally:
+        sys.setswitchinterval(before)
+        engine.close()
+    assert texts == [expected(seed, 1) for seed in range(50)]
 
 
 async def test_a_full_queue_refuses_at_once_and_takes_again_later(engine: Engine, gate: GatedBackend) -> None:
