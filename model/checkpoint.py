@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import torch
 from safetensors import SafetensorError
@@ -27,11 +27,17 @@ FORMAT = 1
 
 
 class CurvePoint(TypedDict):
-    """Losses at one evaluation, in nats per character; `train` is absent before the first step."""
+    """One evaluation: losses in nats per character, AdamW's learning rate, characters a second so far, a text.
+
+    `train`, the mean since the evaluation before, and `tokens_per_second` are None before the first step.
+    """
 
     step: int
     train: float | None
     val: float
+    lr: NotRequired[float]
+    tokens_per_second: NotRequired[float | None]
+    sample: NotRequired[str]
 
 
 class TrainingRecord(TypedDict, total=False):

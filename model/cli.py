@@ -1,7 +1,7 @@
 """How every program here is started: typed settings from flags, and one line for what is wrong.
 
-Owns exit codes: 0 done, 1 when the machine fails (a full disk), 2 for bad input, 130 when interrupted. Knows
-nothing of what the programs do.
+Owns exit codes: 0 done, 1 when the output's reader has gone, 2 for bad input and for a machine that fails (a full
+disk), 130 when interrupted. Knows nothing of what the programs do.
 """
 
 import os
@@ -44,7 +44,7 @@ def run(settings_class: type[Settings], main: Callable[[Settings], None], argume
         return 1
     except OSError as error:
         print(f"{error.filename or 'error'}: {error.strerror or error}", file=sys.stderr)
-        return 1
+        return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130

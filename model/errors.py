@@ -6,6 +6,9 @@ SoliloquyError                  one sentence that a user can act on
 ├── DataError                   a text file or a prepared data set that cannot be used
 ├── CheckpointError             a checkpoint folder that cannot be used
 ├── DeviceError                 a device or number format that this machine does not have
+├── SaveError                   a checkpoint that could not be written; what was there stays
+├── DivergedError               a training run whose numbers are no longer finite
+├── WorkerLostError             another process of a distributed training run has ended
 ├── EngineFailedError           the generator met an error that it does not know
 └── UnavailableError            nothing wrong with the request: try again later
     ├── QueueFullError
@@ -61,6 +64,18 @@ class CheckpointError(SoliloquyError):
 
 class DeviceError(SoliloquyError):
     """The device or number format asked for is not available on this machine."""
+
+
+class SaveError(SoliloquyError):
+    """A checkpoint could not be written; what was saved before is still there."""
+
+
+class DivergedError(SoliloquyError):
+    """A training run's loss or gradient is no longer finite."""
+
+
+class WorkerLostError(SoliloquyError):
+    """Another process of a distributed training run has ended."""
 
 
 class EngineFailedError(SoliloquyError):

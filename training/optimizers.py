@@ -50,12 +50,18 @@ def learning_rate_factor(step: int, settings: TrainSettings) -> float:
     return floor + (1 - floor) * remaining
 
 
-def step_all(optimizers: list[Optimizer], network: nn.Module, factor: float, grad_clip: float) -> None:
-    """Clip the gradient, let every optimizer take a step at `factor` of its peak rate, clear the gradient."""
-    nn.utils.clip_grad_norm_(network.parameters(), grad_clip)
+def step_all(optimizers: list[Optimizer], network: nn.Module, factor: float, grad_clip: float) -> bool:
+    """Clip the gradient, let every optimizer take a step at `factor` of its peak rate, clear the gradient.
+
+    Returns:
+        Whether the gradient was finite; if not, no step was taken.
+    """
+    finite = bool(nn.utils.clip_grad_norm_(network.parameters(), grad_clip).isfinite())
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group.setdefault("peak_lr", group["lr"])
             group["lr"] = group["peak_lr"] * factor
-        optimizer.step()
+        if finite:
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+    return finite

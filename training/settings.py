@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
@@ -51,7 +52,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cpu-40min": MODERN | {"dropout": 0.15, "embedding_dropout": 0.15, "max_iters": 1200, "eval_interval": 200},
     # a first look at a text of one's own
     "cpu-2min": MODERN | {"n_layer": 4, "n_head": 4, "n_embd": 192, "max_iters": 300, "eval_interval": 100},
+    # for the time there is
+    "laptop-5min": MODERN | {"n_layer": 4, "n_head": 4, "n_embd": 256, "max_iters": 500, "eval_interval": 100},
+    "laptop-1h": MODERN | {"dropout": 0.2, "max_iters": 1800, "eval_interval": 200},
+    "gpu": MODERN | {"dropout": 0.25, "batch_size": 64, "max_iters": 1500, "compile": True},
 }
+SMALL_TEXT = 300_000  # characters below which a small network overfits less
+
+
+def suggest_preset(characters: int, on_gpu: bool) -> str:
+    """The preset for a training text of so many characters."""
+    if characters < SMALL_TEXT:
+        return "cpu-2min"
+    return "gpu" if on_gpu else "laptop-5min"
 
 
 class PresetSource(PydanticBaseSettingsSource):
@@ -63,7 +76,26 @@ class PresetSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         name = self.current_state.get("preset", self.settings_cls.model_fields["preset"].default)
-        return PRESETS.get(name, {})
+        if name != "auto":
+            return PRESETS.get(name, {})
+        try:
+            size = (Path(self.current_state.get("data", "")) / "train.bin").stat().st_size // 2
+        except OSError:  # said better when the data set is opened
+            size = 0
+        name = suggest_preset(size, torch.cuda.is_available())
+        return {"preset": name} | PRESETS[name]
+
+
+PresetName = Literal[
+    "auto",
+    "laptop-5min",
+    "laptop-1h",
+    "gpu",
+    "cpu-2min",
+    "cpu-40min",
+    "shakespeare-char",
+    "shakespeare-char-cpu",
+]
 
 
 class TrainSettings(BaseSettings):
@@ -73,10 +105,10 @@ class TrainSettings(BaseSettings):
 
     data: Path
     """Folder that training.prepare wrote"""
-    out_dir: Path
-    """Checkpoint folder to write"""
-    preset: Literal["shakespeare-char", "shakespeare-char-cpu", "cpu-40min", "cpu-2min"] = "shakespeare-char"
-    """Named settings: nanoGPT's two, and two for a CPU"""
+    out_dir: Path = Field(default_factory=lambda values: Path("checkpoints") / values.get("data", Path()).name)
+    """Checkpoint folder to write; checkpoints/ and the data folder's name if not given"""
+    preset: PresetName = "auto"
+    """Named settings; auto chooses by the length of the text and the device"""
     resume: bool = False
     """Go on where the run in out_dir stopped"""
 
@@ -130,7 +162,9 @@ class TrainSettings(BaseSettings):
     batches: Literal["random", "epochs"] = "random"
     """random: rows start anywhere (nanoGPT); epochs: each block once per shuffled epoch"""
     batch_size: int = Field(64, ge=1)
-    """Rows of block_size characters per step"""
+    """Rows of block_size characters at a time, of all processes together"""
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    """How many times batch_size rows make one step"""
 
     eval_interval: int = Field(250, ge=1)
     """Steps between evaluations; each keeps the best weights and the state to resume"""
@@ -138,6 +172,10 @@ class TrainSettings(BaseSettings):
     """Validation blocks read at each evaluation, evenly spaced; all if there are fewer"""
     sample_tokens: int = Field(200, ge=0)
     """Characters of sample text shown at each evaluation"""
+    snapshots: int = Field(0, ge=0)
+    """Keep the weights at this many steps, in OUT_DIR-snapshots; most of them early"""
+    tensorboard: Path | None = None
+    """Folder for TensorBoard's event files"""
     seed: int = Field(1337, ge=0)
     """Of weights, batches and dropout"""
     device: DeviceName = "auto"

@@ -1,9 +1,13 @@
-"""Train a model: `python -m training.train --data=data/NAME --out_dir=checkpoints/NAME --preset=NAME`."""
+"""Train a model: `python -m training.train --data=data/NAME`; several GPUs with `torchrun -m training.train …`."""
 
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from types import FrameType
+from typing import NoReturn
 
 import torch
 from tqdm import tqdm
@@ -11,58 +15,145 @@ from tqdm import tqdm
 from model.backend import EagerBackend
 from model.checkpoint import CurvePoint
 from model.cli import run
-from model.device import Numerics
+from model.device import Numerics, keep_freed_memory
+from model.errors import InputError
 from model.generator import Generator
+from model.network import GPT
 from model.stream import Stream
+from model.vocabulary import Vocabulary
 from training.dataset import Dataset
+from training.distributed import Workers, join_workers
 from training.settings import TrainSettings
-from training.trainer import Trainer
+from training.trainer import Observer, Progress, Trainer
 
 
 def train(settings: TrainSettings) -> None:
     """Run with a progress bar; Ctrl-C or SIGTERM ends it after the step under way, with its state saved."""
-    dataset = Dataset.load(settings.data)
-    characters = settings.batch_size * settings.block_size
-
-    def on_step(loss: float) -> None:
-        bar.update(characters)
-        bar.set_postfix(step=trainer.progress.step, loss=f"{loss:.4f}", refresh=False)
-
-    def on_evaluation(point: CurvePoint) -> None:
-        train_loss = "" if point["train"] is None else f"train loss {point['train']:.4f}, "
-        bar.write(f"step {point['step']}: {train_loss}val loss {point['val']:.4f} nats/char")
-        if settings.sample_tokens:
-            bar.write(f"{sample_text(trainer, settings.sample_tokens)}\n---------------")
-
-    trainer = Trainer(settings, dataset, on_step, on_evaluation)
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    print(f"number of parameters: {trainer.checkpoint().parameter_count / 1e6:.2f}M")
-    print(f"training on {trainer.device.type} in {str(trainer.dtype).removeprefix('torch.')}, ", end="")
-    print(f"{settings.max_iters} steps of {characters:,} characters")
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    total, initial = settings.max_iters * characters, trainer.progress.step * characters
-    bar = tqdm(total=total, initial=initial, unit="tok", unit_scale=True, dynamic_ncols=True)
-    try:
-        finished = trainer.run(stop.is_set)
-    finally:
-        bar.close()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    keep_freed_memory()
+    with ExitStack() as stack:
+        workers = stack.enter_context(join_workers())
+        stop = stack.enter_context(stop_signals())
+        dataset = Dataset.load(settings.data)
+        report = Report(settings, dataset.vocabulary, workers)
+        stack.callback(report.close)
+        trainer = Trainer(settings, dataset, report, workers)
+        stack.callback(trainer.close)
+        if workers.leads:
+            print_plan(trainer)
+        seconds = trainer.time_steps()
+        report.begin(trainer, seconds)
+        finished = trainer.run(stop)
+    if not workers.leads:
+        return
     if not finished:
         print(f"stopped at step {trainer.progress.step}; go on with the same command and --resume=True")
         raise KeyboardInterrupt
     print(f"best val loss {trainer.progress.best:.4f} nats/char; checkpoint in {settings.out_dir}")
 
 
-def sample_text(trainer: Trainer, length: int) -> str:
+def print_plan(trainer: Trainer) -> None:
+    """What the run will do."""
+    settings, each = trainer.settings, trainer.characters_per_step
+    total = settings.max_iters * each
+    print(f"number of parameters: {trainer.checkpoint().parameter_count / 1e6:.2f}M")
+    print(f"preset {settings.preset}, training on {trainer.device.type} in ", end="")
+    print(f"{str(trainer.dtype).removeprefix('torch.')}, writing to {settings.out_dir}")
+    print(f"{settings.max_iters:,} steps of {each:,} characters: {total:,}, ", end="")
+    print(f"{total / len(trainer.dataset.train):.1f} times the training text")
+
+
+class Report(Observer):
+    """What a run shows: a progress bar, lines, TensorBoard's event files. Only the leading process shows it."""
+
+    def __init__(self, settings: TrainSettings, vocabulary: Vocabulary, workers: Workers) -> None:
+        self._settings, self._vocabulary, self._quiet = settings, vocabulary, not workers.leads
+        self._bar: tqdm[NoReturn] | None = None
+        self._write = event_writer(settings) if workers.leads else None
+
+    def begin(self, trainer: Trainer, seconds: float) -> None:
+        """Say how long it will take at `seconds` a step, and show the bar."""
+        self._each = trainer.characters_per_step
+        total, initial = self._settings.max_iters * self._each, trainer.progress.step * self._each
+        if not self._quiet:
+            about = timedelta(seconds=round((total - initial) / self._each * seconds))
+            print(f"{self._each / seconds:,.0f} characters a second: about {about} and the evaluations", flush=True)
+        self._bar = tqdm(
+            total=total, initial=initial, unit="tok", unit_scale=True, dynamic_ncols=True, disable=self._quiet
+        )
+
+    def step(self, progress: Progress, loss: float) -> None:
+        """Move the bar on."""
+        if self._bar is not None:
+            self._bar.update(self._each)
+            self._bar.set_postfix(step=progress.step, loss=f"{loss:.4f}", refresh=False)
+            if progress.skipped and not self._quiet:
+                self._bar.write(f"step {progress.step - 1}: the gradient is not finite; the step is skipped")
+        if self._write is not None:
+            self._write("loss/step", loss, progress.step)
+
+    def evaluation(self, point: CurvePoint) -> None:
+        """Show losses and the sample."""
+        train_loss = "" if point["train"] is None else f"train loss {point['train']:.4f}, "
+        tqdm.write(f"step {point['step']}: {train_loss}val loss {point['val']:.4f} nats/char")
+        if point["sample"]:
+            tqdm.write(f"{point['sample']}\n---------------")
+        if self._write is not None:
+            values = {"loss/train": point["train"], "loss/val": point["val"], "learning_rate": point["lr"]}
+            for name, value in (values | {"tokens_per_second": point["tokens_per_second"]}).items():
+                if value is not None:
+                    self._write(name, value, point["step"])
+
+    def sample(self, network: GPT) -> str:
+        """What the network writes now, always with the same luck."""
+        return sample_text(network, self._vocabulary, self._settings.sample_tokens)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def event_writer(settings: TrainSettings) -> Callable[[str, float, int], None] | None:
+    """Writes one scalar, if --tensorboard asks for it.
+
+    Raises:
+        InputError: TensorBoard is not installed.
+    """
+    if settings.tensorboard is None:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise InputError(
+            "tensorboard", "is not installed; pip install tensorboard, or leave the flag out"
+        ) from error
+    writer = SummaryWriter(str(settings.tensorboard))
+    scalar: Callable[[str, float, int], None] = writer.add_scalar
+    return scalar
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Within it Ctrl-C and SIGTERM end nothing; the yielded function says whether one came."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def sample_text(network: GPT, vocabulary: Vocabulary, length: int) -> str:
     """What the network writes now, always with the same luck."""
-    numerics = Numerics(trainer.device, torch.float32)
-    generator = Generator(EagerBackend(trainer.network, numerics, slots=1))
-    vocabulary = trainer.dataset.vocabulary
+    if length == 0:
+        return ""
+    numerics = Numerics(next(network.parameters()).device, torch.float32)
+    generator = Generator(EagerBackend(network, numerics, slots=1))
     start = vocabulary.encode(vocabulary.characters[0])  # the line break, in most texts
     stream = Stream(vocabulary, start, max_new_tokens=length)
     return "".join(piece.text for piece in generator.write(stream))

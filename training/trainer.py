@@ -1,189 +1,272 @@
 """The training loop: steps, evaluations, the best checkpoint kept, and the state to resume from.
 
-A run that was stopped and resumed takes the same steps as one that was not. Knows nothing of the terminal.
+A run that was stopped and resumed takes the same steps as one that was not: each step's batch and dropout are
+functions of the seed and the step's number. Knows nothing of the terminal.
 """
 
-import io
-import pickle
-import shutil
+import copy
+import math
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
-from model.checkpoint import Checkpoint, CurvePoint, TrainingRecord, write_checkpoint
+from model.checkpoint import Checkpoint, CurvePoint, TrainingRecord
 from model.device import choose_device, training_dtype
-from model.errors import CheckpointError, InputError
-from model.files import recover, replacing
+from model.errors import CheckpointError, DivergedError, InputError
 from model.network import GPT
 from training.dataset import Dataset, EpochBatches, RandomBatches, check_length
+from training.distributed import Workers
 from training.evaluation import Evaluation, evaluate
 from training.optimizers import learning_rate_factor, make_optimizers, step_all
+from training.run_folder import RunFolder, load_state
 from training.settings import TrainSettings
 
-RESUME_FILE = Path("resume") / "state.pt"
+SKIPS_ALLOWED = 2  # steps in a row without a finite gradient; one more ends the run
 
 
 @dataclass
 class Progress:
-    """How far a run has come; all that changes besides weights, optimizers and random state."""
+    """How far a run has come; all that changes besides weights and optimizers."""
 
     step: int = 0
     seconds: float = 0.0
     curve: list[CurvePoint] = field(default_factory=list)
     best: float = float("inf")
     losses: list[float] = field(default_factory=list)  # of the steps since the last evaluation
+    skipped: int = 0  # steps in a row without a finite gradient
+
+
+class Observer:
+    """Is told what happens in a run, and writes the sample texts; this one does nothing."""
+
+    def step(self, progress: Progress, loss: float) -> None:
+        """A step has been taken, with this mean loss in nats per character."""
+
+    def evaluation(self, point: CurvePoint) -> None:
+        """An evaluation has been made and saved."""
+
+    def sample(self, network: GPT) -> str:
+        """A text by `network`, in evaluation mode, without touching PyTorch's random state."""
+        return ""
 
 
 class Trainer:
-    """One run. `on_step(loss)` and `on_evaluation(point)` are told what happens.
+    """One run.
 
     Raises:
-        InputError, DataError, DeviceError, CheckpointError: what cannot be used, before the first step.
+        InputError, DataError, DeviceError, CheckpointError, SaveError: what cannot be used, before the first step.
     """
 
     def __init__(
         self,
         settings: TrainSettings,
         dataset: Dataset,
-        on_step: Callable[[float], None] = lambda loss: None,
-        on_evaluation: Callable[[CurvePoint], None] = lambda point: None,
+        observer: Observer | None = None,
+        workers: Workers | None = None,
     ) -> None:
         check_length(dataset, settings.block_size)
         self.settings, self.dataset = settings, dataset
-        self.on_step, self.on_evaluation = on_step, on_evaluation
+        self.observer, self.workers = observer or Observer(), workers or Workers()
         self.device = choose_device(settings.device)
         self.dtype = training_dtype(self.device, settings.dtype)
+        if settings.batch_size % self.workers.count:
+            raise InputError(
+                "batch_size", f"{settings.batch_size} rows cannot be shared by {self.workers.count} processes"
+            )
         torch.manual_seed(settings.seed)
         config = settings.architecture(len(dataset.vocabulary))
         dropouts = settings.dropout, settings.attention_dropout, settings.embedding_dropout
         self.network = GPT(config, *dropouts).to(self.device)
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(self.network) if settings.compile else self.network
         self.optimizers = make_optimizers(self.network, settings)
         batches = EpochBatches if settings.batches == "epochs" else RandomBatches
-        self.batch = batches(dataset.train, settings.batch_size, settings.block_size, settings.seed)
+        rows = settings.batch_size * settings.gradient_accumulation_steps
+        self.batch = batches(dataset.train, rows, settings.block_size, settings.seed)
         self.progress = Progress()
         self.commit = current_commit()  # now: the source may change while the run goes on
-        self._open_out_dir()
+        self.folder = RunFolder(settings.out_dir, settings.resume) if self.workers.leads else None
+        if settings.resume:
+            self._restore(load_state(settings.out_dir, self.device))
+        self.forward: nn.Module = cast(nn.Module, torch.compile(self.network)) if settings.compile else self.network
+        if self.workers.count > 1:
+            self.forward = DistributedDataParallel(self.forward)
+
+    def close(self) -> None:
+        """Let another run use the folder."""
+        if self.folder is not None:
+            self.folder.close()
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Train to `max_iters`; return False if `stop()` ended it early. Either way the state is saved."""
+        """Train to `max_iters`; return False if `stop()` ended it early. Either way the state is saved.
+
+        Raises:
+            DivergedError: three steps in a row, or an evaluation, were not finite; nothing of them is saved.
+            SaveError: the disk is full.
+        """
+        try:
+            finished = self._run(stop)
+            if not finished:
+                self._save()
+            return finished
+        finally:
+            self.close()
+
+    def _run(self, stop: Callable[[], bool]) -> bool:
         settings, progress = self.settings, self.progress
         began = time.monotonic() - progress.seconds
         while progress.step < settings.max_iters:
             if progress.step % settings.eval_interval == 0:
                 self._evaluate()
-            if stop():
-                progress.seconds = time.monotonic() - began
-                self._save(improved=False)
+            self._snapshot()
+            if any(self.workers.total(stop())):
                 return False
             loss = self._step()
             progress.losses.append(loss)
             progress.step += 1
             progress.seconds = time.monotonic() - began
-            self.on_step(loss)
+            self.observer.step(progress, loss)
         self._evaluate()
+        self._snapshot()
         return True
+
+    def time_steps(self, steps: int = 2) -> float:
+        """Seconds a step takes here, measured on `steps` of them that then leave no trace (one more warms up)."""
+        before = copy.deepcopy(self._state())
+        self._step()
+        began = time.monotonic()
+        for _ in range(steps):
+            self._step()
+        seconds = (time.monotonic() - began) / steps
+        self._restore(before)
+        return seconds
 
     def checkpoint(self, val_method: str = "") -> Checkpoint:
         """The network as it is now."""
         record = self._record(val_method)
         return Checkpoint(self.network.config, self.dataset.vocabulary, self.network.state_dict(), record)
 
+    @property
+    def characters_per_step(self) -> int:
+        """Characters read by one step, of all processes together."""
+        return self.batch.batch_size * self.settings.block_size
+
     def _step(self) -> float:
-        inputs, targets = (part.to(self.device, non_blocking=True) for part in self.batch(self.progress.step))
+        """One step of all processes together; returns the mean loss in nats per character."""
+        step, accumulation = self.progress.step, self.settings.gradient_accumulation_steps
+        draws = np.random.SeedSequence((self.settings.seed, step, self.workers.rank))
+        torch.manual_seed(int(draws.generate_state(1)[0]))
         self.network.train()
+        inputs, targets = self.batch(step)
+        own = self.workers.rows(len(inputs))
+        total = torch.zeros((), device=self.device)
+        parts = list(
+            zip(inputs[own].tensor_split(accumulation), targets[own].tensor_split(accumulation), strict=True)
+        )
+        for i, (x, y) in enumerate(parts):
+            with self._together(last=i == len(parts) - 1):
+                loss = self._loss(x, y) / targets.numel()
+                (loss * self.workers.count).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        [mean] = self.workers.total(total.item())
+        factor = learning_rate_factor(step, self.settings)
+        if step_all(self.optimizers, self.network, factor, self.settings.grad_clip):
+            self.progress.skipped = 0
+        else:
+            self.progress.skipped += 1
+            if self.progress.skipped > SKIPS_ALLOWED:
+                raise DivergedError(
+                    f"step {step}: loss {mean}, and no finite gradient for {self.progress.skipped} steps; what was "
+                    "saved last is whole: go on from it with --resume=True and a smaller --learning_rate"
+                )
+        return mean
+
+    def _together(self, last: bool) -> Any:
+        """Processes exchange gradients in the last part of a step only."""
+        if last or not isinstance(self.forward, DistributedDataParallel):
+            return nullcontext()
+        return self.forward.no_sync()
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Summed loss in nats of rows (B, T)."""
+        inputs, targets = (part.to(self.device, non_blocking=True) for part in (inputs, targets))
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             logits = self.forward(inputs)  # (B, T, V)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
-        loss.backward()  # type: ignore[no-untyped-call]
-        factor = learning_rate_factor(self.progress.step, self.settings)
-        step_all(self.optimizers, self.network, factor, self.settings.grad_clip)
-        return loss.item()
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
 
     def _evaluate(self) -> None:
         """Measure the validation loss once per step number, keep the weights if it is the best, save."""
-        progress = self.progress
-        if progress.curve and progress.curve[-1]["step"] == progress.step:
+        progress, settings = self.progress, self.settings
+        if not self.workers.leads or (progress.curve and progress.curve[-1]["step"] == progress.step):
             return
         self.network.eval()
-        result = evaluate(self.network, self.dataset.val, self.dtype, self.settings.eval_blocks)
-        train = sum(progress.losses) / len(progress.losses) if progress.losses else None
-        point = CurvePoint(step=progress.step, train=train, val=result.loss)
+        result = evaluate(self.network, self.dataset.val, self.dtype, settings.eval_blocks)
+        if not math.isfinite(result.loss):
+            raise DivergedError(
+                f"step {progress.step}: the validation loss is {result.loss}; what was saved last is whole: go on "
+                "from it with --resume=True and a smaller --learning_rate"
+            )
+        finite = [loss for loss in progress.losses if math.isfinite(loss)]
+        point = CurvePoint(
+            step=progress.step,
+            train=sum(finite) / len(finite) if finite else None,
+            val=result.loss,
+            lr=settings.learning_rate * learning_rate_factor(progress.step, settings),
+            tokens_per_second=self._speed(),
+            sample=self.observer.sample(self.network),
+        )
         progress.curve.append(point)
         progress.losses.clear()
         improved = result.loss < progress.best
         progress.best = min(result.loss, progress.best)
-        self._save(improved, result)
-        self.on_evaluation(point)
+        self._save(result if improved else None)
+        self.observer.evaluation(point)
 
-    def _open_out_dir(self) -> None:
-        folder = recover(self.settings.out_dir)
-        if self.settings.resume:
-            self._load_state(folder / RESUME_FILE)
-        elif folder.exists() and any(folder.iterdir()):
-            raise InputError(
-                "out_dir",
-                f"{folder} already exists; use another folder, or --resume=True to go on with its run",
-            )
+    def _speed(self) -> float | None:
+        """Characters a second from the beginning to now, evaluations included."""
+        progress = self.progress
+        return progress.step * self.characters_per_step / progress.seconds if progress.seconds else None
 
-    def _load_state(self, path: Path) -> None:
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{path}: there is nothing to resume; train without --resume") from error
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(f"{path}: cannot be read ({reason}); train without --resume") from error
+    def _save(self, best: Evaluation | None = None) -> None:
+        if self.folder is not None:
+            self.folder.save(self._state(), self.checkpoint(best.method) if best else None)
+
+    def _snapshot(self) -> None:
+        """Keep the weights at about `snapshots` steps, close together at first: most changes early."""
+        settings, step = self.settings, self.progress.step
+        if self.folder is not None and step in snapshot_steps(settings.max_iters, settings.snapshots):
+            self.folder.snapshot(step, self.checkpoint())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "architecture": repr(self.network.config),
+            "weights": self.network.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "progress": vars(self.progress),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
         if state["architecture"] != repr(self.network.config):
             raise CheckpointError(
-                f"{path}: the run to resume has another architecture or vocabulary: "
+                f"{self.settings.out_dir}: the run to resume has another architecture or vocabulary: "
                 f"{state['architecture']}, not {self.network.config}"
             )
         self.network.load_state_dict(state["weights"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        torch.set_rng_state(state["random"].cpu())
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["random_cuda"].cpu())
         self.progress = Progress(**state["progress"])
 
-    def _save(self, improved: bool, result: Evaluation | None = None) -> None:
-        """Write the folder: new weights if they are the best, else the ones that were there, and the state."""
-        folder = self.settings.out_dir.absolute()
-        with replacing(folder) as new:
-            if improved and result is not None:
-                write_checkpoint(new, self.checkpoint(result.method), torch.bfloat16)
-            elif folder.exists():
-                for path in folder.iterdir():
-                    if path.is_file():
-                        shutil.copy2(path, new)
-            (new / RESUME_FILE).parent.mkdir()
-            state = io.BytesIO()  # so that a full disk is an OSError, not one of PyTorch's own
-            torch.save(self._state(), state)
-            (new / RESUME_FILE).write_bytes(state.getbuffer())
-
-    def _state(self) -> dict[str, Any]:
-        state = {
-            "architecture": repr(self.network.config),
-            "weights": self.network.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "random": torch.get_rng_state(),
-            "progress": vars(self.progress),
-        }
-        if self.device.type == "cuda":
-            state["random_cuda"] = torch.cuda.get_rng_state()
-        return state
-
     def _record(self, method: str) -> TrainingRecord:
-        recipe = self.settings.model_dump(mode="json", exclude={"data", "out_dir", "resume"})
+        recipe = self.settings.model_dump(mode="json", exclude={"data", "out_dir", "resume", "tensorboard"})
         return TrainingRecord(
             dataset=self.dataset.source,
             recipe=recipe | {"device": self.device.type, "dtype": str(self.dtype).removeprefix("torch.")},
@@ -194,6 +277,11 @@ class Trainer:
             commit=self.commit,
             seconds=round(self.progress.seconds, 1),
         )
+
+
+def snapshot_steps(max_iters: int, count: int) -> set[int]:
+    """The beginning, the end, and steps between them at equal ratios; none for a `count` of 0."""
+    return {round(step) for step in np.geomspace(1, max_iters + 1, count) - 1} if count else set()
 
 
 def current_commit() -> str | None:

@@ -42,7 +42,7 @@ def test_flags_over_environment_over_file_over_defaults(seen: list[str], monkeyp
     ("error", "code", "line"),
     [
         (InputError("flag", "is wrong; use another"), 2, "flag: is wrong; use another\n"),
-        (OSError(errno.ENOSPC, "No space left on device", "x/y"), 1, "x/y: No space left on device\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "x/y"), 2, "x/y: No space left on device\n"),
         (KeyboardInterrupt(), 130, "\ninterrupted\n"),
     ],
 )

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from model.checkpoint import read_checkpoint
-from model.errors import CheckpointError, InputError
+from model.errors import CheckpointError, DivergedError, InputError, SaveError
 from training.dataset import Dataset, from_text
 from training.evaluation import evaluate
 from training.optimizers import learning_rate_factor
 from training.settings import PRESETS, TrainSettings
-from training.trainer import Trainer
+from training.trainer import Observer, Progress, Trainer
 
 TEXT = "To be, or not to be: that is the question.\n" * 40
 SMALL: dict[str, Any] = {
@@ -37,7 +37,21 @@ def dataset() -> Dataset:
 
 
 def settings(out_dir: Path, **changes: Any) -> TrainSettings:
-    return TrainSettings(data=Path("unused"), out_dir=out_dir, **(SMALL | changes))
+    return TrainSettings(data=Path("unused"), out_dir=out_dir, **({"preset": "shakespeare-char"} | SMALL | changes))
+
+
+def losses(trainer: Trainer) -> list[tuple[float | None, float]]:
+    return [(point["train"], point["val"]) for point in trainer.progress.curve]
+
+
+class Recorder(Observer):
+    """Keeps every step's loss."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def step(self, progress: Progress, loss: float) -> None:
+        self.losses.append(loss)
 
 
 @pytest.mark.parametrize("preset", ["shakespeare-char", "cpu-2min"])
@@ -51,7 +65,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, dataset: Dataset, preset: 
     second = Trainer(settings(parts, preset=preset, resume=True), dataset)
     assert second.progress.step == 6
     assert second.run()
-    assert second.progress.curve == whole.progress.curve
+    assert losses(second) == losses(whole)
     for name, tensor in whole.network.state_dict().items():
         assert torch.equal(tensor, second.network.state_dict()[name]), name
 
@@ -101,7 +115,7 @@ def test_a_full_disk_leaves_what_was_saved(
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(SaveError, match=r"No space left.*--resume=True"):
         trainer.run()
     monkeypatch.undo()
     assert read_checkpoint(tmp_path / "x").identity == before
@@ -137,3 +151,111 @@ def test_nanogpts_preset_has_nanogpts_learning_rates(tmp_path: Path) -> None:
     chosen = TrainSettings(data=tmp_path, out_dir=tmp_path, preset="shakespeare-char")
     rates = [chosen.learning_rate * learning_rate_factor(step, chosen) for step in (0, 99, 100, 2550, 5000)]
     assert rates == pytest.approx([1e-3 / 101, 1e-3 * 100 / 101, 1e-3, 5.5e-4, 1e-4])
+
+
+def test_the_next_hundred_losses_are_those_of_the_uninterrupted_run(tmp_path: Path, dataset: Dataset) -> None:
+    changes = {"preset": "cpu-2min", "max_iters": 120, "eval_interval": 50, "gradient_accumulation_steps": 2}
+    whole, rest = Recorder(), Recorder()
+    Trainer(settings(tmp_path / "whole", **changes), dataset, whole).run()
+    first = Trainer(settings(tmp_path / "parts", **changes), dataset)
+    first.run(stop=lambda: first.progress.step == 20)
+    Trainer(settings(tmp_path / "parts", **changes, resume=True), dataset, rest).run()
+    assert len(rest.losses) == 100
+    assert rest.losses == whole.losses[20:]
+
+
+def test_timing_a_few_steps_changes_nothing(tmp_path: Path, dataset: Dataset) -> None:
+    timed, plain = (Trainer(settings(tmp_path / name, preset="cpu-2min"), dataset) for name in ("timed", "plain"))
+    assert timed.time_steps() > 0
+    timed.run()
+    plain.run()
+    assert losses(timed) == losses(plain)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_accumulated_parts_make_the_step_of_one_batch(tmp_path: Path, dataset: Dataset, optimizer: str) -> None:
+    changes = {"optimizer": optimizer, "dropout": 0.0, "attention_dropout": 0.0, "embedding_dropout": 0.0}
+    whole, parts = Recorder(), Recorder()
+    Trainer(settings(tmp_path / "whole", **changes), dataset, whole).run()
+    halves = {"batch_size": 2, "gradient_accumulation_steps": 2}
+    Trainer(settings(tmp_path / "parts", **changes, **halves), dataset, parts).run()
+    assert parts.losses == pytest.approx(whole.losses, abs=1e-4)
+
+
+class Poison(Observer):
+    """Makes the gradient of some steps non-finite, through the embedding."""
+
+    trainer: Trainer
+
+    def __init__(self, steps: set[int]) -> None:
+        self.steps = steps
+
+    def hook(self, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * float("nan") if self.trainer.progress.step in self.steps else gradient
+
+
+def poisoned(out_dir: Path, dataset: Dataset, steps: set[int]) -> Trainer:
+    poison = Poison(steps)
+    poison.trainer = Trainer(settings(out_dir), dataset, poison)
+    poison.trainer.network.tokens.weight.register_hook(poison.hook)
+    return poison.trainer
+
+
+def test_a_step_without_a_finite_gradient_is_skipped(tmp_path: Path, dataset: Dataset) -> None:
+    trainer = poisoned(tmp_path / "x", dataset, {2, 3, 5, 6, 9})
+    assert trainer.run()
+    assert all(tensor.isfinite().all() for tensor in read_checkpoint(tmp_path / "x").weights.values())
+
+
+def test_three_in_a_row_end_the_run_and_nothing_of_them_is_saved(tmp_path: Path, dataset: Dataset) -> None:
+    with pytest.raises(DivergedError, match=r"step 7: loss .* for 3 steps.*--resume=True"):
+        poisoned(tmp_path / "x", dataset, {5, 6, 7}).run()
+    assert Trainer(settings(tmp_path / "x", resume=True), dataset).progress.step == 4
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, dataset: Dataset) -> None:
+    trainer = Trainer(settings(tmp_path / "x"), dataset)
+    before: list[str] = []
+
+    def stop() -> bool:
+        if trainer.progress.step == 3:
+            before.append(read_checkpoint(tmp_path / "x").identity)
+            with torch.no_grad():
+                trainer.network.tokens.weight.fill_(float("nan"))
+        return False
+
+    with pytest.raises(DivergedError):
+        trainer.run(stop)
+    assert [read_checkpoint(tmp_path / "x").identity] == before
+
+
+def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path, dataset: Dataset) -> None:
+    first = Trainer(settings(tmp_path / "x"), dataset)
+    for resume in (False, True):
+        with pytest.raises(InputError, match="another run is writing to"):
+            Trainer(settings(tmp_path / "x", resume=resume), dataset)
+    first.run()
+    assert Trainer(settings(tmp_path / "x", resume=True), dataset).progress.step == 12
+
+
+def test_snapshots_lie_close_together_at_first(tmp_path: Path, dataset: Dataset) -> None:
+    Trainer(settings(tmp_path / "x", snapshots=4), dataset).run()
+    found = sorted((tmp_path / "x-snapshots").iterdir())
+    assert [int(path.name) for path in found] == [0, 1, 5, 12]
+    assert len({read_checkpoint(path).identity for path in found}) == 4
+
+
+@pytest.mark.parametrize(
+    ("characters", "on_gpu", "preset"),
+    [(50_000, True, "cpu-2min"), (900_000, False, "laptop-5min"), (900_000, True, "gpu")],
+)
+def test_the_preset_follows_text_and_device(
+    characters: int, on_gpu: bool, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "train.bin").write_bytes(bytes(2 * characters))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    chosen = TrainSettings(data=tmp_path / "mine")
+    assert chosen.preset == preset
+    assert chosen.max_iters == PRESETS[preset]["max_iters"]
+    assert chosen.out_dir == Path("checkpoints/mine")
