@@ -1,0 +1,104 @@
+"""Two processes started by torchrun train as one; when one of them ends, the other says so."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from model.checkpoint import read_checkpoint
+from model.errors import InputError
+from training.dataset import Dataset, from_text
+from training.distributed import Workers
+from training.settings import TrainSettings
+from training.trainer import Trainer
+
+SMALL = {
+    "preset": "cpu-2min",
+    "n_layer": 2,
+    "n_head": 2,
+    "n_embd": 16,
+    "block_size": 16,
+    "batch_size": 8,
+    "gradient_accumulation_steps": 2,
+    "max_iters": 30,
+    "eval_interval": 5,
+    "warmup_iters": 2,
+    "sample_tokens": 0,
+    "device": "cpu",
+    "dtype": "float32",
+}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    text = "To be, or not to be: that is the question.\n" * 40
+    dataset = from_text(text, {"name": "hamlet"})
+    dataset.save(tmp_path / "data")
+    return dataset
+
+
+def start(processes: int, folder: Path, **changes: object) -> "subprocess.Popen[str]":
+    flags = [f"--{name}={value}" for name, value in ({**SMALL, **changes}).items()]
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    )
+    command = [sys.executable, *launcher, "-m", "training.train", f"--data={folder / 'data'}"]
+    return subprocess.Popen(
+        [*command, f"--out_dir={folder / f'by-{processes}'}", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def curve(folder: Path) -> list[float]:
+    points = json.loads((folder / "training.json").read_text())["curve"]
+    return [value for point in points for value in (point["train"], point["val"]) if value is not None]
+
+
+def test_two_processes_train_as_one(tmp_path: Path, dataset: Dataset) -> None:
+    for processes in (1, 2):
+        process = start(processes, tmp_path)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+        assert output.count("number of parameters") == 1
+    one, two = (curve(tmp_path / f"by-{processes}") for processes in (1, 2))
+    assert len(one) == 13
+    assert two == pytest.approx(one, abs=1e-4)
+
+
+def test_a_process_that_is_killed_ends_the_other_with_a_clear_line(tmp_path: Path, dataset: Dataset) -> None:
+    process = start(2, tmp_path, max_iters=100_000)
+    folder = tmp_path / "by-2"
+    while not (folder / "resume").exists():  # until the first save
+        assert process.poll() is None
+        time.sleep(0.05)
+    workers = subprocess.run(
+        ["pgrep", "-f", f"training.train --data={tmp_path}"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    victims = [pid for pid in map(int, workers) if pid != process.pid and rank_of(pid) == "1"]
+    os.kill(victims[0], signal.SIGKILL)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "process 0 of 2: another process of this run has ended; what was saved last is whole" in output
+    assert read_checkpoint(folder).training["curve"]
+
+
+def rank_of(pid: int) -> str | None:
+    """The rank that torchrun gave a process."""
+    for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+        if entry.startswith(b"RANK="):
+            return entry[5:].decode()
+    return None
+
+
+def test_rows_that_cannot_be_shared_are_refused(tmp_path: Path, dataset: Dataset) -> None:
+    settings = TrainSettings(data=tmp_path, out_dir=tmp_path / "x", preset="cpu-2min", batch_size=9, block_size=16)
+    with pytest.raises(InputError, match="9 rows cannot be shared by 2 processes"):
+        Trainer(settings, dataset, workers=Workers(rank=0, count=2))
