@@ -7,15 +7,16 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from model.checkpoint import read_checkpoint
 from model.cli import run, settings_config
 from model.device import DeviceName, choose_device
-from model.errors import DataError
+from model.errors import DataError, InputError
 from model.vocabulary import Vocabulary
 from training.dataset import Dataset, Ids
-from training.evaluation import evaluate
+from training.evaluation import Evaluation, estimate_as_nanogpt, evaluate, evaluate_rolling
 
 
 class EvaluateSettings(BaseSettings):
@@ -31,6 +32,10 @@ class EvaluateSettings(BaseSettings):
     """Which part of the text"""
     device: DeviceName = "auto"
     """Where to compute, in float32"""
+    rolling: bool = False
+    """Also the loss as served, through a rolling window (rotary models)"""
+    nanogpt_batches: int = Field(0, ge=0)
+    """Also nanoGPT's estimate, over so many random batches (nanoGPT itself takes 200)"""
 
 
 def main(settings: EvaluateSettings) -> None:
@@ -40,11 +45,22 @@ def main(settings: EvaluateSettings) -> None:
     ids = dataset.val if settings.split == "val" else dataset.train
     ids = translate(ids, dataset.vocabulary, checkpoint.vocabulary)
     network = checkpoint.network().to(choose_device(settings.device))
-    result = evaluate(network, ids, torch.float32, progress=True)
     print(f"checkpoint {checkpoint.identity[:12]}, {settings.split} split of {dataset.source.get('name')}")
+    print(f"number of parameters: {checkpoint.parameter_count:,}")
+    show(evaluate(network, ids, torch.float32, progress=True))
+    if settings.rolling:
+        if checkpoint.config.positions != "rotary":
+            raise InputError("rolling", "learned positions cannot roll; leave the flag out")
+        show(evaluate_rolling(network, ids, torch.float32, progress=True))
+    if settings.nanogpt_batches:
+        show(estimate_as_nanogpt(network, ids, torch.float32, settings.nanogpt_batches, progress=True))
+
+
+def show(result: Evaluation) -> None:
+    """Print a loss and how it was computed."""
     print(f"{result.method}; {result.characters:,} characters predicted")
     print(f"{result.loss:.4f} nats/char")
-    print(f"{result.loss / math.log(2):.4f} bits/char")
+    print(f"{result.loss / math.log(2):.4f} bits/char", flush=True)
 
 
 def translate(ids: Ids, data: Vocabulary, model: Vocabulary) -> Ids:

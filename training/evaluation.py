@@ -1,15 +1,16 @@
-"""The validation loss: one method, used during training and by `training.evaluate`."""
+"""The validation loss: in disjoint blocks (training's own measure), as served, and as nanoGPT estimates it."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from model.errors import DataError
-from model.network import GPT
+from model.network import GPT, LayerCache
 from training.dataset import Ids, gather
 
 ROWS = 32
@@ -36,10 +37,7 @@ def evaluate(
     Raises:
         DataError: fewer than two characters.
     """
-    if network.training:
-        raise RuntimeError("evaluate() needs the network in eval() mode: dropout would be read as loss")
-    if len(ids) < 2:
-        raise DataError(f"the split has {len(ids)} characters; a loss needs 2 or more")
+    _check(network, ids)
     block = network.config.block_size
     whole = (len(ids) - 1) // block
     starts = np.arange(whole) * block
@@ -56,6 +54,84 @@ def evaluate(
         total += _loss(network, ids, np.array([whole * block]), rest, dtype)
     characters = len(starts) * block + rest
     return Evaluation(total / characters, characters, method)
+
+
+@torch.inference_mode()
+def evaluate_rolling(network: GPT, ids: Ids, dtype: torch.dtype, progress: bool = False) -> Evaluation:
+    """Loss over a split read as one stream through a window that rolls on, as a server writes.
+
+    Every character but the first is predicted once; each layer attends to the last `block_size` positions. For
+    rotary networks: learned positions cannot roll.
+
+    Raises:
+        DataError: fewer than two characters.
+    """
+    _check(network, ids)
+    block = network.config.block_size
+    device = next(network.parameters()).device
+    caches = [_Previous() for _ in network.blocks]
+    layers: list[LayerCache] = list(caches)
+    total = 0.0
+    for start in tqdm(range(0, len(ids) - 1, block), disable=not progress, leave=False, unit="block"):
+        length = min(block, len(ids) - 1 - start)
+        inputs, targets = (part.to(device) for part in gather(ids, np.array([start]), length))
+        earlier = caches[0].length
+        query, key = torch.arange(length)[:, None] + earlier, torch.arange(earlier + length)
+        mask = (key <= query) & (key > query - block)  # (T, W)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            positions = torch.arange(start, start + length)
+            logits = network(inputs, positions, mask[None, None].to(device), layers)
+        total += F.cross_entropy(logits[0].float(), targets[0], reduction="sum").item()
+    method = f"whole split as one stream, each character seen through a rolling window of {block}"
+    return Evaluation(total / (len(ids) - 1), len(ids) - 1, method)
+
+
+@torch.inference_mode()
+def estimate_as_nanogpt(
+    network: GPT, ids: Ids, dtype: torch.dtype, batches: int, progress: bool = False
+) -> Evaluation:
+    """The mean over random batches of 64 blocks that start anywhere: nanoGPT's `estimate_loss`.
+
+    Raises:
+        DataError: the split is shorter than a block.
+    """
+    _check(network, ids)
+    block = network.config.block_size
+    if len(ids) <= block:
+        raise DataError(f"the split has {len(ids)} characters; nanoGPT's estimate needs {block + 1} or more")
+    draw = np.random.default_rng(1337)
+    rounds = tqdm(range(batches), disable=not progress, leave=False, unit="batch")
+    total = sum(_loss(network, ids, draw.integers(0, len(ids) - block, 64), block, dtype) for _ in rounds)
+    characters = batches * 64 * block
+    return Evaluation(
+        total / characters, characters, f"{batches} random batches of 64 blocks, as nanoGPT estimates"
+    )
+
+
+class _Previous:
+    """A `LayerCache` of the block before the present one."""
+
+    def __init__(self) -> None:
+        self._stored: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def length(self) -> int:
+        """Positions stored."""
+        return 0 if self._stored is None else self._stored[0].shape[2]
+
+    def update(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, T, D) after those of the block before, which they replace in store."""
+        before, self._stored = self._stored, (key, value)
+        if before is None:
+            return key, value
+        return torch.cat((before[0], key), dim=2), torch.cat((before[1], value), dim=2)
+
+
+def _check(network: GPT, ids: Ids) -> None:
+    if network.training:
+        raise RuntimeError("a loss needs the network in eval() mode: dropout would be read as loss")
+    if len(ids) < 2:
+        raise DataError(f"the split has {len(ids)} characters; a loss needs 2 or more")
 
 
 def _loss(network: GPT, ids: Ids, starts: NDArray[np.int64], length: int, dtype: torch.dtype) -> float:

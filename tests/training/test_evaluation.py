@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from model.backend import EagerBackend
 from model.errors import DataError
-from tests.tiny import ROTARY, tiny_checkpoint
-from training.evaluation import evaluate
+from tests.tiny import CPU, ROTARY, tiny_checkpoint
+from training.evaluation import estimate_as_nanogpt, evaluate, evaluate_rolling
 
 
 def test_every_character_but_the_first_is_predicted_once() -> None:
@@ -36,3 +37,26 @@ def test_dropout_left_on_is_not_read_as_loss() -> None:
 def test_an_empty_split_is_refused() -> None:
     with pytest.raises(DataError, match="2 or more"):
         evaluate(tiny_checkpoint().network(), np.zeros(1, dtype=np.uint16), torch.float32)
+
+
+def test_the_rolling_loss_is_that_of_what_is_served() -> None:
+    """Equals the losses of the server's own cache, one character at a time, past the window many times."""
+    ids = np.random.default_rng(0).integers(ROTARY.vocab_size, size=70).astype(np.uint16)
+    network = tiny_checkpoint().network()
+    backend = EagerBackend(tiny_checkpoint().network(), CPU, slots=1)
+    logits = backend.prefill(0, [int(ids[0])])
+    losses = []
+    for following in map(int, ids[1:]):
+        losses.append(-torch.as_tensor(logits).log_softmax(-1)[following].item())
+        logits = backend.decode({0: following})[0]
+    result = evaluate_rolling(network, ids, torch.float32)
+    assert result.characters == 69
+    assert result.loss == pytest.approx(np.mean(losses), abs=1e-4)
+
+
+def test_nanogpts_estimate_is_near_the_whole_splits_loss() -> None:
+    ids = np.random.default_rng(0).integers(ROTARY.vocab_size, size=4000).astype(np.uint16)
+    network = tiny_checkpoint().network()
+    estimate = estimate_as_nanogpt(network, ids, torch.float32, batches=8)
+    assert estimate.characters == 8 * 64 * 16
+    assert estimate.loss == pytest.approx(evaluate(network, ids, torch.float32).loss, rel=0.03)

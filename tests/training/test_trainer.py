@@ -197,7 +197,7 @@ class Poison(Observer):
 def poisoned(out_dir: Path, dataset: Dataset, steps: set[int]) -> Trainer:
     poison = Poison(steps)
     poison.trainer = Trainer(settings(out_dir), dataset, poison)
-    poison.trainer.network.tokens.weight.register_hook(poison.hook)
+    poison.trainer.network.tokens.weight.register_hook(poison.hook)  # type: ignore[no-untyped-call]
     return poison.trainer
 
 

@@ -1,0 +1,123 @@
+"""Draw runs: `python -m training.plot --runs=checkpoints/a,checkpoints/b --out=loss.png`."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+from pydantic_settings import BaseSettings, NoDecode
+
+from model.checkpoint import CurvePoint
+from model.cli import run, settings_config
+from model.errors import CheckpointError, InputError
+from training.dataset import Dataset
+from training.ngram import KneserNey
+
+TINY_SHAKESPEARE = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+NANOGPT = 1.4697  # its README's figure for this text
+SUFFIXES = (".png", ".svg", ".pdf")
+
+
+class PlotSettings(BaseSettings):
+    """Draw the losses, learning rate and speed of one or more runs over the characters they have read."""
+
+    model_config = settings_config("training.plot", "SOLILOQUY_PLOT_")
+
+    runs: Annotated[list[Path], NoDecode, BeforeValidator(lambda v: v.split(",") if isinstance(v, str) else v)] = [
+        Path("checkpoints/shakespeare-char")
+    ]
+    """Checkpoint folders, with commas between"""
+    out: Path = Path("loss.png")
+    """File to write: .png, .svg or .pdf"""
+    data: Path | None = None
+    """Prepared data set whose n-gram losses are drawn as lines"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One curve: its name, data set and points; `each` is how many characters a step read."""
+
+    name: str
+    sha256: str
+    points: list[CurvePoint]
+    each: int
+
+    def series(self, key: str) -> tuple[list[float], list[float]]:
+        """Millions of characters read, and the value of `key`, at the points that have one."""
+        found: list[tuple[float, Any]] = [(p["step"] * self.each / 1e6, p.get(key)) for p in self.points]
+        return [x for x, y in found if y is not None], [y for _, y in found if y is not None]
+
+
+def read_run(folder: Path) -> Run:
+    """The curve in a checkpoint's training.json.
+
+    Raises:
+        CheckpointError: missing, malformed or without a curve.
+    """
+    path = folder / "training.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        recipe, points = record["recipe"], record["curve"]
+        each = recipe["batch_size"] * recipe["block_size"] * recipe.get("gradient_accumulation_steps", 1)
+        sha256 = record["dataset"].get("sha256", "")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: has no loss curve of a run of training.train") from error
+    if not points:
+        raise CheckpointError(f"{path}: its loss curve has no points yet")
+    return Run(folder.resolve().name, sha256, points, each)
+
+
+def baselines(data: Path) -> dict[str, float]:
+    """Validation losses of n-gram models of the training split, in nats per character."""
+    dataset = Dataset.load(data)
+    size = len(dataset.vocabulary)
+    orders = {"unigram": 1, "bigram": 2, "Kneser–Ney 6-gram": 6}
+    return {name: KneserNey(dataset.train, order, size).loss(dataset.val) for name, order in orders.items()}
+
+
+def plot(settings: PlotSettings) -> None:
+    """Read, draw, write, and say what was written."""
+    if settings.out.suffix not in SUFFIXES:
+        raise InputError("out", f"{settings.out.name!r} does not end in {', '.join(SUFFIXES)}")
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise InputError("out", "drawing needs matplotlib; pip install matplotlib") from error
+    runs = [read_run(folder) for folder in settings.runs]
+    lines = baselines(settings.data) if settings.data else {}
+    if any(run.sha256 == TINY_SHAKESPEARE for run in runs):
+        lines["nanoGPT, published"] = NANOGPT
+    figure = Figure(figsize=(9, 9), layout="constrained")
+    loss, rate, speed = figure.subplots(3, 1, sharex=True, height_ratios=[4, 1, 1])
+    for color, one in zip((f"C{i % 10}" for i in range(len(runs))), runs, strict=True):
+        loss.plot(*one.series("train"), color=color, linestyle="--", alpha=0.6, label=f"{one.name}, train")
+        best = min(point["val"] for point in one.points)
+        loss.plot(*one.series("val"), color=color, marker="o", markersize=3, label=f"{one.name}, val: {best:.4f}")
+        rate.plot(*one.series("lr"), color=color)
+        speed.plot(*one.series("tokens_per_second"), color=color)
+    for name, value in lines.items():
+        loss.axhline(value, color="gray", linewidth=0.8)
+        loss.annotate(
+            f"{name} {value:.4f}", (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom"
+        )
+    loss.set_ylabel("loss, nats/char (train: with dropout)")
+    loss.legend()
+    rate.set_ylabel("learning rate")
+    speed.set_ylabel("characters/s")
+    speed.set_xlabel("million characters read")
+    try:
+        settings.out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(settings.out, dpi=130)
+    except OSError as error:
+        raise InputError("out", f"{settings.out} cannot be written ({error.strerror})") from error
+    for name, value in lines.items():
+        print(f"{name}: {value:.4f} nats/char")
+    print(f"wrote {settings.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(PlotSettings, plot, sys.argv[1:]))
