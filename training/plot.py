@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator
 from pydantic_settings import BaseSettings, NoDecode
@@ -14,6 +14,9 @@ from model.cli import run, settings_config
 from model.errors import CheckpointError, InputError
 from training.dataset import Dataset
 from training.ngram import KneserNey
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TINY_SHAKESPEARE = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 NANOGPT = 1.4697  # its README's figure for this text
@@ -79,6 +82,32 @@ def baselines(data: Path) -> dict[str, float]:
     return {name: KneserNey(dataset.train, order, size).loss(dataset.val) for name, order in orders.items()}
 
 
+def draw(figure: "Figure", runs: list[Run], lines: dict[str, float]) -> "Figure":
+    """Losses with `lines` across them; below, learning rate and speed where a run recorded them."""
+    panels = {"lr": "learning rate", "tokens_per_second": "characters/s"}
+    panels = {key: label for key, label in panels.items() if any(run.series(key)[0] for run in runs)}
+    axes = figure.subplots(1 + len(panels), 1, sharex=True, squeeze=False, height_ratios=[5] + [1] * len(panels))
+    loss, *rest = axes[:, 0]
+    for i, one in enumerate(runs):
+        best = min(point["val"] for point in one.points)
+        loss.plot(*one.series("train"), color=f"C{i % 10}", linestyle="--", alpha=0.6, label=f"{one.name}, train")
+        loss.plot(*one.series("val"), "o-", color=f"C{i % 10}", markersize=3, label=f"{one.name}, val: {best:.4f}")
+        for panel, key in zip(rest, panels, strict=True):
+            panel.plot(*one.series(key), color=f"C{i % 10}")
+    for name, value in lines.items():
+        loss.axhline(value, color="gray", linewidth=0.8)
+        side = "top" if value == NANOGPT else "bottom"  # it lies close under the 6-gram
+        place = (0.99, value), ("axes fraction", "data")
+        loss.annotate(f"{name} {value:.4f}", place[0], xycoords=place[1], ha="right", va=side)
+    loss.set_ylabel("loss, nats/char (train: with dropout)")
+    loss.legend()
+    for panel, label in zip(rest, panels.values(), strict=True):
+        panel.set_ylabel(label)
+        panel.set_ylim(bottom=0)
+    axes[-1, 0].set_xlabel("million characters read")
+    return figure
+
+
 def plot(settings: PlotSettings) -> None:
     """Read, draw, write, and say what was written."""
     if settings.out.suffix not in SUFFIXES:
@@ -91,24 +120,7 @@ def plot(settings: PlotSettings) -> None:
     lines = baselines(settings.data) if settings.data else {}
     if any(run.sha256 == TINY_SHAKESPEARE for run in runs):
         lines["nanoGPT, published"] = NANOGPT
-    figure = Figure(figsize=(9, 9), layout="constrained")
-    loss, rate, speed = figure.subplots(3, 1, sharex=True, height_ratios=[4, 1, 1])
-    for color, one in zip((f"C{i % 10}" for i in range(len(runs))), runs, strict=True):
-        loss.plot(*one.series("train"), color=color, linestyle="--", alpha=0.6, label=f"{one.name}, train")
-        best = min(point["val"] for point in one.points)
-        loss.plot(*one.series("val"), color=color, marker="o", markersize=3, label=f"{one.name}, val: {best:.4f}")
-        rate.plot(*one.series("lr"), color=color)
-        speed.plot(*one.series("tokens_per_second"), color=color)
-    for name, value in lines.items():
-        loss.axhline(value, color="gray", linewidth=0.8)
-        loss.annotate(
-            f"{name} {value:.4f}", (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom"
-        )
-    loss.set_ylabel("loss, nats/char (train: with dropout)")
-    loss.legend()
-    rate.set_ylabel("learning rate")
-    speed.set_ylabel("characters/s")
-    speed.set_xlabel("million characters read")
+    figure = draw(Figure(figsize=(9, 9), layout="constrained"), runs, lines)
     try:
         settings.out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(settings.out, dpi=130)

@@ -130,7 +130,7 @@ class Trainer:
             self._snapshot()
             if any(self.workers.total(stop())):
                 return False
-            loss = self._step()
+            loss = self.step()
             progress.losses.append(loss)
             progress.step += 1
             progress.seconds = time.monotonic() - began
@@ -142,10 +142,10 @@ class Trainer:
     def time_steps(self, steps: int = 2) -> float:
         """Seconds a step takes here, measured on `steps` of them that then leave no trace (one more warms up)."""
         before = copy.deepcopy(self._state())
-        self._step()
+        self.step()
         began = time.monotonic()
         for _ in range(steps):
-            self._step()
+            self.step()
         seconds = (time.monotonic() - began) / steps
         self._restore(before)
         return seconds
@@ -160,7 +160,7 @@ class Trainer:
         """Characters read by one step, of all processes together."""
         return self.batch.batch_size * self.settings.block_size
 
-    def _step(self) -> float:
+    def step(self) -> float:
         """One step of all processes together; returns the mean loss in nats per character."""
         step, accumulation = self.progress.step, self.settings.gradient_accumulation_steps
         draws = np.random.SeedSequence((self.settings.seed, step, self.workers.rank))

@@ -29,7 +29,12 @@ def runs(tmp_path: Path) -> str:
     dataset.save(tmp_path / "data")
     for name in ("first", "second"):
         settings = TrainSettings(
-            data=tmp_path / "data", out_dir=tmp_path / name, preset="cpu-2min", device="cpu", **SMALL
+            data=tmp_path / "data",
+            out_dir=tmp_path / name,
+            preset="cpu-2min",
+            eval_interval=2,
+            device="cpu",
+            **SMALL,
         )
         Trainer(settings, dataset).run()
     return f"{tmp_path / 'first'},{tmp_path / 'second'}"
