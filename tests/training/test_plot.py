@@ -19,7 +19,6 @@ SMALL: dict[str, Any] = {
     "n_embd": 16,
     "block_size": 16,
     "max_iters": 4,
-    "eval_interval": 2,
 }
 
 
