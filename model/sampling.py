@@ -59,15 +59,14 @@ def draw(logits: Logits, sampling: Sampling, noise: NDArray[np.float64] | None) 
     if sampling.temperature == 0 or noise is None:
         return int(logits.argmax())
     scaled = (logits.astype(np.float64) - float(logits.max())) / sampling.temperature
+    if sampling.top_k is not None and sampling.top_k < len(logits):
+        kth = np.partition(logits, -sampling.top_k)[-sampling.top_k]
+        scaled[logits < kth] = -np.inf  # by the logits themselves: scaling rounds some that differ to be equal
     return int((_filter(scaled, sampling) + noise).argmax())
 
 
 def _filter(scaled: NDArray[np.float64], sampling: Sampling) -> NDArray[np.float64]:
-    """Scaled logits (V,) with -inf where top-k, then top-p, then min-p exclude a character."""
-    size = len(scaled)
-    if sampling.top_k is not None and sampling.top_k < size:
-        kth = np.partition(scaled, size - sampling.top_k)[size - sampling.top_k]
-        scaled = np.where(scaled < kth, -np.inf, scaled)
+    """Scaled logits (V,) with -inf where top-p, then min-p exclude a character."""
     if sampling.top_p is not None and sampling.top_p < 1:
         order = np.argsort(-scaled, kind="stable")
         probabilities = softmax(scaled)[order]

@@ -35,6 +35,12 @@ def test_top_k_keeps_the_k_likeliest(logits: Logits, k: int) -> None:
     assert all(logits[i] >= kth for i in drawn(logits, Sampling(1.0, top_k=k), 30))
 
 
+def test_top_k_tells_apart_what_scaling_makes_equal() -> None:
+    """Both of 1e-36 and 0 are -1 once the largest logit, 1, is taken from them, and a tie let a third in."""
+    logits = np.array([1.0, 1e-36, 0.0], dtype=np.float32)
+    assert drawn(logits, Sampling(1.0, top_k=2)) == {0, 1}
+
+
 @given(logits=logits_strategy, p=st.floats(0.01, 1))
 def test_top_p_keeps_the_smallest_set_that_reaches_p(logits: Logits, p: float) -> None:
     probabilities = softmax(logits)
