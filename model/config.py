@@ -1,5 +1,6 @@
 """The architecture of a network as a checked value. Knows nothing of tensors."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,8 @@ from model.errors import InputError
 class GPTConfig:
     """A GPT's shape and variants; the defaults are nanoGPT's.
 
-    `norm="layernorm"` has a weight (and a bias when `bias`); `norm="rmsnorm"` has neither.
+    `norm="layernorm"` has a weight (and a bias when `bias`); `norm="rmsnorm"` has neither. `logit_scale` multiplies
+    the logits outside of training (temperature scaling, arXiv:1706.04599).
 
     Raises:
         InputError: a value is out of range, or does not fit another; names the field.
@@ -26,6 +28,7 @@ class GPTConfig:
     activation: Literal["gelu", "relu2"] = "gelu"
     qk_norm: bool = False
     bias: bool = False
+    logit_scale: float = 1.0
 
     def __post_init__(self) -> None:
         for field in ("vocab_size", "n_layer", "n_head", "n_embd", "block_size"):
@@ -42,6 +45,8 @@ class GPTConfig:
             value = getattr(self, field)
             if value not in choices:
                 raise InputError(field, f"{value!r} is not one of {', '.join(map(repr, choices))}")
+        if type(self.logit_scale) not in (int, float) or not 0 < self.logit_scale < math.inf:
+            raise InputError("logit_scale", f"{self.logit_scale!r} is not a finite number above 0")
         if self.block_size < 2:
             raise InputError("block_size", "1 leaves no context; use 2 or more")
         if self.n_embd % self.n_head:

@@ -160,6 +160,7 @@ class GPT(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.logit_scale = config.logit_scale
         self.tokens = nn.Embedding(config.vocab_size, config.n_embd)
         if config.positions == "learned":
             self.positions = nn.Embedding(config.block_size, config.n_embd)
@@ -206,4 +207,5 @@ class GPT(nn.Module):
         x = self.dropout(x)
         for layer, block in enumerate(self.blocks):
             x = block(x, rotary, mask, caches[layer] if caches else None)
-        return F.linear(self.norm(x), self.tokens.weight)  # (B, T, V)
+        logits = F.linear(self.norm(x), self.tokens.weight)  # (B, T, V)
+        return logits if self.training or self.logit_scale == 1.0 else logits * self.logit_scale

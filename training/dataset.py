@@ -75,16 +75,24 @@ def from_text(text: str, source: dict[str, Any]) -> Dataset:
     return Dataset(Vocabulary(chr(point) for point in alphabet), ids16[:split], ids16[split:], source)
 
 
-def check_length(dataset: Dataset, block_size: int) -> None:
-    """Refuse a training split that does not hold one block and its next characters.
+def hold_out(ids: Ids, share: float, block_size: int) -> tuple[Ids, Ids]:
+    """The training text without its end, and that end: a `share` of it.
 
     Raises:
-        DataError: names both sizes.
+        DataError: one of them is asked for and does not hold a block and its next characters; names both sizes.
     """
-    if len(dataset.train) < block_size + 1:
+    cut = len(ids) - round(len(ids) * share)
+    _check_length("training split", ids[:cut], block_size)
+    if share:
+        _check_length("part of the training split that --calibration holds out", ids[cut:], block_size)
+    return ids[:cut], ids[cut:]
+
+
+def _check_length(name: str, ids: Ids, block_size: int) -> None:
+    if len(ids) < block_size + 1:
         raise DataError(
-            f"the training split has {len(dataset.train)} characters; a block_size of {block_size} needs "
-            f"{block_size + 1} or more: use a longer text or a smaller --block_size"
+            f"the {name} has {len(ids)} characters; a block_size of {block_size} needs {block_size + 1} or more: "
+            "use a longer text or a smaller --block_size"
         )
 
 

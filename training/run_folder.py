@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
@@ -108,3 +109,8 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: cannot be read ({reason}); train without --resume") from error
     return state
+
+
+def snapshot_steps(max_iters: int, count: int) -> set[int]:
+    """The beginning, the end, and steps between them at equal ratios; none for a `count` of 0."""
+    return {round(step) for step in np.geomspace(1, max_iters + 1, count) - 1} if count else set()

@@ -5,12 +5,12 @@ functions of the seed and the step's number. Knows nothing of the terminal.
 """
 
 import copy
+import dataclasses
 import math
 import subprocess
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -25,25 +25,25 @@ from model.checkpoint import Checkpoint, CurvePoint, TrainingRecord
 from model.device import choose_device, training_dtype
 from model.errors import CheckpointError, DivergedError, InputError
 from model.network import GPT
-from training.dataset import Dataset, EpochBatches, RandomBatches, check_length
+from training.dataset import Dataset, EpochBatches, RandomBatches, hold_out
 from training.distributed import Workers
-from training.evaluation import Evaluation, evaluate
+from training.evaluation import Evaluation, evaluate, fit_logit_scale
 from training.optimizers import learning_rate_factor, make_optimizers, step_all
-from training.run_folder import RunFolder, load_state
+from training.run_folder import RunFolder, load_state, snapshot_steps
 from training.settings import TrainSettings
 
 SKIPS_ALLOWED = 2  # steps in a row without a finite gradient; one more ends the run
 
 
-@dataclass
+@dataclasses.dataclass
 class Progress:
     """How far a run has come; all that changes besides weights and optimizers."""
 
     step: int = 0
     seconds: float = 0.0
-    curve: list[CurvePoint] = field(default_factory=list)
+    curve: list[CurvePoint] = dataclasses.field(default_factory=list)
     best: float = float("inf")
-    losses: list[float] = field(default_factory=list)  # of the steps since the last evaluation
+    losses: list[float] = dataclasses.field(default_factory=list)  # of the steps since the last evaluation
     skipped: int = 0  # steps in a row without a finite gradient
 
 
@@ -75,7 +75,7 @@ class Trainer:
         observer: Observer | None = None,
         workers: Workers | None = None,
     ) -> None:
-        check_length(dataset, settings.block_size)
+        train, self.held_out = hold_out(dataset.train, settings.calibration, settings.block_size)
         self.settings, self.dataset = settings, dataset
         self.observer, self.workers = observer or Observer(), workers or Workers()
         self.device = choose_device(settings.device)
@@ -91,7 +91,7 @@ class Trainer:
         self.optimizers = make_optimizers(self.network, settings)
         batches = EpochBatches if settings.batches == "epochs" else RandomBatches
         rows = settings.batch_size * settings.gradient_accumulation_steps
-        self.batch = batches(dataset.train, rows, settings.block_size, settings.seed)
+        self.batch = batches(train, rows, settings.block_size, settings.seed)
         self.progress = Progress()
         self.commit = current_commit()  # now: the source may change while the run goes on
         self.folder = RunFolder(settings.out_dir, settings.resume) if self.workers.leads else None
@@ -153,7 +153,8 @@ class Trainer:
     def checkpoint(self, val_method: str = "") -> Checkpoint:
         """The network as it is now."""
         record = self._record(val_method)
-        return Checkpoint(self.network.config, self.dataset.vocabulary, self.network.state_dict(), record)
+        config = dataclasses.replace(self.network.config, logit_scale=self.network.logit_scale)
+        return Checkpoint(config, self.dataset.vocabulary, self.network.state_dict(), record)
 
     @property
     def characters_per_step(self) -> int:
@@ -208,7 +209,7 @@ class Trainer:
         progress, settings = self.progress, self.settings
         if not self.workers.leads or (progress.curve and progress.curve[-1]["step"] == progress.step):
             return
-        self.network.eval()
+        self._calibrate()
         result = evaluate(self.network, self.dataset.val, self.dtype, settings.eval_blocks)
         if not math.isfinite(result.loss):
             raise DivergedError(
@@ -231,6 +232,12 @@ class Trainer:
         self._save(result if improved else None)
         self.observer.evaluation(point)
 
+    def _calibrate(self) -> None:
+        """Put the network into evaluation mode, its logits scaled to fit the held-out text."""
+        self.network.eval()
+        if len(self.held_out):
+            self.network.logit_scale = fit_logit_scale(self.network, self.held_out, self.dtype)
+
     def _speed(self) -> float | None:
         """Characters a second from the beginning to now, evaluations included."""
         progress = self.progress
@@ -244,6 +251,7 @@ class Trainer:
         """Keep the weights at about `snapshots` steps, close together at first: most changes early."""
         settings, step = self.settings, self.progress.step
         if self.folder is not None and step in snapshot_steps(settings.max_iters, settings.snapshots):
+            self._calibrate()
             self.folder.snapshot(step, self.checkpoint())
 
     def _state(self) -> dict[str, Any]:
@@ -277,11 +285,6 @@ class Trainer:
             commit=self.commit,
             seconds=round(self.progress.seconds, 1),
         )
-
-
-def snapshot_steps(max_iters: int, count: int) -> set[int]:
-    """The beginning, the end, and steps between them at equal ratios; none for a `count` of 0."""
-    return {round(step) for step in np.geomspace(1, max_iters + 1, count) - 1} if count else set()
 
 
 def current_commit() -> str | None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import DataError
-from training.dataset import Dataset, EpochBatches, RandomBatches, check_length, from_text
+from training.dataset import Dataset, EpochBatches, RandomBatches, from_text, hold_out
 
 TEXT = "To be, or not to be: that is the question.\n" * 20
 
@@ -42,9 +42,9 @@ def test_a_missing_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:
 
 def test_a_block_longer_than_the_split_is_refused_with_both_sizes() -> None:
     dataset = from_text(TEXT, {})
-    check_length(dataset, 700)
+    hold_out(dataset.train, 0, 700)
     with pytest.raises(DataError, match="774 characters; a block_size of 800 needs 801"):
-        check_length(dataset, 800)
+        hold_out(dataset.train, 0, 800)
 
 
 @given(length=st.integers(10, 400), block=st.integers(2, 9), rows=st.integers(1, 8), step=st.integers(0, 50))

@@ -5,7 +5,7 @@ import torch
 from model.backend import EagerBackend
 from model.errors import DataError
 from tests.tiny import CPU, ROTARY, tiny_checkpoint
-from training.evaluation import estimate_as_nanogpt, evaluate, evaluate_rolling
+from training.evaluation import estimate_as_nanogpt, evaluate, evaluate_rolling, fit_logit_scale
 
 
 def test_every_character_but_the_first_is_predicted_once() -> None:
@@ -60,3 +60,30 @@ def test_nanogpts_estimate_is_near_the_whole_splits_loss() -> None:
     estimate = estimate_as_nanogpt(network, ids, torch.float32, batches=8)
     assert estimate.characters == 8 * 64 * 16
     assert estimate.loss == pytest.approx(evaluate(network, ids, torch.float32).loss, rel=0.03)
+
+
+@pytest.mark.parametrize("before", [0.5, 1.0, 3.0])
+def test_the_fitted_scale_makes_the_loss_least(before: float) -> None:
+    """Whatever scale stood there before."""
+    network = tiny_checkpoint().network()
+    torch.manual_seed(0)
+    rows = torch.zeros((300, 1), dtype=torch.int64)
+    while rows.shape[1] < 16:  # text that the network can foretell a little
+        rows = torch.cat((rows, torch.multinomial(network(rows)[:, -1].mul(2).softmax(-1), 1)), dim=1)
+    ids = rows.flatten().numpy().astype(np.uint16)
+    network.logit_scale = before
+    fitted = fit_logit_scale(network, ids[: 256 * 16 + 1], torch.float32)
+    losses = []
+    for factor in (0.8, 0.9, 1.0, 1.1, 1.25):
+        network.logit_scale = factor * fitted
+        losses.append(evaluate(network, ids[: 256 * 16 + 1], torch.float32).loss)
+    assert int(np.argmin(losses)) == 2
+
+
+def test_logits_are_scaled_outside_of_training_only() -> None:
+    network = tiny_checkpoint().network()
+    ids = torch.arange(10)[None]
+    plain = network(ids)
+    network.logit_scale = 0.5
+    assert torch.equal(network(ids), plain * 0.5)
+    assert torch.equal(network.train()(ids), plain)
