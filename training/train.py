@@ -26,6 +26,8 @@ from training.distributed import Workers, join_workers
 from training.settings import TrainSettings
 from training.trainer import Observer, Progress, Trainer
 
+MANY_PASSES = 30  # over the training text; nanoGPT's Shakespeare model is at its best after about 20
+
 
 def train(settings: TrainSettings) -> None:
     """Run with a progress bar; Ctrl-C or SIGTERM ends it after the step under way, with its state saved."""
@@ -59,7 +61,13 @@ def print_plan(trainer: Trainer) -> None:
     print(f"preset {settings.preset}, training on {trainer.device.type} in ", end="")
     print(f"{str(trainer.dtype).removeprefix('torch.')}, writing to {settings.out_dir}")
     print(f"{settings.max_iters:,} steps of {each:,} characters: {total:,}, ", end="")
-    print(f"{total / len(trainer.dataset.train):.1f} times the training text")
+    passes = total / len(trainer.dataset.train)
+    print(f"{passes:.1f} times the training text")
+    if passes > MANY_PASSES:
+        print(
+            "a text read so often is learned by heart: use fewer --max_iters, a smaller network or a longer text; "
+            "the weights kept are those of the best validation loss"
+        )
 
 
 class Report(Observer):
