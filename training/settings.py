@@ -55,8 +55,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the bundled model: 9.8 million characters
     "laptop-1h": MODERN
     | {
-        "dropout": 0.25,
-        "embedding_dropout": 0.25,
+        "dropout": 0.2,
         "weight_decay": 0.2,
         "calibration": 0.03,
         "max_iters": 2400,
