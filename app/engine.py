@@ -133,17 +133,16 @@ class Engine:
             job.leave()
 
     def _admit(self) -> None:
-        """Let one stream in: its prompt is read before the others go on, so no more than one at a time."""
+        """Let in as many as there are slots for; the steps read their prompts a little at a time."""
         with self._changed:
-            if not self._waiting or not self.generator.free_slots:
-                return
-            job, stream = self._waiting.popleft()
-            self._free -= 1
-            self._active[stream] = job
-        self._deliver(stream, self.generator.add(stream))
+            while self._waiting and self.generator.free_slots:
+                job, stream = self._waiting.popleft()
+                self._free -= 1
+                self._active[stream] = job
+                self.generator.add(stream)
 
     def _step(self) -> None:
-        """One more character for each stream whose reader keeps up."""
+        """On with each stream whose reader keeps up."""
         running = [stream for stream, job in self._active.items() if not job.full]
         if running:
             self.steps += 1

@@ -37,7 +37,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     """
     numerics = choose_numerics(settings.device, settings.dtype)
     checkpoint = read_checkpoint(settings.checkpoint)
-    generator = load_generator(checkpoint, numerics, settings.slots)
+    generator = load_generator(checkpoint, numerics, settings.slots, settings.threads)
     engine = Engine(generator, settings.queue_size, settings.buffer_characters)
 
     @asynccontextmanager

@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from model.cli import settings_config
-from model.device import DeviceName, DtypeName
+from model.device import DeviceName, GenerationDtypeName
 
 
 class ServerSettings(BaseSettings):
@@ -22,8 +22,10 @@ class ServerSettings(BaseSettings):
     """Checkpoint folder"""
     device: DeviceName = "auto"
     """Where to compute"""
-    dtype: DtypeName = "auto"
-    """Number format; auto is bfloat16 on a GPU that has it, float32 elsewhere"""
+    dtype: GenerationDtypeName = "auto"
+    """Number format; auto is int8 on a CPU, bfloat16 on a GPU that has it, float32 elsewhere"""
+    threads: int | None = Field(None, ge=1)
+    """Threads that compute int8; all cores if not given"""
     slots: int = Field(32, ge=1, le=1024)
     """Samples written at once; more than that wait"""
     queue_size: int = Field(64, ge=0)

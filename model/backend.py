@@ -1,4 +1,4 @@
-"""Where logits come from: `prefill` and `decode` over the slots of a preallocated key/value cache.
+"""Where logits come from: ids are read into the slots of a preallocated key/value cache.
 
 `Backend` is the interface; `EagerBackend` is the readable reference, on any device. A row's arithmetic does
 not depend on the rows beside it. Knows nothing of sampling or of text.
@@ -24,22 +24,34 @@ SMALLER_GROUPS = (2, 4)
 
 
 class Backend(Protocol):
-    """Slots that each hold one sequence's keys and values."""
+    """Slots that each hold one sequence's keys and values.
+
+    Attributes:
+        chunk: ids of one slot that one call reads at most. Longer prompts are read in chunks of just this size:
+            where they are cut may be seen in the last bits.
+        prompt_rows: ids of prompts that one call should read at most, beside texts that go on.
+        drafts: ids of one slot beyond the next that one call can check at less than their full price; 0 if none.
+        call_cost: what a call costs besides its rows, in rows.
+    """
 
     config: GPTConfig
     slots: int
+    chunk: int
+    prompt_rows: int
+    drafts: int
+    call_cost: float
 
     def length(self, slot: int) -> int:
-        """Characters that the slot has seen since its last `prefill`."""
+        """Characters in the slot's sequence."""
 
-    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
-        """Forget the slot's sequence, read `ids` (1 to `block_size`), return the logits (V,) after the last."""
+    def forget(self, slot: int, length: int = 0) -> None:
+        """Leave the sequence's first `length` characters: none, or all but some that the last `extend` read."""
 
-    def decode(self, ids: Mapping[int, int]) -> dict[int, Logits]:
-        """Append one id to each slot named; return the logits (V,) after each.
+    def extend(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
+        """Append ids to each slot named; return the logits (n, V) after each of the slot's n ids.
 
-        With rotary positions the oldest character leaves when the window is full. With learned positions a
-        slot of length `block_size` must be prefilled instead.
+        With rotary positions the oldest character leaves when the window is full. With learned positions a sequence
+        cannot be longer than `block_size`.
         """
 
 
@@ -50,6 +62,7 @@ class EagerBackend:
         self.config = network.config
         self.device = numerics.device
         self.slots = slots
+        self.chunk, self.prompt_rows, self.drafts, self.call_cost = self.config.block_size, 1, 0, 0.0
         self.group = CPU_GROUP if self.device.type == "cpu" else slots
         network = network.to(self.device, numerics.dtype)
         self._decode_network = torch.compile(network) if compile else network
@@ -62,29 +75,41 @@ class EagerBackend:
         self._sizes = self._sizes_with_the_same_bits()
 
     def length(self, slot: int) -> int:
-        """Characters that the slot has seen since its last `prefill`."""
+        """Characters in the slot's sequence."""
         return self._lengths[slot]
 
+    def forget(self, slot: int, length: int = 0) -> None:
+        """Leave the first `length` characters of the slot's sequence."""
+        self._lengths[slot] = length
+
     @torch.inference_mode()
-    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
-        """Forget the slot's sequence, read `ids` (1 to `block_size`), return the logits (V,) after the last."""
+    def extend(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
+        """Append ids to each slot named; return the logits (n, V) after each of the slot's n ids."""
+        logits = {slot: self._prefill(slot, ids) for slot, ids in runs.items() if not self._lengths[slot]}
+        rest = {slot: ids for slot, ids in runs.items() if slot not in logits}
+        for place in range(max(map(len, rest.values()), default=0)):
+            step = self._decode({slot: ids[place] for slot, ids in rest.items() if place < len(ids)})
+            logits |= {slot: np.concatenate((logits[slot], row)) if place else row for slot, row in step.items()}
+        return logits
+
+    def _prefill(self, slot: int, ids: Sequence[int]) -> Logits:
+        """Read a sequence from its beginning; logits (T, V)."""
         inputs = torch.tensor([ids], device=self.device)  # (1, T)
         caches = [_PrefillCache(layer[:, slot]) for layer in self._cache]
         with self._fixed_threads():
             logits = self._prefill_network(inputs, caches=caches)  # (1, T, V)
         self._lengths[slot] = len(ids)
-        return _to_numpy(logits[0, -1])
+        return _to_numpy(logits[0])
 
-    @torch.inference_mode()
-    def decode(self, ids: Mapping[int, int]) -> dict[int, Logits]:
-        """Append one id to each slot named; return the logits (V,) after each."""
+    def _decode(self, ids: Mapping[int, int]) -> dict[int, Logits]:
+        """Append one id to each slot named; logits (1, V) after each."""
         logits: dict[int, Logits] = {}
         for first in sorted({slot - slot % self.group for slot in ids}):
             slots = [slot for slot in ids if first <= slot < first + self.group]
             size = next(size for size in self._sizes if first + size > max(slots))
             group_logits = self._decode_group(first, [ids.get(first + row, 0) for row in range(size)])
             for slot in slots:
-                logits[slot] = group_logits[slot - first]
+                logits[slot] = group_logits[slot - first : slot - first + 1]
                 self._lengths[slot] += 1
         return logits
 

@@ -4,6 +4,7 @@ model.safetensors   weights, bf16 or fp32
 config.json         `GPTConfig`, and the number of this format
 vocab.json          the characters in id order
 training.json       where the weights come from (`TrainingRecord`); optional
+draft.safetensors   guesses for speculative decoding (`Draft`); optional, and not part of the checkpoint's identity
 """
 
 import hashlib
@@ -18,12 +19,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from model.config import GPTConfig
+from model.draft import Draft
 from model.errors import CheckpointError, InputError
 from model.files import recover
 from model.network import GPT
 from model.vocabulary import Vocabulary
 
 FORMAT = 1
+DRAFT_FILE = "draft.safetensors"
 
 
 class CurvePoint(TypedDict):
@@ -65,6 +68,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     training: TrainingRecord
     identity: str = ""
+    draft: Draft | None = None
 
     def network(self, dtype: torch.dtype = torch.float32) -> GPT:
         """A network with these weights, in evaluation mode, on the CPU."""
@@ -94,6 +98,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | 
     _write_json(folder / "config.json", {"format": FORMAT, **asdict(checkpoint.config)})
     checkpoint.vocabulary.save(folder / "vocab.json")
     _write_json(folder / "training.json", checkpoint.training)
+    if checkpoint.draft is not None:
+        checkpoint.draft.save(folder / DRAFT_FILE)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -122,7 +128,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     digest.update((folder / "config.json").read_bytes())
     training = folder / "training.json"
     record = cast(TrainingRecord, _read_json(training) if training.exists() else {})
-    return Checkpoint(config, vocabulary, weights, record, digest.hexdigest())
+    path = folder / DRAFT_FILE
+    draft = Draft.load(path, config.vocab_size) if path.exists() else None
+    return Checkpoint(config, vocabulary, weights, record, digest.hexdigest(), draft)
 
 
 def check_shapes(path: Path, config: GPTConfig, weights: dict[str, Tensor]) -> None:

@@ -11,6 +11,9 @@ from model.errors import DeviceError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 DtypeName = Literal["auto", "float32", "bfloat16"]
+GenerationDtypeName = Literal["auto", "float32", "bfloat16", "int8"]
+
+_SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int8: "int8"}
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,13 @@ class Numerics:
 
     @property
     def name(self) -> str:
-        """`cpu-fp32`, `cuda-bf16`, …"""
-        return f"{self.device.type}-{'bf16' if self.dtype == torch.bfloat16 else 'fp32'}"
+        """`cpu-int8`, `cpu-fp32`, `cuda-bf16`, …"""
+        return f"{self.device.type}-{_SHORT[self.dtype]}"
+
+    @property
+    def quantised(self) -> bool:
+        """Whether weights and activations are multiplied as 8-bit integers."""
+        return self.dtype == torch.int8
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -41,16 +49,18 @@ def choose_device(name: DeviceName) -> torch.device:
     return torch.device(name)
 
 
-def choose_numerics(device_name: DeviceName, dtype_name: DtypeName) -> Numerics:
-    """Device and format for generation; `auto` is bf16 on a GPU that has it, fp32 elsewhere.
+def choose_numerics(device_name: DeviceName, dtype_name: GenerationDtypeName) -> Numerics:
+    """Device and format for generation; `auto` is int8 on a CPU, bf16 on a GPU that has it, fp32 elsewhere.
 
     Raises:
-        DeviceError: the device is not available here.
+        DeviceError: the device is not available here, or cannot multiply in this format.
     """
     device = choose_device(device_name)
+    if dtype_name == "int8" and device.type != "cpu":
+        raise DeviceError(f"dtype: int8 is for the CPU, not {device.type}; use auto, or device cpu")
     if dtype_name == "auto":
         half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return Numerics(device, torch.bfloat16 if half else torch.float32)
+        return Numerics(device, torch.int8 if device.type == "cpu" else torch.bfloat16 if half else torch.float32)
     return Numerics(device, getattr(torch, dtype_name))
 
 

@@ -1,29 +1,43 @@
-"""Streams in slots: every step gives each of them its next character. Knows nothing of threads or of HTTP."""
+"""Streams in slots: every step gives each of them its next characters. Knows nothing of threads or of HTTP."""
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 
 from model.backend import Backend, EagerBackend
 from model.checkpoint import Checkpoint
 from model.device import Numerics
+from model.draft import Draft
 from model.sampling import Logits
 from model.stream import Piece, Stream
+
+LEAST_CHANCE = 0.1  # of a guess: below it, drafts are not worth asking for
+
+
+@dataclass
+class Seat:
+    """A stream's slot, the ids that the backend has still to read there, and the guesses that go with the last."""
+
+    slot: int
+    unread: list[int]
+    drafts: list[int] = field(default_factory=list)
 
 
 class Generator:
     """Owns a backend's slots. Streams join and leave between steps; none changes another's text."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, draft: Draft | None = None) -> None:
         self.backend = backend
+        self.draft = draft
         self._free = list(range(backend.slots))
-        self._slots: dict[Stream, int] = {}
+        self._seats: dict[Stream, Seat] = {}
 
     @property
     def free_slots(self) -> int:
         """How many streams can be added."""
         return len(self._free)
 
-    def add(self, stream: Stream) -> Piece:
-        """Give the stream a slot, read its prompt, and write its first character.
+    def add(self, stream: Stream) -> None:
+        """Give the stream a slot; the next steps read its prompt, then write.
 
         A prompt longer than `block_size` is cut to its end, as in nanoGPT.
 
@@ -31,51 +45,110 @@ class Generator:
             IndexError: no slot is free.
         """
         slot = self._free.pop(0)
-        self._slots[stream] = slot
-        prompt = stream.context(self.backend.config.block_size)
-        return self._accept(stream, self.backend.prefill(slot, prompt))
+        self.backend.forget(slot)
+        self._seats[stream] = Seat(slot, stream.context(self.backend.config.block_size))
 
     def step(self, streams: Collection[Stream]) -> Iterator[tuple[Stream, Piece]]:
-        """Write one more character of each of these streams; one that ends leaves its slot."""
-        full = [stream for stream in streams if self._is_full(stream)]
-        rolling = {self._slots[s]: s for s in streams if s not in full}
-        logits = self.backend.decode({slot: s.written[-1] for slot, s in rolling.items()})
-        for slot, stream in rolling.items():
-            yield stream, self._accept(stream, logits[slot])
-        for stream in full:
-            half = stream.context(self.backend.config.block_size // 2)
-            yield stream, self._accept(stream, self.backend.prefill(self._slots[stream], half))
+        """Write one or more characters of each stream whose prompt is read; read on in the others' prompts.
+
+        A stream that ends leaves its slot. Prompts are read a little in each step, so that nobody's text stalls.
+        """
+        runs = self._plan(streams)
+        logits = self.backend.extend({self._seats[stream].slot: run for stream, run in runs.items()})
+        for stream in runs:
+            seat = self._seats[stream]
+            if not seat.unread:
+                yield from self._accept(stream, seat, logits[seat.slot])
 
     def remove(self, stream: Stream) -> None:
         """Free the stream's slot, if it still has one."""
-        slot = self._slots.pop(stream, None)
-        if slot is not None:
-            self._free.append(slot)
+        seat = self._seats.pop(stream, None)
+        if seat is not None:
+            self._free.append(seat.slot)
             self._free.sort()  # low slots first: streams share as few groups as they can
 
     def write(self, stream: Stream) -> Iterator[Piece]:
         """The whole of one stream, piece by piece."""
+        self.add(stream)
         try:
-            piece = self.add(stream)
-            yield piece
-            while piece.finish_reason is None:
-                [(_, piece)] = self.step([stream])
-                yield piece
+            while stream in self._seats:
+                for _, piece in self.step([stream]):
+                    yield piece
         finally:
             self.remove(stream)
 
-    def _is_full(self, stream: Stream) -> bool:
+    def _plan(self, streams: Collection[Stream]) -> dict[Stream, list[int]]:
+        """The ids that each stream's slot reads next: a part of its prompt, or its last character and guesses."""
+        backend = self.backend
+        room, runs, writing = backend.prompt_rows, dict[Stream, list[int]](), list[Stream]()
+        for stream in streams:
+            seat = self._seats[stream]
+            if self._is_full(seat):
+                backend.forget(seat.slot)
+                seat.unread = stream.context(backend.config.block_size // 2)
+            if len(seat.unread) == 1:
+                runs[stream], seat.unread = seat.unread, []
+                writing.append(stream)
+            elif room > 0:  # the last may take more than there is room for: runs end where no other stream decides
+                runs[stream], seat.unread = seat.unread[: backend.chunk], seat.unread[backend.chunk :]
+                room -= len(runs[stream])
+        self._guess(writing, runs)
+        return runs
+
+    def _guess(self, writing: list[Stream], runs: dict[Stream, list[int]]) -> None:
+        """Add guesses to the runs of streams that write, while one more makes a character cheaper on average."""
+        if self.draft is None or not self.backend.drafts:
+            return
+        rows, expected = sum(map(len, runs.values())), float(len(writing))
+        for stream in writing:
+            seat, chance = self._seats[stream], 1.0
+            seat.drafts = []
+            most = min(self.backend.drafts, stream.remaining - 1, self._places_left(seat) - 1)
+            if most < 1 or expected / (rows + self.backend.call_cost) > 1 - LEAST_CHANCE:
+                continue
+            recent = stream.context(self.draft.longest)
+            for guess, right in zip(*self.draft.guess(recent, *stream.luck(most)), strict=True):
+                chance *= right
+                if chance < expected / (rows + self.backend.call_cost):
+                    break
+                seat.drafts.append(guess)
+                rows, expected = rows + 1, expected + chance
+            runs[stream] = runs[stream] + seat.drafts
+
+    def _accept(self, stream: Stream, seat: Seat, logits: Logits) -> Iterator[tuple[Stream, Piece]]:
+        """The characters that the last rows of `logits` (n, V) give, up to the first that was not guessed."""
+        drafts, seat.drafts = seat.drafts, []
+        for done, row in enumerate(logits[len(logits) - 1 - len(drafts) :]):
+            piece = stream.accept(row)
+            seat.unread = [stream.written[-1]]
+            if piece.finish_reason is not None:
+                self.remove(stream)
+            yield stream, piece
+            if piece.finish_reason is not None:
+                return
+            if done < len(drafts) and drafts[done] != stream.written[-1]:
+                self.backend.forget(seat.slot, self.backend.length(seat.slot) - (len(drafts) - done))
+                return
+
+    def _is_full(self, seat: Seat) -> bool:
         """Learned positions cannot roll: a full window keeps its newer half and begins again."""
+        return self._places_left(seat) == 0
+
+    def _places_left(self, seat: Seat) -> int:
         config = self.backend.config
-        return config.positions == "learned" and self.backend.length(self._slots[stream]) == config.block_size
-
-    def _accept(self, stream: Stream, logits: Logits) -> Piece:
-        piece = stream.accept(logits)
-        if piece.finish_reason is not None:
-            self.remove(stream)
-        return piece
+        return config.block_size - self.backend.length(seat.slot) if config.positions == "learned" else 1 << 62
 
 
-def load_generator(checkpoint: Checkpoint, numerics: Numerics, slots: int, compile: bool = False) -> Generator:
-    """A generator for this checkpoint's weights."""
+def load_generator(
+    checkpoint: Checkpoint,
+    numerics: Numerics,
+    slots: int,
+    threads: int | None = None,
+    compile: bool = False,
+) -> Generator:
+    """A generator for this checkpoint's weights; `threads` (all cores if None) is for `cpu-int8`."""
+    if numerics.quantised:
+        from model.cpu.backend import Int8Backend  # noqa: PLC0415 - it asks what this CPU can do, and takes Numba's time
+
+        return Generator(Int8Backend(checkpoint.network(), slots, threads), checkpoint.draft)
     return Generator(EagerBackend(checkpoint.network(numerics.dtype), numerics, slots, compile))

@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings
 
 from model.checkpoint import read_checkpoint
 from model.cli import run, settings_config
-from model.device import DeviceName, DtypeName, choose_numerics
+from model.device import DeviceName, GenerationDtypeName, choose_numerics
 from model.errors import InputError
 from model.generator import load_generator
 from model.noise import SEED_LIMIT
@@ -41,10 +41,10 @@ class SampleSettings(BaseSettings):
     """The same seed writes the same text"""
     device: DeviceName = "auto"
     """Where to compute"""
-    dtype: DtypeName = "auto"
-    """Number format; auto is bfloat16 on a GPU that has it, float32 elsewhere"""
+    dtype: GenerationDtypeName = "auto"
+    """Number format; auto is int8 on a CPU, bfloat16 on a GPU that has it, float32 elsewhere"""
     compile: bool = False
-    """Compile the network with torch.compile (needs a C++ compiler on a CPU)"""
+    """Compile the network with torch.compile, except in int8 (needs a C++ compiler on a CPU)"""
 
 
 def sample(settings: SampleSettings) -> None:
@@ -54,7 +54,7 @@ def sample(settings: SampleSettings) -> None:
     numerics = choose_numerics(settings.device, settings.dtype)
     start = read_start(settings.start)
     prompt = checkpoint.vocabulary.encode(start, "start")
-    generator = load_generator(checkpoint, numerics, 1, settings.compile)
+    generator = load_generator(checkpoint, numerics, 1, compile=settings.compile)
     print(f"number of parameters: {checkpoint.parameter_count / 1e6:.2f}M")
     print(f"vocabulary of {len(checkpoint.vocabulary)} characters from {settings.out_dir / 'vocab.json'}")
     print(f"checkpoint {checkpoint.identity[:12]}, {numerics.name}, seed {settings.seed}")

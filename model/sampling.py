@@ -49,14 +49,14 @@ class Likelihood:
     alternatives: tuple[tuple[int, float], ...]
 
 
-def draw(logits: Logits, sampling: Sampling, noise: NDArray[np.float64] | None) -> int:
+def draw(logits: Logits, sampling: Sampling, noise: NDArray[np.float64]) -> int:
     """The id with the highest logit / temperature + Gumbel noise among those that the filters keep.
 
     Args:
         logits: (V,).
-        noise: (V,); not needed at temperature 0.
+        noise: (V,); plays no part at temperature 0.
     """
-    if sampling.temperature == 0 or noise is None:
+    if sampling.temperature == 0:
         return int(logits.argmax())
     scaled = (logits.astype(np.float64) - float(logits.max())) / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < len(logits):

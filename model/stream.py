@@ -44,15 +44,23 @@ class Stream:
     def __post_init__(self) -> None:
         self._pending = ""
         self._pending_details: list[Likelihood] = []
+        self._luck = np.zeros((0, len(self.vocabulary)))  # noise of the places from `_luck_from` on
+        self._luck_from = 0
+
+    @property
+    def remaining(self) -> int:
+        """Characters that may still be written."""
+        return self.max_new_tokens - len(self.written)
 
     def context(self, length: int) -> list[int]:
         """The last `length` ids of the prompt and the text together."""
         missing = max(0, length - len(self.written))
-        return [*(self.prompt[-missing:] if missing else ()), *self.written[-length:]]
+        return [*(self.prompt[-missing:] if missing else ()), *(self.written[-length:] if length else ())]
 
     def accept(self, logits: Logits) -> Piece:
         """Draw the next character from logits (V,) and return what can be shown of the text."""
-        chosen = draw(logits, self.sampling, self._noise(len(logits)))
+        noise, _ = self.luck(1)
+        chosen = draw(logits, self.sampling, noise[0])
         self.written.append(chosen)
         self._pending += self.vocabulary.characters[chosen]
         if self.details:
@@ -60,19 +68,19 @@ class Stream:
         matched = max((len(s) for s in self.stop if self._pending.endswith(s)), default=0)
         if matched:
             return self._release(matched, "stop")
-        if len(self.written) >= self.max_new_tokens:
+        if self.remaining <= 0:
             return self._release(0, "length")
         return self._release(max((_overlap(self._pending, s) for s in self.stop), default=0), None)
 
-    def _noise(self, vocab_size: int) -> NDArray[np.float64] | None:
-        """Noise (V,) of the next character, computed for many at a time."""
+    def luck(self, count: int) -> tuple[NDArray[np.float64], float]:
+        """Noise (`count`, V) of the next places, 64 at most, and the temperature; no noise at temperature 0."""
         if self.sampling.temperature == 0:
-            return None
-        block, row = divmod(len(self.written), NOISE_AHEAD)
-        if row == 0:
-            self._block = gumbel_noise(self.seed, self.sample, block * NOISE_AHEAD, NOISE_AHEAD, vocab_size)
-        noise: NDArray[np.float64] = self._block[row]
-        return noise
+            return np.zeros((count, len(self.vocabulary))), 0.0
+        first = len(self.written) - self._luck_from
+        if first + count > len(self._luck):
+            self._luck_from, first = len(self.written), 0
+            self._luck = gumbel_noise(self.seed, self.sample, self._luck_from, NOISE_AHEAD, len(self.vocabulary))
+        return self._luck[first : first + count], self.sampling.temperature
 
     def _release(self, held: int, finish_reason: FinishReason | None) -> Piece:
         """Let go of all pending text but its last `held` characters."""

@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from hypothesis import settings as hypothesis_settings
 
 from app.engine import Engine
 from app.main import create_app
 from app.settings import ServerSettings
 from tests.app.gate import GatedBackend
 from tests.tiny import tiny_folder
+
+hypothesis_settings.register_profile("untimed", deadline=None)  # the first call may compile
+hypothesis_settings.load_profile("untimed")
 
 
 @pytest.hookimpl(tryfirst=True)

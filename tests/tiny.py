@@ -4,16 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from model.config import GPTConfig
 from model.device import Numerics
+from model.draft import Draft, context_keys
 from model.generator import Generator, load_generator
 from model.network import GPT
 from model.vocabulary import Vocabulary
 
 CPU = Numerics(torch.device("cpu"), torch.float32)
+INT8 = Numerics(torch.device("cpu"), torch.int8)  # as a server computes without a GPU
 HERE = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
 DEVICES = [Numerics(torch.device(name), torch.float32) for name, available in HERE.items() if available]
 VOCABULARY = Vocabulary("\n !',-.:?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
@@ -29,9 +32,19 @@ def tiny_checkpoint(config: GPTConfig = ROTARY, seed: int = 0, **changes: Any) -
     return Checkpoint(config, VOCABULARY, weights, {"val_loss": 4.0})
 
 
-def tiny_generator(config: GPTConfig = ROTARY, slots: int = 4, **changes: Any) -> Generator:
+def tiny_generator(
+    config: GPTConfig = ROTARY, slots: int = 4, numerics: Numerics = INT8, threads: int | None = None
+) -> Generator:
     """A generator over `tiny_checkpoint`."""
-    return load_generator(tiny_checkpoint(config, **changes), CPU, slots)
+    return load_generator(tiny_checkpoint(config), numerics, slots, threads)
+
+
+def tiny_draft() -> Draft:
+    """Guesses that are sometimes right, after contexts of up to two characters."""
+    size, random = len(VOCABULARY), np.random.default_rng(0)
+    contexts = [np.zeros((1, 0), np.int64), np.arange(size)[:, None], random.integers(0, size, (300, 2))]
+    keys = np.unique(np.concatenate([context_keys(context, size) for context in contexts]))
+    return Draft(keys, random.integers(0, 150, (len(keys), size)).astype(np.uint8))
 
 
 def tiny_folder(folder: Path, config: GPTConfig = ROTARY, **changes: Any) -> Checkpoint:

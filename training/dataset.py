@@ -75,6 +75,22 @@ def from_text(text: str, source: dict[str, Any]) -> Dataset:
     return Dataset(Vocabulary(chr(point) for point in alphabet), ids16[:split], ids16[split:], source)
 
 
+def translate(ids: Ids, data: Vocabulary, model: Vocabulary) -> Ids:
+    """The same text in the model's ids.
+
+    Raises:
+        DataError: the text has characters that the model does not know.
+    """
+    if data.characters == model.characters:
+        return ids
+    unknown = [c for c in data.characters if c not in model.characters]
+    if unknown:
+        raise DataError(f"the data set has characters that the model has never seen: {''.join(unknown)!r}")
+    table = np.array(model.encode("".join(data.characters)), dtype=np.uint16)
+    translated: Ids = table[ids]
+    return translated
+
+
 def hold_out(ids: Ids, share: float, block_size: int) -> tuple[Ids, Ids]:
     """The training text without its end, and that end: a `share` of it.
 

@@ -5,18 +5,23 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from model.checkpoint import read_checkpoint
 from model.cli import run, settings_config
-from model.device import DeviceName, choose_device
-from model.errors import DataError, InputError
-from model.vocabulary import Vocabulary
-from training.dataset import Dataset, Ids
-from training.evaluation import Evaluation, estimate_as_nanogpt, evaluate, evaluate_rolling
+from model.device import DeviceName, choose_device, choose_numerics
+from model.errors import InputError
+from model.generator import load_generator
+from training.dataset import Dataset, translate
+from training.evaluation import (
+    Evaluation,
+    estimate_as_nanogpt,
+    evaluate,
+    evaluate_backend,
+    evaluate_rolling,
+)
 
 
 class EvaluateSettings(BaseSettings):
@@ -31,7 +36,9 @@ class EvaluateSettings(BaseSettings):
     split: Literal["val", "train"] = "val"
     """Which part of the text"""
     device: DeviceName = "auto"
-    """Where to compute, in float32"""
+    """Where to compute"""
+    dtype: Literal["float32", "int8"] = "float32"
+    """Number format; int8 by the generator's own kernel, on a CPU"""
     rolling: bool = False
     """Also the loss as served, through a rolling window (rotary models)"""
     nanogpt_batches: int = Field(0, ge=0)
@@ -39,18 +46,25 @@ class EvaluateSettings(BaseSettings):
 
 
 def main(settings: EvaluateSettings) -> None:
-    """Load both folders, evaluate in float32, print."""
+    """Load both folders, evaluate, print."""
     checkpoint = read_checkpoint(settings.checkpoint)
     dataset = Dataset.load(settings.data)
     ids = dataset.val if settings.split == "val" else dataset.train
     ids = translate(ids, dataset.vocabulary, checkpoint.vocabulary)
-    network = checkpoint.network().to(choose_device(settings.device))
+    if settings.rolling and checkpoint.config.positions != "rotary":
+        raise InputError("rolling", "learned positions cannot roll; leave the flag out")
     print(f"checkpoint {checkpoint.identity[:12]}, {settings.split} split of {dataset.source.get('name')}")
     print(f"number of parameters: {checkpoint.parameter_count:,}")
+    if settings.dtype == "int8":
+        if settings.nanogpt_batches:
+            raise InputError("nanogpt_batches", "nanoGPT estimates in float32; leave out one of the flags")
+        backend = load_generator(checkpoint, choose_numerics(settings.device, "int8"), slots=1).backend
+        for rolling in (False, True)[: 1 + settings.rolling]:
+            show(evaluate_backend(backend, ids, rolling, progress=True))
+        return
+    network = checkpoint.network().to(choose_device(settings.device))
     show(evaluate(network, ids, torch.float32, progress=True))
     if settings.rolling:
-        if checkpoint.config.positions != "rotary":
-            raise InputError("rolling", "learned positions cannot roll; leave the flag out")
         show(evaluate_rolling(network, ids, torch.float32, progress=True))
     if settings.nanogpt_batches:
         show(estimate_as_nanogpt(network, ids, torch.float32, settings.nanogpt_batches, progress=True))
@@ -61,22 +75,6 @@ def show(result: Evaluation) -> None:
     print(f"{result.method}; {result.characters:,} characters predicted")
     print(f"{result.loss:.4f} nats/char")
     print(f"{result.loss / math.log(2):.4f} bits/char", flush=True)
-
-
-def translate(ids: Ids, data: Vocabulary, model: Vocabulary) -> Ids:
-    """The same text in the model's ids.
-
-    Raises:
-        DataError: the text has characters that the model does not know.
-    """
-    if data.characters == model.characters:
-        return ids
-    unknown = [c for c in data.characters if c not in model.characters]
-    if unknown:
-        raise DataError(f"the data set has characters that the model has never seen: {''.join(unknown)!r}")
-    table = np.array(model.encode("".join(data.characters)), dtype=np.uint16)
-    translated: Ids = table[ids]
-    return translated
 
 
 if __name__ == "__main__":

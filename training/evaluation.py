@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from model.backend import Backend
 from model.errors import DataError
 from model.network import GPT, LayerCache
 from training.dataset import Ids, gather
@@ -43,7 +44,7 @@ def evaluate(
     block = network.config.block_size
     whole = (len(ids) - 1) // block
     starts = np.arange(whole) * block
-    method = f"whole split in disjoint blocks of {block} characters, each seen from its own beginning"
+    method = _disjoint(block)
     if max_blocks is not None and whole > max_blocks:
         starts = starts[np.linspace(0, whole - 1, max_blocks).round().astype(np.int64)]
         method = f"{max_blocks} evenly spaced blocks of {block} characters, each seen from its own beginning"
@@ -111,8 +112,7 @@ def evaluate_rolling(network: GPT, ids: Ids, dtype: torch.dtype, progress: bool 
             positions = torch.arange(start, start + length)
             logits = network(inputs, positions, mask[None, None].to(device), layers)
         total += F.cross_entropy(logits[0].float(), targets[0], reduction="sum").item()
-    method = f"whole split as one stream, each character seen through a rolling window of {block}"
-    return Evaluation(total / (len(ids) - 1), len(ids) - 1, method)
+    return Evaluation(total / (len(ids) - 1), len(ids) - 1, _rolling(block))
 
 
 @torch.inference_mode()
@@ -137,6 +137,26 @@ def estimate_as_nanogpt(
     )
 
 
+def evaluate_backend(backend: Backend, ids: Ids, rolling: bool, progress: bool = False) -> Evaluation:
+    """The loss by a generator's own arithmetic: in disjoint blocks, or as one stream through a rolling window.
+
+    Raises:
+        DataError: fewer than two characters.
+    """
+    block, chunk = backend.config.block_size, backend.chunk
+    _check_length(ids, 2)
+    total, last = 0.0, len(ids) - 1
+    for start in tqdm(range(0, last, block), disable=not progress, leave=False, unit="block"):
+        if not rolling or not start:
+            backend.forget(0)
+        for first in range(start, min(start + block, last), chunk):
+            end = min(first + chunk, start + block, last)
+            logits = torch.from_numpy(backend.extend({0: ids[first:end].tolist()})[0])  # (n, V)
+            targets = torch.from_numpy(ids[first + 1 : end + 1].astype(np.int64))
+            total += F.cross_entropy(logits, targets, reduction="sum").item()
+    return Evaluation(total / last, last, _rolling(block) if rolling else _disjoint(block))
+
+
 class _Previous:
     """A `LayerCache` of the block before the present one."""
 
@@ -159,8 +179,20 @@ class _Previous:
 def _check(network: GPT, ids: Ids, least: int = 2) -> None:
     if network.training:
         raise RuntimeError("a loss needs the network in eval() mode: dropout would be read as loss")
+    _check_length(ids, least)
+
+
+def _check_length(ids: Ids, least: int) -> None:
     if len(ids) < least:
         raise DataError(f"the split has {len(ids)} characters; a loss needs {least} or more")
+
+
+def _disjoint(block: int) -> str:
+    return f"whole split in disjoint blocks of {block} characters, each seen from its own beginning"
+
+
+def _rolling(block: int) -> str:
+    return f"whole split as one stream, each character seen through a rolling window of {block}"
 
 
 def _loss(network: GPT, ids: Ids, starts: NDArray[np.int64], length: int, dtype: torch.dtype) -> float:

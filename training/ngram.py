@@ -88,6 +88,28 @@ class KneserNey:
             context = following
         return probability
 
+    def distribution(self, contexts: Counts) -> NDArray[np.float64]:
+        """(N, V) The probability of every id after each of `contexts` (N, L), L below the order."""
+        every = np.arange(self.vocab_size)
+        probability = np.full((len(contexts), self.vocab_size), 1 / self.vocab_size)
+        for k, level in enumerate(self.levels[: contexts.shape[1] + 1], start=1):
+            number = self._number(contexts[:, contexts.shape[1] - (k - 1) :])[:, None]  # (N, 1)
+            known = number >= 0
+            found = np.where(known, level.find(number * self.vocab_size + every), -1)
+            total = np.where(known, level.context_sum[number], 0)
+            count = np.where(found >= 0, level.counts[found], 0)
+            share = (count - level.discounts[count.clip(max=3)]) / total.clip(min=1)
+            left = np.where(total > 0, level.context_left[number] / total.clip(min=1), 1.0)
+            probability = share + left * probability
+        return probability
+
+    def _number(self, grams: Counts) -> Counts:
+        """The numbers of grams (N, k), or -1 where one never occurred."""
+        number = np.zeros(len(grams), np.int64)
+        for level, ids in zip(self.levels, grams.T, strict=False):
+            number = np.where(number >= 0, level.find(number * self.vocab_size + ids), -1)
+        return number
+
 
 def _level(keys: Counts, counts: Counts, vocab_size: int) -> Level:
     contexts = keys // vocab_size

@@ -27,6 +27,7 @@ from model.errors import CheckpointError, DivergedError, InputError
 from model.network import GPT
 from training.dataset import Dataset, EpochBatches, RandomBatches, hold_out
 from training.distributed import Workers
+from training.draft import make_draft
 from training.evaluation import Evaluation, evaluate, fit_logit_scale
 from training.optimizers import learning_rate_factor, make_optimizers, step_all
 from training.run_folder import RunFolder, load_state, snapshot_steps
@@ -93,6 +94,7 @@ class Trainer:
         rows = settings.batch_size * settings.gradient_accumulation_steps
         self.batch = batches(train, rows, settings.block_size, settings.seed)
         self.progress = Progress()
+        self.draft = make_draft(dataset.train, config.vocab_size) if self.workers.leads else None
         self.commit = current_commit()  # now: the source may change while the run goes on
         self.folder = RunFolder(settings.out_dir, settings.resume) if self.workers.leads else None
         if settings.resume:
@@ -154,7 +156,7 @@ class Trainer:
         """The network as it is now."""
         record = self._record(val_method)
         config = dataclasses.replace(self.network.config, logit_scale=self.network.logit_scale)
-        return Checkpoint(config, self.dataset.vocabulary, self.network.state_dict(), record)
+        return Checkpoint(config, self.dataset.vocabulary, self.network.state_dict(), record, draft=self.draft)
 
     @property
     def characters_per_step(self) -> int:

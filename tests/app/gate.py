@@ -8,31 +8,33 @@ from model.sampling import Logits
 
 
 class GatedBackend:
-    """Another backend, whose `decode` waits while the gate is shut and `may_pass` is not true."""
+    """Another backend, whose `extend` waits while the gate is shut and `may_pass` is not true."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.config, self.slots = backend.config, backend.slots
+        self.chunk, self.prompt_rows = backend.chunk, backend.prompt_rows
+        self.drafts, self.call_cost = backend.drafts, backend.call_cost
         self.changed = threading.Condition()
         self.shut = False
         self.waiting = threading.Event()
         self.may_pass: Callable[[], bool] = lambda: False
-        self.decoded: list[set[int]] = []
+        self.extended: list[set[int]] = []
 
     def length(self, slot: int) -> int:
         return self.backend.length(slot)
 
-    def prefill(self, slot: int, ids: Sequence[int]) -> Logits:
-        return self.backend.prefill(slot, ids)
+    def forget(self, slot: int, length: int = 0) -> None:
+        self.backend.forget(slot, length)
 
-    def decode(self, ids: Mapping[int, int]) -> dict[int, Logits]:
+    def extend(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
         with self.changed:
             while self.shut and not self.may_pass():
                 self.waiting.set()
                 self.changed.wait()
             self.waiting.clear()
-        self.decoded.append(set(ids))
-        return self.backend.decode(ids)
+        self.extended.append(set(runs))
+        return self.backend.extend(runs)
 
     def close(self) -> None:
         """Hold the next step."""

@@ -94,13 +94,13 @@ async def test_more_samples_than_ever_fit_are_not_told_to_wait(engine: Engine) -
 async def test_a_cancelled_stream_leaves_its_slot_within_one_step(engine: Engine, gate: GatedBackend) -> None:
     gate.close()
     job = engine.submit([make_stream()])
-    assert await job.take()
     await asyncio.to_thread(gate.step)
+    assert await job.take()
     job.cancel()  # while a step is under way
-    steps = len(gate.decoded)
+    steps = len(gate.extended)
     gate.open()
     assert await asyncio.to_thread(job.released.wait, 10)
-    assert len(gate.decoded) == steps + 1
+    assert len(gate.extended) == steps + 1
     assert engine.generator.free_slots == 2
 
 
@@ -153,7 +153,7 @@ async def test_an_unknown_failure_reaches_every_client(
 
     gate.close()
     job = engine.submit([make_stream()])
-    monkeypatch.setattr(gate.backend, "decode", fail)
+    monkeypatch.setattr(gate.backend, "extend", fail)
     gate.open()
     with pytest.raises(EngineFailedError) as caught:
         await read(job)

@@ -169,7 +169,7 @@ def test_32_clients_stream_at_once_then_a_queue_then_503(server: LiveServer) -> 
     assert int(refused.headers["retry-after"]) > 0
     assert refused.headers["content-type"] == "application/problem+json"
     assert texts == {seed: expected("JULIET:", seed, 200) for seed in range(36)}
-    assert max(map(len, gate.decoded)) == 32
+    assert max(map(len, gate.extended)) == 32
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -219,7 +219,7 @@ def test_the_model_card_and_the_health(server: LiveServer) -> None:
     card = httpx.get(f"{server.url}/info").json()
     assert card["block_size"] == 16
     assert card["vocabulary_size"] == len(card["vocabulary"]) == len(VOCABULARY)
-    assert card["numerics"] == "cpu-fp32"
+    assert card["numerics"] == "cpu-int8"
     assert card["val_loss"] == 4.0
     assert httpx.get(f"{server.url}/health/live").status_code == 200
     assert httpx.get(f"{server.url}/health/ready").status_code == 200

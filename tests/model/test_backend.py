@@ -34,9 +34,9 @@ def test_cached_equals_uncached(config: GPTConfig, prompt: int, numerics: Numeri
     network, ids = tiny_checkpoint(config).network(), text(16)
     expected = uncached(network, ids)
     backend = EagerBackend(network, numerics, slots=3)
-    np.testing.assert_allclose(backend.prefill(1, ids[:prompt]), expected[prompt - 1], atol=1e-4)
+    np.testing.assert_allclose(backend.extend({1: ids[:prompt]})[1], expected[:prompt], atol=1e-4)
     for place in range(prompt, 16):
-        np.testing.assert_allclose(backend.decode({1: ids[place]})[1], expected[place], atol=1e-4)
+        np.testing.assert_allclose(backend.extend({1: [ids[place]]})[1][0], expected[place], atol=1e-4)
 
 
 @pytest.mark.parametrize("numerics", DEVICES, ids=lambda numerics: numerics.name)
@@ -45,9 +45,9 @@ def test_a_rotary_ring_equals_a_sliding_window(prompt: int, numerics: Numerics) 
     network, ids = tiny_checkpoint(ROTARY).network(), text(100)
     expected = uncached(network, ids)
     backend = EagerBackend(network, numerics, slots=1)
-    backend.prefill(0, ids[:prompt])
+    backend.extend({0: ids[:prompt]})
     for place in range(prompt, 100):
-        logits = backend.decode({0: ids[place]})[0]
+        [logits] = backend.extend({0: [ids[place]]})[0]
         np.testing.assert_allclose(logits, expected[place], atol=1e-3, err_msg=f"position {place}")
 
 
@@ -59,13 +59,13 @@ def test_a_row_is_bitwise_the_same_alone_and_in_company(config: GPTConfig, numer
     texts = [text(12, config.vocab_size, seed) for seed in range(16)]
     together = EagerBackend(network, numerics, slots=16)
     for slot, ids in enumerate(texts):
-        together.prefill(slot, ids[:4])
-    rows = [together.decode({slot: ids[4 + step] for slot, ids in enumerate(texts)}) for step in range(8)]
+        together.extend({slot: ids[:4]})
+    rows = [together.extend({slot: [ids[4 + step]] for slot, ids in enumerate(texts)}) for step in range(8)]
     for slot in (0, 5, 15):
         alone = EagerBackend(network, numerics, slots=1)
-        alone.prefill(0, texts[slot][:4])
+        alone.extend({0: texts[slot][:4]})
         for step in range(8):
-            assert np.array_equal(alone.decode({0: texts[slot][4 + step]})[0], rows[step][slot])
+            assert np.array_equal(alone.extend({0: [texts[slot][4 + step]]})[0], rows[step][slot])
 
 
 def test_bits_do_not_depend_on_the_number_of_threads() -> None:
@@ -75,7 +75,7 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
     for threads in (1, 2):
         torch.set_num_threads(threads)
         backend = EagerBackend(network, CPU, slots=1)
-        results.append(np.concatenate([backend.prefill(0, ids), backend.decode({0: 3})[0]]))
+        results.append(np.concatenate([backend.extend({0: ids})[0][-1], backend.extend({0: [3]})[0][0]]))
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
     assert np.array_equal(results[0], results[1])
@@ -87,12 +87,12 @@ def test_a_slot_that_sits_out_steps_is_not_disturbed(config: GPTConfig, numerics
     network, ids = tiny_checkpoint(config).network(), text(16)
     expected = uncached(network, ids[:8])
     backend = EagerBackend(network, numerics, slots=2)
-    backend.prefill(0, ids[:6])
-    backend.prefill(1, ids[:3])
+    backend.extend({0: ids[:6]})
+    backend.extend({1: ids[:3]})
     for step in range(8):
-        backend.decode({1: ids[step]})  # slot 0 shares the group and waits
-    backend.decode({0: ids[6]})
-    np.testing.assert_allclose(backend.decode({0: ids[7]})[0], expected[7], atol=1e-4)
+        backend.extend({1: [ids[step]]})  # slot 0 shares the group and waits
+    backend.extend({0: [ids[6]]})
+    np.testing.assert_allclose(backend.extend({0: [ids[7]]})[0][0], expected[7], atol=1e-4)
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=lambda numerics: numerics.device.type)
@@ -102,8 +102,8 @@ def test_half_precision_is_near(device: Numerics) -> None:
     [expected] = uncached(network, ids)[-1:]
     half = Numerics(device.device, torch.bfloat16)
     backend = EagerBackend(network, half, slots=2)
-    backend.prefill(0, ids[:30])
+    backend.extend({0: ids[:30]})
     for place in range(30, 40):
-        logits = backend.decode({0: ids[place]})[0]
+        [logits] = backend.extend({0: [ids[place]]})[0]
     np.testing.assert_allclose(logits, expected, atol=0.02)
     assert np.abs(expected).max() > 0.2

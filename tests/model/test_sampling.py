@@ -26,7 +26,7 @@ def test_draws_have_the_models_frequencies() -> None:
 
 @given(logits=logits_strategy)
 def test_greedy_takes_the_likeliest(logits: Logits) -> None:
-    assert draw(logits, Sampling(temperature=0), None) == int(logits.argmax())
+    assert draw(logits, Sampling(temperature=0), np.zeros(12)) == int(logits.argmax())
 
 
 @given(logits=logits_strategy, k=st.integers(1, 20))

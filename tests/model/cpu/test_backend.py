@@ -1,0 +1,92 @@
+"""The compiled kernel is near the reference, and a row's bits depend on nothing but the row's own sequence."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from model.config import GPTConfig
+from model.cpu.backend import Int8Backend
+from model.network import GPT
+from model.sampling import Logits
+from tests.model.test_backend import BUNDLED_SHAPE, text, uncached
+from tests.tiny import LEARNED, ROTARY, tiny_checkpoint
+
+NANOGPT_SHAPE = GPTConfig(65, 2, bias=True)
+ODD_SHAPE = GPTConfig(37, 2, n_head=3, n_embd=42, block_size=24, positions="rotary", norm="rmsnorm")
+
+
+def network_of(config: GPTConfig) -> GPT:
+    """Random weights; biases and weights of norms too."""
+    torch.manual_seed(0)
+    network = GPT(config).eval().requires_grad_(False)
+    for name, parameter in network.named_parameters():
+        if parameter.ndim == 1:
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        elif "tokens" in name:
+            parameter.mul_(10)
+    return network
+
+
+def read(backend: Int8Backend, slot: int, ids: list[int], pieces: list[int]) -> Logits:
+    """Logits (T, V) of a sequence that is read in pieces of these sizes."""
+    backend.forget(slot)
+    logits, first = [], 0
+    for size in pieces:
+        logits.append(backend.extend({slot: ids[first : first + size]})[slot])
+        first += size
+    assert first == len(ids)
+    return np.concatenate(logits)
+
+
+@pytest.mark.parametrize(
+    "config", [BUNDLED_SHAPE, NANOGPT_SHAPE, ODD_SHAPE, replace(BUNDLED_SHAPE, logit_scale=0.8)]
+)
+def test_it_is_near_the_reference(config: GPTConfig) -> None:
+    network = network_of(config)
+    length = config.block_size if config.positions == "learned" else 2 * config.block_size + 5
+    ids = text(length, config.vocab_size)
+    expected = torch.from_numpy(uncached(network, ids)).log_softmax(-1)
+    backend = Int8Backend(network, slots=2)
+    pieces = [7, *[1] * 9, *[16] * ((length - 16) // 16)]
+    found = torch.from_numpy(read(backend, 1, ids, [*pieces, length - sum(pieces)])).log_softmax(-1)
+    assert (found - expected).abs().mean() < 0.01 * expected.std()
+    assert (found.argmax(-1) == expected.argmax(-1)).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("config", [BUNDLED_SHAPE, LEARNED, ROTARY, ODD_SHAPE])
+def test_a_row_is_bitwise_the_same_however_it_is_read(config: GPTConfig, threads: int) -> None:
+    """Alone or beside others, in one piece or many, in any slot, after a guess that was taken back."""
+    network, length = network_of(config), 16
+    texts = [text(length, config.vocab_size, seed) for seed in range(9)]
+    alone = [read(Int8Backend(network, slots=1, threads=1), 0, ids, [1] * length) for ids in texts]
+    backend = Int8Backend(network, slots=9, threads=threads)
+    random = np.random.default_rng(1)
+    done = [0] * 9
+    while min(done) < length:
+        runs: dict[int, list[int]] = {}
+        for slot, ids in enumerate(texts):
+            size = int(random.integers(0, min(16, length - done[slot]) + 1))
+            if size:
+                runs[slot] = ids[done[slot] : done[slot] + size]
+        if not runs:
+            continue
+        logits = backend.extend(runs)
+        for slot, run in runs.items():
+            assert np.array_equal(logits[slot], alone[slot][done[slot] : done[slot] + len(run)])
+            kept = int(random.integers(1, len(run) + 1))
+            backend.forget(slot, done[slot] + kept)
+            done[slot] += kept
+
+
+def test_a_window_rolls_and_guesses_do_not_disturb_it() -> None:
+    """A guess taken back has overwritten only what had left the window."""
+    network, ids = tiny_checkpoint(ROTARY).network(), text(200)
+    plain, guessing = Int8Backend(network, slots=1), Int8Backend(network, slots=1)
+    for place, character in enumerate(ids):
+        [expected] = plain.extend({0: [character]})[0]
+        [found, *_] = guessing.extend({0: [character, *text(7, seed=place)]})[0]
+        guessing.forget(0, place + 1)
+        assert np.array_equal(found, expected)

@@ -1,0 +1,40 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from model.cpu.layout import LANES, Floats
+from model.cpu.rows import exponentials, highest, largest, quantise, quantise_finely, total, total_of_squares
+
+rows = arrays(np.float32, st.integers(1, 200), elements=st.floats(-50, 50, width=32))
+
+
+@given(x=rows)
+def test_extremes_are_exact(x: Floats) -> None:
+    assert largest(x) == np.abs(x).max()
+    assert highest(x) == x.max()
+
+
+@given(x=rows)
+def test_sums_are_near_those_of_float64(x: Floats) -> None:
+    lanes, exact = np.empty(LANES, np.float32), x.astype(np.float64)
+    assert abs(total(x, lanes) - exact.sum()) <= 1e-5 * np.abs(exact).sum()
+    assert abs(total_of_squares(x, lanes) - (exact**2).sum()) <= 1e-5 * (exact**2).sum() + 1e-37
+
+
+@given(x=arrays(np.float32, 70, elements=st.floats(-100, 0, width=32)))
+def test_exponentials_are_near_those_of_float64(x: Floats) -> None:
+    expected = np.exp(np.maximum(x, -87).astype(np.float64))
+    exponentials(x, np.empty(70, np.int32))
+    np.testing.assert_allclose(x, expected, rtol=3e-7)
+
+
+@given(x=rows)
+def test_what_is_quantised_is_half_a_step_away_at_most(x: Floats) -> None:
+    coarse, fine = np.empty(len(x), np.int8), np.empty((2, len(x)), np.int8)
+    step, whole = quantise(x, coarse)
+    assert whole == coarse.sum(dtype=np.int32)
+    assert (np.abs(coarse * step - x) <= step * 0.5001).all()
+    step, high, low = quantise_finely(x, fine)
+    assert (high, low) == tuple(fine.sum(1, dtype=np.int32))
+    assert (np.abs((fine[0] * 256.0 + fine[1]) * step - x) <= step * 0.51).all()
