@@ -12,9 +12,11 @@ class ModelCard:
     """Facts about the checkpoint and the machine it runs on.
 
     `parameters` counts as nanoGPT does, without position embeddings; `val_loss` is in nats per character.
+    `identity` is the SHA-256 of the weights and the configuration, `checkpoint` its beginning.
     """
 
     checkpoint: str
+    identity: str
     parameters: int
     block_size: int
     vocabulary: str
@@ -34,6 +36,7 @@ class ModelCard:
         config, training = checkpoint.config, checkpoint.training
         return cls(
             checkpoint=checkpoint.identity[:12],
+            identity=checkpoint.identity,
             parameters=checkpoint.parameter_count,
             block_size=config.block_size,
             vocabulary="".join(checkpoint.vocabulary.characters),

@@ -9,10 +9,12 @@ from typing import Any
 
 from sse_starlette import ServerSentEvent
 
+from app.card import ModelCard
 from app.job import Job
 from app.problems import to_problem
 from app.schemas import GenerateRequest
 from model.errors import SoliloquyError
+from model.receipt import Digest, Parameters, Receipt
 from model.sampling import Likelihood
 from model.stream import FinishReason, Piece, Stream
 from model.vocabulary import Vocabulary
@@ -47,11 +49,11 @@ class Sample:
 class Answer:
     """One request's answer, in either form."""
 
-    def __init__(self, job: Job, request: GenerateRequest, checkpoint: str, vocabulary: Vocabulary) -> None:
-        self._job, self._request, self._vocabulary = job, request, vocabulary
+    def __init__(self, job: Job, request: GenerateRequest, card: ModelCard, vocabulary: Vocabulary) -> None:
+        self._job, self._request, self._card, self._vocabulary = job, request, card, vocabulary
         self._head = {
             "id": job.id,
-            "checkpoint": checkpoint,
+            "checkpoint": card.checkpoint,
             "seed": request.seed,
             "parameters": request.parameters(),
         }
@@ -68,7 +70,8 @@ class Answer:
                 for event in self._frames(pieces):
                     yield event
                 await asyncio.sleep(FLUSH_SECONDS)
-            yield _event("done", {"samples": [s.summary() for s in self._samples], "timing": self._timing()})
+            samples = [sample.summary() for sample in self._samples]
+            yield _event("done", {"samples": samples, "timing": self._timing(), "receipt": self._receipt()})
         except SoliloquyError as error:
             yield _event("error", to_problem(error).content())
 
@@ -85,7 +88,7 @@ class Answer:
             summary = sample.summary()
             del summary["characters"]
             samples.append(summary | {"text": text} | ({"chars": chars} if self._request.details else {}))
-        return self._head | {"samples": samples, "timing": self._timing()}
+        return self._head | {"samples": samples, "timing": self._timing(), "receipt": self._receipt()}
 
     def _frames(self, pieces: list[tuple[Stream, Piece]]) -> list[ServerSentEvent]:
         frames = []
@@ -127,6 +130,17 @@ class Answer:
             }
             for character, one in zip(text, likelihoods, strict=False)
         ]
+
+    def _receipt(self) -> dict[str, Any]:
+        """All that `python -m model.verify` needs to write the same text again."""
+        samples = [Digest(index=one.index, sha256=one.summary()["sha256"]) for one in self._samples]
+        return Receipt(
+            checkpoint=self._card.identity,
+            numerics=self._card.numerics,
+            seed=self._request.seed or 0,
+            parameters=Parameters.model_validate(self._request.parameters()),
+            samples=samples,
+        ).model_dump(mode="json")
 
     def _timing(self) -> dict[str, Any]:
         """Seconds from the request to its first and to its last character, and characters a second between."""

@@ -83,7 +83,7 @@ async def generate(asked: GenerateRequest, request: Request, service: Service) -
     """Admit the request, or refuse it; then stream its answer or wait for all of it."""
     in_force = asked.in_force(service.vocabulary)
     job = service.engine.submit(in_force.streams(service.vocabulary))
-    answer = Answer(job, in_force, service.card.checkpoint, service.vocabulary)
+    answer = Answer(job, in_force, service.card, service.vocabulary)
     accept = request.headers.get("accept", "")
     if asked.stream and not ("application/json" in accept and "text/event-stream" not in accept):
         return JobStream(job, answer, service.settings)

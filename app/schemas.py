@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model.noise import SEED_LIMIT
 from model.sampling import Sampling
-from model.stream import Stream
+from model.stream import Stream, make_streams
 from model.vocabulary import Vocabulary
 
 MAX_PROMPT = 16_384
@@ -61,22 +61,16 @@ class GenerateRequest(BaseModel):
         Raises:
             UnknownCharactersError: the prompt or a stop string has characters outside the vocabulary.
         """
-        prompt = vocabulary.encode(self.prompt, "prompt")
-        for index, text in enumerate(self.stop):
-            vocabulary.encode(text, f"stop[{index}]")
-        return [
-            Stream(
-                vocabulary=vocabulary,
-                prompt=prompt,
-                sampling=Sampling(self.temperature, self.top_k, self.top_p, self.min_p),
-                seed=self.seed or 0,
-                sample=sample,
-                max_new_tokens=self.max_new_tokens,
-                stop=tuple(self.stop),
-                details=self.details,
-            )
-            for sample in range(self.num_samples)
-        ]
+        return make_streams(
+            vocabulary,
+            Sampling(self.temperature, self.top_k, self.top_p, self.min_p),
+            prompt=self.prompt,
+            seed=self.seed or 0,
+            num_samples=self.num_samples,
+            max_new_tokens=self.max_new_tokens,
+            stop=self.stop,
+            details=self.details,
+        )
 
 
 class GenerateQuery(GenerateRequest):

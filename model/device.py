@@ -3,7 +3,7 @@
 import ctypes
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import torch
 
@@ -32,6 +32,19 @@ class Numerics:
     def quantised(self) -> bool:
         """Whether weights and activations are multiplied as 8-bit integers."""
         return self.dtype == torch.int8
+
+
+def numerics_named(name: str) -> Numerics:
+    """The numerics that call themselves so.
+
+    Raises:
+        DeviceError: there are none, or not on this machine.
+    """
+    device, _, short = name.partition("-")
+    dtypes = {short: dtype for dtype, short in _SHORT.items()}
+    if device not in get_args(DeviceName) or device == "auto" or short not in dtypes:
+        raise DeviceError(f"numerics: {name!r} is not known; they are called cpu-int8, cuda-bf16, …")
+    return choose_numerics(cast(DeviceName, device), cast(GenerationDtypeName, str(dtypes[short])[6:]))
 
 
 def choose_device(name: DeviceName) -> torch.device:

@@ -90,6 +90,31 @@ class Stream:
         return piece
 
 
+def make_streams(
+    vocabulary: Vocabulary,
+    sampling: Sampling,
+    *,
+    prompt: str,
+    seed: int,
+    num_samples: int,
+    max_new_tokens: int,
+    stop: Sequence[str],
+    details: bool = False,
+) -> list[Stream]:
+    """One stream for each sample of a request.
+
+    Raises:
+        UnknownCharactersError: the prompt or a stop string has characters outside the vocabulary.
+    """
+    ids = vocabulary.encode(prompt, "prompt")
+    for index, text in enumerate(stop):
+        vocabulary.encode(text, f"stop[{index}]")
+    return [
+        Stream(vocabulary, ids, sampling, seed, sample, max_new_tokens, tuple(stop), details)
+        for sample in range(num_samples)
+    ]
+
+
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that `stop` begins with."""
     return next(n for n in range(min(len(text), len(stop) - 1), -1, -1) if text.endswith(stop[:n]))

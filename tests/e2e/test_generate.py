@@ -14,7 +14,9 @@ from httpx_sse import ServerSentEvent, aconnect_sse, connect_sse
 
 from app.job import Job
 from model.checkpoint import read_checkpoint
+from model.cli import run
 from model.stream import Stream
+from model.verify import VerifySettings, verify
 from tests.conftest import LiveServer
 from tests.tiny import VOCABULARY, tiny_generator
 
@@ -78,7 +80,7 @@ def test_one_json_object_has_the_same_text(server: LiveServer) -> None:
         assert answer.status_code == 200
         body = answer.json()
         assert [sample["text"] for sample in body["samples"]] == streamed
-        assert body.keys() == {"id", "checkpoint", "seed", "parameters", "samples", "timing"}
+        assert body.keys() == {"id", "checkpoint", "seed", "parameters", "samples", "timing", "receipt"}
         assert body["seed"] == 7
 
 
@@ -213,6 +215,13 @@ def test_a_client_that_never_reads_is_dropped(impatient_server: LiveServer) -> N
         assert jobs[0].released.wait(60)
     assert len(jobs[0].streams[0].written) < 100_000
     assert httpx.get(f"{impatient_server.url}/health/ready").status_code == 200
+
+
+def test_an_answers_receipt_verifies(server: LiveServer, folder: Path, tmp_path: Path) -> None:
+    answer = httpx.post(f"{server.url}/generate", json=ASKED | {"stream": False}).json()
+    assert post(server, **ASKED)[-1].json()["receipt"] == answer["receipt"]
+    (tmp_path / "answer.json").write_text(json.dumps(answer))
+    assert run(VerifySettings, verify, [str(tmp_path / "answer.json"), f"--checkpoint={folder}"]) == 0
 
 
 def test_the_model_card_and_the_health(server: LiveServer) -> None:

@@ -1,0 +1,91 @@
+"""Write a text again and compare: `python -m model.verify receipt.json`.
+
+The file holds a receipt, or a whole JSON answer of the server with the receipt in it; with the texts at hand, the
+first character that differs is found too.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, CliPositionalArg
+
+from model.checkpoint import read_checkpoint
+from model.cli import run, settings_config
+from model.device import numerics_named
+from model.errors import InputError
+from model.generator import Generator, load_generator
+from model.receipt import Digest, Receipt
+from model.stream import Stream
+
+
+class VerifySettings(BaseSettings):
+    """Write a receipt's text again; say `identical`, or where it differs (and exit with 1)."""
+
+    model_config = settings_config("model.verify", "SOLILOQUY_VERIFY_")
+
+    receipt: CliPositionalArg[Path]
+    """File with a receipt, or with a JSON answer that has one"""
+    checkpoint: Path = Path("checkpoints/shakespeare-char")
+    """Checkpoint folder"""
+
+
+def verify(settings: VerifySettings) -> None:
+    """Compare sample by sample."""
+    receipt = read_receipt(settings.receipt)
+    checkpoint = read_checkpoint(settings.checkpoint)
+    if checkpoint.identity != receipt.checkpoint:
+        here = f"{settings.checkpoint} holds {checkpoint.identity[:12]}"
+        raise InputError("checkpoint", f"the receipt is of {receipt.checkpoint[:12]}, but {here}")
+    generator = load_generator(checkpoint, numerics_named(receipt.numerics), slots=1)
+    streams = receipt.streams(checkpoint.vocabulary)
+    if [digest.index for digest in receipt.samples] != [stream.sample for stream in streams]:
+        raise InputError("samples", f"the receipt does not list samples 0 to {len(streams) - 1}")
+    differing = [compare(generator, *pair) for pair in zip(streams, receipt.samples, strict=True)]
+    if any(differing):
+        sys.exit(1)
+    print("identical")
+
+
+def compare(generator: Generator, stream: Stream, digest: Digest) -> bool:
+    """Whether the text is another; if so, say where."""
+    text = "".join(piece.text for piece in generator.write(stream))
+    if hashlib.sha256(text.encode()).hexdigest() == digest.sha256 and digest.text in (None, text):
+        return False
+    there = digest.text
+    if there is None:
+        print(f"sample {stream.sample}: another text, of {len(text)} characters (the receipt has only its SHA-256)")
+    else:
+        place = next((i for i, (a, b) in enumerate(zip(there, text, strict=False)) if a != b), None)
+        place = min(len(there), len(text)) if place is None else place
+        print(f"sample {stream.sample}: differs from character {place} on: ", end="")
+        print(f"{there[place : place + 20]!r} there, {text[place : place + 20]!r} here")
+    return True
+
+
+def read_receipt(path: Path) -> Receipt:
+    """A receipt, with the texts of the answer around it if there is one.
+
+    Raises:
+        InputError: the file cannot be read, or holds no receipt.
+    """
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        answer = content if isinstance(content, dict) and "receipt" in content else {"receipt": content}
+        receipt = Receipt.model_validate(answer["receipt"])
+        texts = {one["index"]: one.get("text") for one in answer.get("samples", [])}
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "receipt"
+        raise InputError("receipt", f"{path} holds no receipt ({where}: {first['msg']})") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError("receipt", f"{path} cannot be read ({error})") from error
+    samples = [digest.model_copy(update={"text": texts.get(digest.index)}) for digest in receipt.samples]
+    return receipt.model_copy(update={"samples": samples})
+
+
+if __name__ == "__main__":
+    sys.exit(run(VerifySettings, verify, sys.argv[1:]))
