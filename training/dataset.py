@@ -92,16 +92,18 @@ def translate(ids: Ids, data: Vocabulary, model: Vocabulary) -> Ids:
 
 
 def hold_out(ids: Ids, share: float, block_size: int) -> tuple[Ids, Ids]:
-    """The training text without its end, and that end: a `share` of it.
+    """The training text without its beginning, and that beginning: a `share` of it.
+
+    Not the end: a play that is cut in two there tells most about its other half, the validation split.
 
     Raises:
         DataError: one of them is asked for and does not hold a block and its next characters; names both sizes.
     """
-    cut = len(ids) - round(len(ids) * share)
-    _check_length("training split", ids[:cut], block_size)
+    cut = round(len(ids) * share)
+    _check_length("training split", ids[cut:], block_size)
     if share:
-        _check_length("part of the training split that --calibration holds out", ids[cut:], block_size)
-    return ids[:cut], ids[cut:]
+        _check_length("part of the training split that --calibration holds out", ids[:cut], block_size)
+    return ids[cut:], ids[:cut]
 
 
 def _check_length(name: str, ids: Ids, block_size: int) -> None:

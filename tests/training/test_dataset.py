@@ -47,6 +47,14 @@ def test_a_block_longer_than_the_split_is_refused_with_both_sizes() -> None:
         hold_out(dataset.train, 0, 800)
 
 
+def test_the_beginning_is_held_out() -> None:
+    """The end was, once, and with it the first half of the play that the validation split goes on with: 0.1 nats."""
+    ids = from_text(TEXT, {}).train
+    train, held_out = hold_out(ids, 0.25, 8)
+    assert len(held_out) == round(len(ids) / 4)
+    assert np.array_equal(np.concatenate((held_out, train)), ids)
+
+
 @given(length=st.integers(10, 400), block=st.integers(2, 9), rows=st.integers(1, 8), step=st.integers(0, 50))
 def test_batches_hold_each_characters_successor(length: int, block: int, rows: int, step: int) -> None:
     ids = np.arange(length, dtype=np.uint16)
