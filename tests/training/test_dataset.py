@@ -48,7 +48,7 @@ def test_a_block_longer_than_the_split_is_refused_with_both_sizes() -> None:
 
 
 def test_the_beginning_is_held_out() -> None:
-    """The end was, once, and with it the first half of the play that the validation split goes on with: 0.1 nats."""
+    """The end was, and with it the first part of the play that the validation split goes on with: 0.1 nats."""
     ids = from_text(TEXT, {}).train
     train, held_out = hold_out(ids, 0.25, 8)
     assert len(held_out) == round(len(ids) / 4)
