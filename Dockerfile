@@ -23,8 +23,12 @@ COPY app app
 COPY static static
 COPY templates templates
 COPY checkpoints/shakespeare-char checkpoints/shakespeare-char
+# where compiled code is kept: what this build's machine compiles, like machines need not; others do once, in a volume
+ENV NUMBA_CACHE_DIR=/var/cache/soliloquy
+RUN install -d -o 10001 /var/cache/soliloquy
 # by number, so that Kubernetes can tell that it is not root
 USER 10001
+RUN python -m model.sample --num_samples=1 --max_new_tokens=1 --device=cpu > /dev/null
 EXPOSE 8000
 # no proxy: Docker passes on http_proxy from its client's configuration
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["python", "-c", \

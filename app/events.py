@@ -140,7 +140,7 @@ class Answer:
             seed=self._request.seed or 0,
             parameters=Parameters.model_validate(self._request.parameters()),
             samples=samples,
-        ).model_dump(mode="json")
+        ).model_dump(mode="json", exclude={"samples": {"__all__": {"text"}}})
 
     def _timing(self) -> dict[str, Any]:
         """Seconds from the request to its first and to its last character, and characters a second between."""

@@ -10,7 +10,7 @@ shift 2
 mkdir -p "$out"
 
 python -m pytest tests/model tests/training 2>&1 | tee "$out/tests.log"
-python -m benchmarks.generation 2>&1 | tee "$out/generation.log"
+python -m benchmarks.decode 2>&1 | tee "$out/decode.log"
 work=$(mktemp -d)
 python -m training.prepare --input_file="$text" --out_dir="$work/data"
 python -m training.train --data="$work/data" --out_dir="$work/checkpoint" "$@" >"$out/train.log" 2>&1

@@ -1,0 +1,233 @@
+"""Other programs that run a nanoGPT network, on the same weights: what `benchmarks.decode` compares with.
+
+pip install -e '.[benchmarks]' brings them; llama-cpp-python is compiled from source, which takes some minutes.
+Each is told to write characters at temperature 0.8 from all the vocabulary, with two threads at most.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.network import GPT
+
+Write = Callable[[list[list[int]], int], None]
+"""Writes so many characters after each of some prompts, all at once. What it needs on disk is in a folder."""
+
+TEMPERATURE = 0.8
+
+
+def nanogpt(network: GPT, folder: Path) -> Write:
+    """nanoGPT's own algorithm: the whole window is read again for each character."""
+
+    @torch.inference_mode()
+    def write(prompts: list[list[int]], length: int) -> None:
+        ids = torch.tensor(prompts)
+        for _ in range(length):
+            logits = network(ids[:, -network.config.block_size :])[:, -1] / TEMPERATURE
+            ids = torch.cat((ids, torch.multinomial(logits.softmax(-1), 1)), dim=1)
+
+    return write
+
+
+def transformers(network: GPT, folder: Path) -> Write:
+    """Hugging Face's library, with its cache of keys and values."""
+    model = _to_transformers(network)
+
+    @torch.inference_mode()
+    def write(prompts: list[list[int]], length: int) -> None:
+        ids = torch.tensor(prompts)
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            min_new_tokens=length,
+            max_new_tokens=length,
+            do_sample=True,
+            temperature=TEMPERATURE,
+            top_k=0,
+            pad_token_id=0,
+        )
+
+    return write
+
+
+def ctranslate2(network: GPT, folder: Path) -> Write:
+    """CTranslate2 with int8 weights."""
+    import ctranslate2 as library  # noqa: PLC0415 - optional
+    from ctranslate2.converters.transformers import GPT2Loader  # noqa: PLC0415
+
+    names = [f"<{i}>" for i in range(network.config.vocab_size)]
+    spec = GPT2Loader().get_model_spec(_to_transformers(network))
+    spec.register_vocabulary(names)
+    spec.config.unk_token = spec.config.bos_token = spec.config.eos_token = names[0]
+    spec.validate()
+    spec.optimize(quantization="int8")
+    spec.save(str(folder / "ctranslate2"))
+    generator = library.Generator(str(folder / "ctranslate2"), device="cpu", compute_type="int8", intra_threads=2)
+
+    def write(prompts: list[list[int]], length: int) -> None:
+        done = generator.generate_batch(
+            [[names[i] for i in prompt] for prompt in prompts],
+            max_length=length,
+            min_length=length,
+            sampling_topk=0,
+            sampling_temperature=TEMPERATURE,
+            include_prompt_in_result=False,
+        )
+        assert all(len(one.sequences_ids[0]) == length for one in done)
+
+    return write
+
+
+def llama_cpp(network: GPT, folder: Path) -> Write:
+    """llama.cpp with Q8_0 weights; its logits are drawn from in NumPy, all sequences at once."""
+    import llama_cpp as library  # noqa: PLC0415 - optional
+
+    config, slots = network.config, 32
+    path = folder / "model.gguf"
+    _write_gguf(network, path)
+    library.llama_log_set(library.llama_log_callback(lambda *_: None), None)
+    library.llama_backend_init()
+    model = library.llama_model_load_from_file(str(path).encode(), library.llama_model_default_params())
+    parameters = library.llama_context_default_params()
+    parameters.n_ctx, parameters.n_seq_max, parameters.n_batch = slots * config.block_size, slots, 2048
+    parameters.n_threads = parameters.n_threads_batch = 2
+    context = library.llama_init_from_model(model, parameters)
+    batch = library.llama_batch_init(2048, 0, slots)
+    random = np.random.default_rng(0)
+
+    def read(rows: list[tuple[int, int, int, bool]]) -> None:
+        batch.n_tokens = len(rows)
+        for i, (token, position, sequence, last) in enumerate(rows):
+            batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, position, 1
+            batch.seq_id[i][0], batch.logits[i] = sequence, last
+        assert library.llama_decode(context, batch) == 0
+
+    def drawn(rows: list[int]) -> list[int]:
+        pointers = [library.llama_get_logits_ith(context, row) for row in rows]
+        logits = np.stack([np.ctypeslib.as_array(pointer, (config.vocab_size,)) for pointer in pointers])
+        ids: list[int] = (logits / TEMPERATURE + random.gumbel(size=logits.shape)).argmax(1).tolist()
+        return ids
+
+    def write(prompts: list[list[int]], length: int) -> None:
+        library.llama_memory_clear(library.llama_get_memory(context), True)
+        last: list[int] = []
+        for sequence, prompt in enumerate(prompts):
+            read([(token, place, sequence, place == len(prompt) - 1) for place, token in enumerate(prompt)])
+            last += drawn([len(prompt) - 1])
+        for step in range(length - 1):
+            read([(token, len(prompts[s]) + step, s, True) for s, token in enumerate(last)])
+            last = drawn(list(range(len(last))))
+
+    return write
+
+
+PEERS: dict[str, Callable[[GPT, Path], Write]] = {
+    "nanoGPT's algorithm": nanogpt,
+    "transformers": transformers,
+    "CTranslate2 int8": ctranslate2,
+    "llama.cpp Q8_0": llama_cpp,
+}
+
+
+def _to_transformers(network: GPT) -> Any:
+    """The same network as a GPT2LMHeadModel."""
+    from transformers import GPT2Config, GPT2LMHeadModel  # noqa: PLC0415 - optional
+
+    config = network.config
+    shape = GPT2Config(
+        vocab_size=config.vocab_size,
+        n_positions=config.block_size,
+        n_embd=config.n_embd,
+        n_layer=config.n_layer,
+        n_head=config.n_head,
+        activation_function="gelu",
+        bos_token_id=0,
+        eos_token_id=None,
+    )
+    model: Any = GPT2LMHeadModel(shape)
+    model.eval()
+    tensors = _gpt2_tensors(network)
+    model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, strict=False)
+    return model
+
+
+def _gpt2_tensors(network: GPT) -> dict[str, NDArray[np.float32]]:
+    """The weights under GPT-2's names: products as (inputs, outputs); biases that are not there are zeros."""
+
+    def array(tensor: torch.Tensor | None, size: int = 0) -> NDArray[np.float32]:
+        return np.zeros(size, np.float32) if tensor is None else np.ascontiguousarray(tensor.detach().numpy())
+
+    named: dict[str, Any] = {
+        "wte.weight": array(network.tokens.weight),
+        "wpe.weight": array(network.positions.weight),
+    }
+    blocks: list[Any] = list(network.blocks)
+    norms = {"ln_f": network.norm}
+    for i, block in enumerate(blocks):
+        norms |= {f"h.{i}.ln_1": block.norm_attention, f"h.{i}.ln_2": block.norm_mlp}
+        attention = block.attention
+        products = {
+            "attn.c_attn": (attention.query, attention.key, attention.value),
+            "attn.c_proj": (attention.output,),
+            "mlp.c_fc": (block.mlp.expand,),
+            "mlp.c_proj": (block.mlp.output,),
+        }
+        for name, parts in products.items():
+            weights = [array(part.weight) for part in parts]
+            named[f"h.{i}.{name}.weight"] = np.ascontiguousarray(np.concatenate(weights).T)
+            named[f"h.{i}.{name}.bias"] = np.concatenate([array(p.bias, len(p.weight)) for p in parts])
+    for name, norm in norms.items():
+        named[f"{name}.weight"] = array(norm.weight)
+        named[f"{name}.bias"] = array(norm.bias, len(norm.weight))
+    return {f"transformer.{name}": tensor for name, tensor in named.items()} | {
+        "lm_head.weight": named["wte.weight"]
+    }
+
+
+def _write_gguf(network: GPT, path: Path) -> None:
+    """The weights as llama.cpp reads a GPT-2, its products in Q8_0; without a tokenizer."""
+    import gguf  # noqa: PLC0415 - optional
+
+    config = network.config
+    writer = gguf.GGUFWriter(path, "gpt2")
+    writer.add_block_count(config.n_layer)
+    writer.add_context_length(config.block_size)
+    writer.add_embedding_length(config.n_embd)
+    writer.add_feed_forward_length(4 * config.n_embd)
+    writer.add_head_count(config.n_head)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("none")
+    places = {
+        "wte": "token_embd",
+        "wpe": "position_embd",
+        "ln_f": "output_norm",
+        "ln_1": "attn_norm",
+        "ln_2": "ffn_norm",
+        "attn.c_attn": "attn_qkv",
+        "attn.c_proj": "attn_output",
+        "mlp.c_fc": "ffn_up",
+        "mlp.c_proj": "ffn_down",
+    }
+    for name, tensor in _gpt2_tensors(network).items():
+        layer, kind = "", name.rpartition(".")[2]
+        place = name.removeprefix("transformer.").rpartition(".")[0]
+        if place.startswith("h."):
+            _, number, place = place.split(".", 2)
+            layer = f"blk.{number}."
+        target = "output" if name == "lm_head.weight" else layer + places[place]
+        product = tensor.ndim == 2 and place != "wpe"
+        values = tensor.T if layer and product else tensor
+        if product:
+            quantised = gguf.quants.quantize(np.ascontiguousarray(values), gguf.GGMLQuantizationType.Q8_0)
+            writer.add_tensor(f"{target}.{kind}", quantised, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+        else:
+            writer.add_tensor(f"{target}.{kind}", np.ascontiguousarray(values))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
