@@ -28,9 +28,9 @@ ENV NUMBA_CACHE_DIR=/var/cache/soliloquy
 RUN install -d -o 10001 /var/cache/soliloquy
 # by number, so that Kubernetes can tell that it is not root
 USER 10001
-RUN python -m model.sample --num_samples=1 --max_new_tokens=1 --device=cpu > /dev/null
+RUN python -m model.sample --num_samples=1 --max_new_tokens=50 --device=cpu > /dev/null
 EXPOSE 8000
 # no proxy: Docker passes on http_proxy from its client's configuration
-HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["python", "-c", \
+HEALTHCHECK --interval=5s --timeout=3s --start-period=120s CMD ["python", "-c", \
   "import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open(f'http://127.0.0.1:{os.environ.get(\"SOLILOQUY_PORT\", 8000)}/health/ready')"]
 CMD ["python", "-m", "app"]

@@ -17,9 +17,10 @@ from model.device import Numerics
 from model.network import GPT
 from model.sampling import Logits
 
-# A matrix product's rounding depends on its shape, so on a CPU rows are always computed in groups of this
-# many, full or not; and in fewer only if this machine has shown that each row's bits stay the same.
+# A matrix product's rounding depends on its shape, so rows are always computed in groups of so many, full or
+# not; and on a CPU in fewer, if this machine has shown that each row's bits stay the same.
 CPU_GROUP = 8
+GPU_GROUP = 32
 SMALLER_GROUPS = (2, 4)
 
 
@@ -63,7 +64,7 @@ class EagerBackend:
         self.device = numerics.device
         self.slots = slots
         self.chunk, self.prompt_rows, self.drafts, self.call_cost = self.config.block_size, 1, 0, 0.0
-        self.group = CPU_GROUP if self.device.type == "cpu" else slots
+        self.group = CPU_GROUP if self.device.type == "cpu" else GPU_GROUP
         network = network.to(self.device, numerics.dtype)
         self._decode_network = torch.compile(network) if compile else network
         self._prefill_network = network

@@ -1,7 +1,7 @@
 """How every program here is started: typed settings from flags, and one line for what is wrong.
 
-Owns exit codes: 0 done, 1 when the output's reader has gone, 2 for bad input and for a machine that fails (a full
-disk), 130 when interrupted. Knows nothing of what the programs do.
+Owns exit codes: 0 done, 1 when the output's reader has gone (and when `model.verify` finds another text), 2 for bad
+input and for a machine that fails (a full disk), 130 when interrupted. Knows nothing of what the programs do.
 """
 
 import os

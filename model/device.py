@@ -68,9 +68,9 @@ def choose_numerics(device_name: DeviceName, dtype_name: GenerationDtypeName) ->
     Raises:
         DeviceError: the device is not available here, or cannot multiply in this format.
     """
-    device = choose_device(device_name)
+    device = choose_device("cpu" if (device_name, dtype_name) == ("auto", "int8") else device_name)
     if dtype_name == "int8" and device.type != "cpu":
-        raise DeviceError(f"dtype: int8 is for the CPU, not {device.type}; use auto, or device cpu")
+        raise DeviceError(f"dtype: int8 is for the CPU, not {device.type}; use another, or device cpu")
     if dtype_name == "auto":
         half = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return Numerics(device, torch.int8 if device.type == "cpu" else torch.bfloat16 if half else torch.float32)

@@ -5,12 +5,11 @@ and where it is not the network's stands: a draft changes the speed, never the t
 (arXiv:2211.17192), with one shared noise instead of acceptance by chance. Knows nothing of networks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -53,10 +52,20 @@ class Draft:
         """
         context = np.full(self.longest, -1, dtype=np.int64)
         context[self.longest - len(recent) :] = recent
-        ids = np.empty(len(noise), dtype=np.int64)
-        chances = np.empty(len(noise))
-        _guess(self.keys, self.surprise, context, noise, temperature or 1.0, ids, chances)
+        ids, chances = np.empty(len(noise), dtype=np.int64), np.empty(len(noise))
+        self._write_guesses(
+            self.keys, self.surprise, context, noise, 1 / UNITS, temperature or 1.0, CERTAINTY, ids, chances
+        )
         return ids.tolist(), chances.tolist()
+
+    @cached_property
+    def _write_guesses(self) -> Callable[..., None]:
+        from model.cpu.compiled import compile_and_call  # noqa: PLC0415 - Numba takes a quarter of a second
+        from model.cpu.guess import guess  # noqa: PLC0415
+
+        context, noise = np.full(self.longest, -1, dtype=np.int64), np.zeros((1, self.surprise.shape[1]))
+        ids, chances = np.zeros(1, dtype=np.int64), np.zeros(1)
+        return compile_and_call(guess, self.keys, self.surprise, context, noise, 1.0, 1.0, 1.0, ids, chances)
 
     def save(self, path: Path) -> None:
         """Write the table to a safetensors file."""
@@ -86,40 +95,3 @@ def context_keys(contexts: NDArray[np.int64], vocab_size: int) -> NDArray[np.int
     for column in contexts.T:
         keys = keys * (vocab_size + 1) + column + 1
     return keys
-
-
-@numba.njit(nogil=True, cache=True)
-def _guess(
-    keys: NDArray[np.int64],
-    surprise: NDArray[np.uint8],
-    context: NDArray[np.int64],
-    noise: NDArray[np.float64],
-    temperature: float,
-    ids: NDArray[np.int64],
-    chances: NDArray[np.float64],
-) -> None:
-    """As `Draft.guess`; `context` (L,) begins with -1 where the text is shorter, and moves on with each guess."""
-    base = surprise.shape[1] + 1
-    for row in range(len(noise)):
-        place = 0
-        for start in range(len(context)):  # the longest context that the table has
-            key = 0
-            for i in range(start, len(context)):
-                key = key * base + context[i] + 1
-            found = int(np.searchsorted(keys, key))
-            if context[start] >= 0 and found < len(keys) and keys[found] == key:
-                place = found
-                break
-        best, first, second = 0, -np.inf, -np.inf
-        for i in range(base - 1):
-            score = noise[row, i] - surprise[place, i] / (UNITS * temperature)
-            if score > first:
-                best, first, second = i, score, first
-            elif score > second:
-                second = score
-        ids[row] = best
-        chances[row] = 1 - 0.5 * np.exp(-CERTAINTY * (first - second) * temperature)
-        for i in range(len(context) - 1):
-            context[i] = context[i + 1]
-        if len(context):
-            context[-1] = best

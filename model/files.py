@@ -1,4 +1,4 @@
-"""Folders that are replaced whole or not at all. Knows nothing of what is in them."""
+"""Folders and files that are replaced whole or not at all. Knows nothing of what is in them."""
 
 import os
 import shutil
@@ -52,3 +52,16 @@ def replacing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; when the block ends, what is there takes the place of `path`, on the disk."""
+    new = _beside(path, "new")
+    try:
+        yield new
+        _sync(new)
+        new.replace(path)
+        _sync(path.parent)
+    finally:
+        new.unlink(missing_ok=True)

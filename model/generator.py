@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from model.backend import Backend, EagerBackend
 from model.checkpoint import Checkpoint
 from model.device import Numerics
@@ -10,7 +12,7 @@ from model.draft import Draft
 from model.sampling import Logits
 from model.stream import Piece, Stream
 
-LEAST_CHANCE = 0.1  # of a guess: below it, drafts are not worth asking for
+MOST_CHANCE = 0.9  # where a guess would have to be surer, none is asked for
 
 
 @dataclass
@@ -79,13 +81,14 @@ class Generator:
 
     def _plan(self, streams: Collection[Stream]) -> dict[Stream, list[int]]:
         """The ids that each stream's slot reads next: a part of its prompt, or its last character and guesses."""
-        backend = self.backend
+        backend, wanted = self.backend, set(streams)
         room, runs, writing = backend.prompt_rows, dict[Stream, list[int]](), list[Stream]()
-        for stream in streams:
+        for stream in [stream for stream in self._seats if stream in wanted]:
             seat = self._seats[stream]
             if self._is_full(seat):
                 backend.forget(seat.slot)
                 seat.unread = stream.context(backend.config.block_size // 2)
+                self._seats[stream] = self._seats.pop(stream)  # behind those that have waited longer
             if len(seat.unread) == 1:
                 runs[stream], seat.unread = seat.unread, []
                 writing.append(stream)
@@ -104,7 +107,7 @@ class Generator:
             seat, chance = self._seats[stream], 1.0
             seat.drafts = []
             most = min(self.backend.drafts, stream.remaining - 1, self._places_left(seat) - 1)
-            if most < 1 or expected / (rows + self.backend.call_cost) > 1 - LEAST_CHANCE:
+            if most < 1 or expected / (rows + self.backend.call_cost) > MOST_CHANCE:
                 continue
             recent = stream.context(self.draft.longest)
             for guess, right in zip(*self.draft.guess(recent, *stream.luck(most)), strict=True):
@@ -150,5 +153,7 @@ def load_generator(
     if numerics.quantised:
         from model.cpu.backend import Int8Backend  # noqa: PLC0415 - it asks what this CPU can do, and takes Numba's time
 
+        if checkpoint.draft is not None:  # compile it now
+            checkpoint.draft.guess([], np.zeros((1, len(checkpoint.vocabulary))), 1.0)
         return Generator(Int8Backend(checkpoint.network(), slots, threads), checkpoint.draft)
     return Generator(EagerBackend(checkpoint.network(numerics.dtype), numerics, slots, compile))

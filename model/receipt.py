@@ -13,7 +13,7 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    prompt: str
+    prompt: str = Field(min_length=1)
     max_new_tokens: int = Field(ge=1)
     temperature: float
     top_k: int | None
@@ -25,6 +25,8 @@ class Parameters(BaseModel):
 
 class Digest(BaseModel):
     """One sample: the SHA-256 (hex) of its text, and the text itself where it is at hand."""
+
+    model_config = ConfigDict(frozen=True)
 
     index: int
     sha256: str

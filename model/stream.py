@@ -7,12 +7,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from model.errors import InputError
 from model.noise import gumbel_noise
 from model.sampling import Likelihood, Logits, Sampling, draw, likelihood
 from model.vocabulary import Vocabulary
 
 FinishReason = Literal["length", "stop"]
-NOISE_AHEAD = 64
+NOISE_AHEAD = 64  # places; fewer with a large vocabulary
+NOISE_SIZE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,14 @@ class Stream:
         return self._release(max((_overlap(self._pending, s) for s in self.stop), default=0), None)
 
     def luck(self, count: int) -> tuple[NDArray[np.float64], float]:
-        """Noise (`count`, V) of the next places, 64 at most, and the temperature; no noise at temperature 0."""
+        """Noise (`count`, V) of the next places, and the temperature; no noise at temperature 0."""
         if self.sampling.temperature == 0:
             return np.zeros((count, len(self.vocabulary))), 0.0
         first = len(self.written) - self._luck_from
         if first + count > len(self._luck):
-            self._luck_from, first = len(self.written), 0
-            self._luck = gumbel_noise(self.seed, self.sample, self._luck_from, NOISE_AHEAD, len(self.vocabulary))
+            self._luck_from, first, size = len(self.written), 0, len(self.vocabulary)
+            ahead = max(count, min(NOISE_AHEAD, NOISE_SIZE // size))
+            self._luck = gumbel_noise(self.seed, self.sample, self._luck_from, ahead, size)
         return self._luck[first : first + count], self.sampling.temperature
 
     def _release(self, held: int, finish_reason: FinishReason | None) -> Piece:
@@ -104,8 +107,11 @@ def make_streams(
     """One stream for each sample of a request.
 
     Raises:
+        InputError: the prompt is empty.
         UnknownCharactersError: the prompt or a stop string has characters outside the vocabulary.
     """
+    if not prompt:
+        raise InputError("prompt", "is empty; a line break is the least to begin with")
     ids = vocabulary.encode(prompt, "prompt")
     for index, text in enumerate(stop):
         vocabulary.encode(text, f"stop[{index}]")

@@ -55,14 +55,16 @@ def compare(generator: Generator, stream: Stream, digest: Digest) -> bool:
     text = "".join(piece.text for piece in generator.write(stream))
     if hashlib.sha256(text.encode()).hexdigest() == digest.sha256 and digest.text in (None, text):
         return False
-    there = digest.text
+    there, name = digest.text, f"sample {stream.sample}"
     if there is None:
-        print(f"sample {stream.sample}: another text, of {len(text)} characters (the receipt has only its SHA-256)")
+        print(f"{name}: another text, of {len(text)} characters (the receipt has only its SHA-256)")
+    elif there == text:
+        print(f"{name}: the same text, but the receipt has the SHA-256 of another")
     else:
-        place = next((i for i, (a, b) in enumerate(zip(there, text, strict=False)) if a != b), None)
-        place = min(len(there), len(text)) if place is None else place
-        print(f"sample {stream.sample}: differs from character {place} on: ", end="")
-        print(f"{there[place : place + 20]!r} there, {text[place : place + 20]!r} here")
+        pairs = enumerate(zip(there, text, strict=False))
+        place = next((i for i, (a, b) in pairs if a != b), min(len(there), len(text)))
+        here = f"{there[place : place + 20]!r} there, {text[place : place + 20]!r} here"
+        print(f"{name}: differs from character {place} on: {here}")
     return True
 
 
@@ -76,13 +78,14 @@ def read_receipt(path: Path) -> Receipt:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         answer = content if isinstance(content, dict) and "receipt" in content else {"receipt": content}
         receipt = Receipt.model_validate(answer["receipt"])
-        texts = {one["index"]: one.get("text") for one in answer.get("samples", [])}
+        answered = [Digest.model_validate(one) for one in answer.get("samples", [])]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "receipt"
         raise InputError("receipt", f"{path} holds no receipt ({where}: {first['msg']})") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError("receipt", f"{path} cannot be read ({error})") from error
+    texts = {digest.index: digest.text for digest in answered}
     samples = [digest.model_copy(update={"text": texts.get(digest.index)}) for digest in receipt.samples]
     return receipt.model_copy(update={"samples": samples})
 

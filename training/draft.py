@@ -11,7 +11,8 @@ from pydantic_settings import BaseSettings
 
 from model.checkpoint import DRAFT_FILE, read_checkpoint
 from model.cli import run, settings_config
-from model.draft import UNITS, Draft, context_keys
+from model.draft import UNITS, Draft
+from model.files import replacing_file
 from training.dataset import Dataset, Ids, translate
 from training.ngram import KneserNey
 
@@ -35,25 +36,25 @@ class DraftSettings(BaseSettings):
 def make_draft(ids: Ids, vocab_size: int) -> Draft:
     """A table for the commonest contexts of the text, of up to four characters and 2 MB."""
     order = max(1, min(ORDER, len(ids), int(63 / np.log2(vocab_size + 1)) + 1))
-    ids = ids[:MOST_CHARACTERS]
-    text = ids.astype(np.int64)
-    model = KneserNey(ids, order, vocab_size)
-    contexts, counts, lengths = [], [], []
-    for length in range(1, order):
-        found, count = np.unique(np.lib.stride_tricks.sliding_window_view(text, length), axis=0, return_counts=True)
-        contexts.append(found[count >= LEAST_COUNT])
+    text, base = ids[:MOST_CHARACTERS].astype(np.int64), vocab_size + 1
+    order = max(1, min(ORDER, len(text), int(63 / np.log2(base)) + 1))
+    windows, keys, counts = np.zeros(len(text) + 1, np.int64), [np.zeros(1, np.int64)], [np.array([1 << 62])]
+    for length in range(1, order):  # each window's key, of one more character
+        windows = windows[:-1] * base + text[length - 1 :] + 1
+        found, count = np.unique(windows, return_counts=True)
+        keys.append(found[count >= LEAST_COUNT])
         counts.append(count[count >= LEAST_COUNT])
-        lengths.append(len(contexts[-1]))
-    room = max(1, TABLE_BYTES // (vocab_size + 8)) - 1
-    least = np.sort(np.concatenate([*counts, [0]]))[::-1][: room + 1][-1]  # more than `room` are at least so common
-    if sum(lengths) > room:
-        contexts = [c[count > least] for c, count in zip(contexts, counts, strict=True)]
-    contexts.insert(0, np.zeros((1, 0), np.int64))
-    keys = np.concatenate([context_keys(c, vocab_size) for c in contexts])
-    surprise = np.concatenate([-np.log(model.distribution(c)) for c in contexts])
-    order_of_keys = np.argsort(keys)
+    room = max(1, TABLE_BYTES // (vocab_size + 8))
+    every = np.concatenate(counts)
+    least = np.sort(every)[-room - 1] if len(every) > room else 0  # more than `room` are at least as common
+    kept = [key[count > least] for key, count in zip(keys, counts, strict=True)]
+    model = KneserNey(ids[:MOST_CHARACTERS], order, vocab_size)
+    digits = [key[:, None] // base ** np.arange(length)[::-1] % base - 1 for length, key in enumerate(kept)]
+    surprise = np.concatenate([-np.log(model.distribution(contexts)) for contexts in digits])
+    all_keys = np.concatenate(kept)
+    ascending = np.argsort(all_keys)
     table = np.minimum(np.rint(surprise * UNITS), 255).astype(np.uint8)
-    return Draft(keys[order_of_keys], np.ascontiguousarray(table[order_of_keys]))
+    return Draft(all_keys[ascending], np.ascontiguousarray(table[ascending]))
 
 
 def add_draft(settings: DraftSettings) -> None:
@@ -62,9 +63,8 @@ def add_draft(settings: DraftSettings) -> None:
     ids = translate(dataset.train, dataset.vocabulary, checkpoint.vocabulary)
     draft = make_draft(ids, len(checkpoint.vocabulary))
     path = settings.checkpoint / DRAFT_FILE
-    new = path.with_suffix(".new")
-    draft.save(new)
-    new.replace(path)
+    with replacing_file(path) as new:
+        draft.save(new)
     print(f"{len(draft.keys):,} contexts of up to {draft.longest} characters, {path.stat().st_size:,} bytes")
 
 

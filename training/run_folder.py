@@ -8,6 +8,7 @@ NAME-snapshots/   a checkpoint for each snapshot, named by its step
 import io
 import pickle
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,13 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
 def snapshot_steps(max_iters: int, count: int) -> set[int]:
     """The beginning, the end, and steps between them at equal ratios; none for a `count` of 0."""
     return {round(step) for step in np.geomspace(1, max_iters + 1, count) - 1} if count else set()
+
+
+def current_commit() -> str | None:
+    """The commit of this source tree, marked if it had changes; None outside of git."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()

@@ -7,12 +7,11 @@ functions of the seed and the step's number. Knows nothing of the terminal.
 import copy
 import dataclasses
 import math
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -23,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model.checkpoint import Checkpoint, CurvePoint, TrainingRecord
 from model.device import choose_device, training_dtype
+from model.draft import Draft
 from model.errors import CheckpointError, DivergedError, InputError
 from model.network import GPT
 from training.dataset import Dataset, EpochBatches, RandomBatches, hold_out
@@ -30,7 +30,7 @@ from training.distributed import Workers
 from training.draft import make_draft
 from training.evaluation import Evaluation, evaluate, fit_logit_scale
 from training.optimizers import learning_rate_factor, make_optimizers, step_all
-from training.run_folder import RunFolder, load_state, snapshot_steps
+from training.run_folder import RunFolder, current_commit, load_state, snapshot_steps
 from training.settings import TrainSettings
 
 SKIPS_ALLOWED = 2  # steps in a row without a finite gradient; one more ends the run
@@ -94,7 +94,6 @@ class Trainer:
         rows = settings.batch_size * settings.gradient_accumulation_steps
         self.batch = batches(train, rows, settings.block_size, settings.seed)
         self.progress = Progress()
-        self.draft = make_draft(dataset.train, config.vocab_size) if self.workers.leads else None
         self.commit = current_commit()  # now: the source may change while the run goes on
         self.folder = RunFolder(settings.out_dir, settings.resume) if self.workers.leads else None
         if settings.resume:
@@ -156,7 +155,12 @@ class Trainer:
         """The network as it is now."""
         record = self._record(val_method)
         config = dataclasses.replace(self.network.config, logit_scale=self.network.logit_scale)
-        return Checkpoint(config, self.dataset.vocabulary, self.network.state_dict(), record, draft=self.draft)
+        return Checkpoint(config, self.dataset.vocabulary, self.network.state_dict(), record)
+
+    @cached_property
+    def draft(self) -> Draft:
+        """The table of guesses that goes with the network."""
+        return make_draft(self.dataset.train, self.network.config.vocab_size)
 
     @property
     def characters_per_step(self) -> int:
@@ -247,7 +251,8 @@ class Trainer:
 
     def _save(self, best: Evaluation | None = None) -> None:
         if self.folder is not None:
-            self.folder.save(self._state(), self.checkpoint(best.method) if best else None)
+            checkpoint = dataclasses.replace(self.checkpoint(best.method), draft=self.draft) if best else None
+            self.folder.save(self._state(), checkpoint)
 
     def _snapshot(self) -> None:
         """Keep the weights at about `snapshots` steps, close together at first: most changes early."""
@@ -287,13 +292,3 @@ class Trainer:
             commit=self.commit,
             seconds=round(self.progress.seconds, 1),
         )
-
-
-def current_commit() -> str | None:
-    """The commit of this source tree, marked if it had changes; None outside of git."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
-    try:
-        described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return described.stdout.strip()

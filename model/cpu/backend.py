@@ -1,21 +1,23 @@
 """The `cpu-int8` backend: slots over the compiled kernel, its rows shared among threads."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Timer
 
 import numpy as np
 import torch
 
-from model.cpu.kernel import compile_forward
+from model.cpu.compiled import compile_and_call
+from model.cpu.kernel import forward
 from model.cpu.layout import CHUNK, MAX_ROWS, make_cache, make_scratch, quantise_weights, shape_of
 from model.network import GPT
 from model.sampling import Logits
 
 SHARED_ROWS = 6  # a second thread is worth its start from so many rows on
 
-NOTE_SECONDS = 1.5  # a kernel that was compiled before is there sooner
+NOTE = "compiling the generator for this CPU"
+NOTE_SECONDS = 1.5  # a kernel that was compiled before is mostly there sooner
 
 Run = tuple[int, Sequence[int]]  # a slot and the ids that it reads
 
@@ -39,17 +41,18 @@ class Int8Backend:
         self._scratch = [make_scratch(self._weights, self._cache, size) for _ in range(self.threads)]
         self._lengths = [0] * slots
         self._helpers = ThreadPoolExecutor(max(1, self.threads - 1), "kernel")
-        self._forward = compile_forward()
-        self._warm_up()
+        self._forward = self._compile()
 
-    def _warm_up(self) -> None:
-        """One call, so that none has to wait for the compiler later."""
-        text = "compiling the generator for this CPU; this is done once"
-        note = Timer(NOTE_SECONDS, print, (text,), {"file": sys.stderr, "flush": True})
+    def _compile(self) -> Callable[..., None]:
+        """The kernel, at once, so that no request has to wait for the compiler."""
+        rows, logits = np.zeros(1, dtype=np.int64), np.empty((1, self.config.vocab_size), dtype=np.float32)
+        note = Timer(NOTE_SECONDS, print, (NOTE,), {"file": sys.stderr, "flush": True})
         note.start()
-        self.extend({0: [0]})
-        self.forget(0)
-        note.cancel()
+        try:
+            memory = self._shape, self._weights, self._cache, self._scratch[0]
+            return compile_and_call(forward, *memory, rows, rows, rows, logits)
+        finally:
+            note.cancel()
 
     def length(self, slot: int) -> int:
         """Characters in the slot's sequence."""
@@ -58,9 +61,17 @@ class Int8Backend:
     def forget(self, slot: int, length: int = 0) -> None:
         """Leave the first `length` characters of the slot's sequence."""
         self._lengths[slot] = length
+        if not length:
+            self._cache.scales[slot] = 0  # whatever was there, even if it was not finite
 
     def extend(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
-        """Append ids to each slot named; return the logits (n, V) after each of the slot's n ids."""
+        """Append ids to each slot named; return the logits (n, V) after each of the slot's n ids.
+
+        Raises:
+            ValueError: an id is not in the vocabulary, or there are too many of them.
+        """
+        for slot, ids in runs.items():
+            self._check(slot, ids)
         first, *others = self._shares(list(runs.items()))
         waiting = [self._helpers.submit(self._compute, share, i) for i, share in enumerate(others, start=1)]
         logits = self._compute(first, 0)
@@ -69,6 +80,15 @@ class Int8Backend:
         for slot, ids in runs.items():
             self._lengths[slot] += len(ids)
         return logits
+
+    def _check(self, slot: int, ids: Sequence[int]) -> None:
+        """Refuse what the kernel would read or write beyond its memory for."""
+        if not ids or min(ids) < 0 or max(ids) >= self.config.vocab_size or len(ids) > self.chunk:
+            raise ValueError(
+                f"slot {slot}: {len(ids)} ids, from 1 to {self.chunk} of the vocabulary's are possible"
+            )
+        if self.config.positions == "learned" and self._lengths[slot] + len(ids) > self.config.block_size:
+            raise ValueError(f"slot {slot}: learned positions end at {self.config.block_size}")
 
     def _shares(self, runs: list[Run]) -> list[list[Run]]:
         """The runs, shared among as many threads as pay: about as many rows for each."""

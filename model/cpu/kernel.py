@@ -1,15 +1,10 @@
 """The network as one compiled call for the CPU: int8 weights, int8 keys and values, rows of any sequences.
 
 A row is one character at one position of one slot's sequence. Whatever rows are computed together, each comes out
-the same on any CPU: products are sums of integers (`dot.py`), all else happens within the row (`rows.py`).
+the same on any CPU: products are sums of integers (`dot.py`), all else happens within the row (`rows.py`). Only the
+rotary angles' sines and cosines are the system's own, in float64 and then rounded to float32.
 Knows nothing of PyTorch.
 """
-
-import functools
-import hashlib
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numba
 import numpy as np
@@ -24,25 +19,6 @@ Indices = NDArray[np.int64]
 _MASKED = np.float32(-1e30)
 
 
-@functools.cache
-def compile_forward() -> Callable[..., None]:
-    """`forward`, compiled for this CPU at its first call, and kept on disk where there is a folder for it."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    sources = digest.hexdigest()
-
-    def kept(*arguments: Any) -> None:
-        sources  # noqa: B018 - Numba's cache sees changes of this file; this makes it see those of the others too
-        forward(*arguments)
-
-    try:
-        return numba.njit(nogil=True, cache=True)(kept)
-    except RuntimeError:  # there is none
-        return forward
-
-
-@numba.njit(nogil=True)
 def forward(
     shape: Shape,
     w: Weights,
@@ -175,7 +151,7 @@ def _turn(shape: Shape, x: Floats, angles: Floats, turned: Floats, lanes: Floats
             a[i] = turned[i]
     if shape.qk_norm:
         mean_square = total_of_squares(x, lanes) / np.float32(shape.head_size)
-        factor = np.float32(1) / np.sqrt(mean_square + shape.epsilon)
+        factor = np.float32(1) / np.sqrt(mean_square + shape.qk_epsilon)
         for i in range(shape.head_size):
             x[i] *= factor
 

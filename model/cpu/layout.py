@@ -37,10 +37,11 @@ class Shape(NamedTuple):
     relu2: bool
     logit_scale: np.float32
     epsilon: np.float32
+    qk_epsilon: np.float32
 
 
 class Weights(NamedTuple):
-    """L layers. Products as `model.dot.pack` lays them out, with a scale and a bias for each column.
+    """L layers. Products as `dot.pack` lays them out, with a scale and a bias for each column.
 
     C, M (inside the MLP) and V are rounded up to multiples of 16 with zeros.
     """
@@ -108,6 +109,7 @@ def shape_of(config: GPTConfig) -> Shape:
         relu2=config.activation == "relu2",
         logit_scale=np.float32(config.logit_scale),
         epsilon=np.float32(RMS_EPSILON if config.norm == "rmsnorm" else 1e-5),
+        qk_epsilon=np.float32(RMS_EPSILON),
     )
 
 

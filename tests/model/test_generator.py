@@ -98,6 +98,19 @@ def test_guesses_never_change_a_text(
     assert texts[0] == texts[1]
 
 
+@pytest.mark.parametrize("numerics", [CPU, INT8], ids=lambda numerics: numerics.name)
+def test_nobody_waits_for_ever_while_others_read_their_windows_again(numerics: Numerics) -> None:
+    """Windows that begin again went before prompts that had not been read at all: half of the streams starved."""
+    generator = tiny_generator(LEARNED, 12, numerics, 1)
+    streams = [Stream(VOCABULARY, [i], seed=i, max_new_tokens=10_000) for i in range(12)]
+    for stream in streams:
+        generator.add(stream)
+    for _ in range(200):
+        list(generator.step(streams))
+    written = [len(stream.written) for stream in streams]
+    assert min(written) > 0.5 * max(written)
+
+
 def test_right_guesses_save_calls() -> None:
     """A draft that says what the model says: 7 guesses and one more character in most calls."""
     generator, stream = (

@@ -78,6 +78,7 @@ def test_the_first_character_that_differs_is_found(
         ({"parameters": ASKED | {"temperature": -1}}, "temperature: -1"),
         ({"parameters": ASKED | {"num_samples": 3}}, "does not list samples 0 to 2"),
         ({"parameters": ASKED | {"prompt": "日"}}, "日"),
+        ({"parameters": ASKED | {"prompt": ""}}, "parameters.prompt"),
     ],
 )
 def test_what_cannot_be_verified_is_refused_in_one_line(
@@ -94,6 +95,8 @@ def test_what_cannot_be_verified_is_refused_in_one_line(
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("content", [[], {}, 3, {"receipt": None}, {"receipt": {}, "samples": 3}])
+@pytest.mark.parametrize(
+    "content", [[], {}, 3, {"receipt": None}, {"receipt": {}, "samples": 3}, {"receipt": {}, "samples": [3]}]
+)
 def test_what_is_no_receipt_is_refused(content: Any, folder: Path, tmp_path: Path) -> None:
     assert run_on(content, folder, tmp_path) == 2

@@ -3,9 +3,17 @@ import pytest
 import torch
 
 from model.backend import EagerBackend
+from model.config import GPTConfig
 from model.errors import DataError
-from tests.tiny import CPU, ROTARY, tiny_checkpoint
-from training.evaluation import estimate_as_nanogpt, evaluate, evaluate_rolling, fit_logit_scale
+from model.generator import load_generator
+from tests.tiny import CPU, INT8, LEARNED, ROTARY, tiny_checkpoint
+from training.evaluation import (
+    estimate_as_nanogpt,
+    evaluate,
+    evaluate_backend,
+    evaluate_rolling,
+    fit_logit_scale,
+)
 
 
 def test_every_character_but_the_first_is_predicted_once() -> None:
@@ -87,3 +95,20 @@ def test_logits_are_scaled_outside_of_training_only() -> None:
     network.logit_scale = 0.5
     assert torch.equal(network(ids), plain * 0.5)
     assert torch.equal(network.train()(ids), plain)
+
+
+@pytest.mark.parametrize("config", [ROTARY, LEARNED])
+def test_the_generators_own_loss_is_near(config: GPTConfig) -> None:
+    ids = np.random.default_rng(0).integers(config.vocab_size, size=203).astype(np.uint16)
+    network = tiny_checkpoint(config).network()
+    for numerics, bound in ((CPU, 1e-4), (INT8, 0.1)):
+        backend = load_generator(tiny_checkpoint(config), numerics, slots=1).backend
+        expected = evaluate(network, ids, torch.float32)
+        found = evaluate_backend(backend, ids, rolling=False)
+        assert (found.characters, found.method) == (expected.characters, expected.method)
+        assert found.loss == pytest.approx(expected.loss, abs=bound)
+        if config.positions == "rotary":
+            expected = evaluate_rolling(network, ids, torch.float32)
+            found = evaluate_backend(backend, ids, rolling=True)
+            assert (found.characters, found.method) == (expected.characters, expected.method)
+            assert found.loss == pytest.approx(expected.loss, abs=bound)

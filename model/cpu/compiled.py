@@ -1,0 +1,29 @@
+"""Functions compiled for this CPU, and kept on disk where there is a folder for them."""
+
+import hashlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+
+def compile_and_call(function: Callable[..., None], *arguments: Any) -> Callable[..., None]:
+    """`function`, compiled for arguments of these kinds; it has been called once with them.
+
+    It is kept under a name that tells versions of this package apart: Numba itself sees changes of the function's
+    own file only, not of those that it calls. Where nothing can be kept, or what was kept is broken, it is compiled
+    anew.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    function.__qualname__ = f"{function.__name__}_{digest.hexdigest()[:16]}"
+    try:
+        compiled: Callable[..., None] = numba.njit(nogil=True, cache=True)(function)
+        compiled(*arguments)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
+        compiled = numba.njit(nogil=True)(function)
+        compiled(*arguments)
+    return compiled
