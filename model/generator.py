@@ -9,7 +9,7 @@ from model.backend import Backend, EagerBackend
 from model.checkpoint import Checkpoint
 from model.device import Numerics
 from model.draft import Draft
-from model.sampling import Logits
+from model.sampling import Logits, draw
 from model.stream import Piece, Stream
 
 MOST_CHANCE = 0.9  # where a guess would have to be surer, none is asked for
@@ -57,10 +57,11 @@ class Generator:
         """
         runs = self._plan(streams)
         logits = self.backend.extend({self._seats[stream].slot: run for stream, run in runs.items()})
-        for stream in runs:
-            seat = self._seats[stream]
-            if not seat.unread:
-                yield from self._accept(stream, seat, logits[seat.slot])
+        writing = [(stream, seat) for stream in runs if not (seat := self._seats[stream]).unread]
+        rows = [logits[seat.slot][-1 - len(seat.drafts) :] for _, seat in writing]
+        ids = iter(self._draw(writing, rows))
+        for (stream, seat), own in zip(writing, rows, strict=True):
+            yield from self._accept(stream, seat, own, [next(ids) for _ in own])
 
     def remove(self, stream: Stream) -> None:
         """Free the stream's slot, if it still has one."""
@@ -118,19 +119,28 @@ class Generator:
                 rows, expected = rows + 1, expected + chance
             runs[stream] = runs[stream] + seat.drafts
 
-    def _accept(self, stream: Stream, seat: Seat, logits: Logits) -> Iterator[tuple[Stream, Piece]]:
-        """The characters that the last rows of `logits` (n, V) give, up to the first that was not guessed."""
+    @staticmethod
+    def _draw(writing: list[tuple[Stream, Seat]], rows: list[Logits]) -> list[int]:
+        """What each row gives, if all guesses before it are right."""
+        if not writing:
+            return []
+        samplings = [stream.sampling for (stream, _), own in zip(writing, rows, strict=True) for _ in own]
+        noise = [stream.luck(len(own))[0] for (stream, _), own in zip(writing, rows, strict=True)]
+        return draw(np.concatenate(rows), samplings, np.concatenate(noise))
+
+    def _accept(self, stream: Stream, seat: Seat, rows: Logits, ids: list[int]) -> Iterator[tuple[Stream, Piece]]:
+        """The characters that were drawn from rows (n, V), up to the first that was not guessed."""
         drafts, seat.drafts = seat.drafts, []
-        for done, row in enumerate(logits[len(logits) - 1 - len(drafts) :]):
-            piece = stream.accept(row)
-            seat.unread = [stream.written[-1]]
+        for place, (row, chosen) in enumerate(zip(rows, ids, strict=True)):
+            piece = stream.accept(chosen, row)
+            seat.unread = [chosen]
             if piece.finish_reason is not None:
                 self.remove(stream)
             yield stream, piece
             if piece.finish_reason is not None:
                 return
-            if done < len(drafts) and drafts[done] != stream.written[-1]:
-                self.backend.forget(seat.slot, self.backend.length(seat.slot) - (len(drafts) - done))
+            if place < len(drafts) and drafts[place] != chosen:
+                self.backend.forget(seat.slot, self.backend.length(seat.slot) - (len(drafts) - place))
                 return
 
     def _is_full(self, seat: Seat) -> bool:

@@ -1,6 +1,7 @@
 """From logits to one character: pure functions of logits, parameters and noise."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,24 +50,29 @@ class Likelihood:
     alternatives: tuple[tuple[int, float], ...]
 
 
-def draw(logits: Logits, sampling: Sampling, noise: NDArray[np.float64]) -> int:
-    """The id with the highest logit / temperature + Gumbel noise among those that the filters keep.
+def draw(logits: Logits, samplings: Sequence[Sampling], noise: NDArray[np.float64]) -> list[int]:
+    """Of each row, the id with the highest logit / temperature + Gumbel noise among those that the filters keep.
 
     Args:
-        logits: (V,).
-        noise: (V,); plays no part at temperature 0.
+        logits: (n, V).
+        samplings: how each row's character is chosen.
+        noise: (n, V), zeros in rows of temperature 0.
     """
-    if sampling.temperature == 0:
-        return int(logits.argmax())
-    scaled = (logits.astype(np.float64) - float(logits.max())) / sampling.temperature
+    temperatures = np.array([sampling.temperature or 1.0 for sampling in samplings])
+    scaled = (logits.astype(np.float64) - logits.max(axis=1, keepdims=True)) / temperatures[:, None]
+    for row, sampling in enumerate(samplings):
+        if sampling.temperature:
+            scaled[row] = _filter(scaled[row], logits[row], sampling)
+    ids: list[int] = (scaled + noise).argmax(axis=1).tolist()
+    return ids
+
+
+def _filter(scaled: NDArray[np.float64], logits: Logits, sampling: Sampling) -> NDArray[np.float64]:
+    """Scaled logits (V,) with -inf where top-k, then top-p, then min-p exclude a character."""
     if sampling.top_k is not None and sampling.top_k < len(logits):
         kth = np.partition(logits, -sampling.top_k)[-sampling.top_k]
-        scaled[logits < kth] = -np.inf  # by the logits themselves: scaling rounds some that differ to be equal
-    return int((_filter(scaled, sampling) + noise).argmax())
-
-
-def _filter(scaled: NDArray[np.float64], sampling: Sampling) -> NDArray[np.float64]:
-    """Scaled logits (V,) with -inf where top-p, then min-p exclude a character."""
+        # by the logits themselves: scaling rounds some that differ to be equal
+        scaled = np.where(logits < kth, -np.inf, scaled)
     if sampling.top_p is not None and sampling.top_p < 1:
         order = np.argsort(-scaled, kind="stable")
         probabilities = softmax(scaled)[order]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from model.errors import InputError
 from model.noise import gumbel_noise
-from model.sampling import Likelihood, Logits, Sampling, draw, likelihood
+from model.sampling import Likelihood, Logits, Sampling, likelihood
 from model.vocabulary import Vocabulary
 
 FinishReason = Literal["length", "stop"]
@@ -59,10 +59,8 @@ class Stream:
         missing = max(0, length - len(self.written))
         return [*(self.prompt[-missing:] if missing else ()), *(self.written[-length:] if length else ())]
 
-    def accept(self, logits: Logits) -> Piece:
-        """Draw the next character from logits (V,) and return what can be shown of the text."""
-        noise, _ = self.luck(1)
-        chosen = draw(logits, self.sampling, noise[0])
+    def accept(self, chosen: int, logits: Logits) -> Piece:
+        """Write the id that was drawn from logits (V,) and return what can be shown of the text."""
         self.written.append(chosen)
         self._pending += self.vocabulary.characters[chosen]
         if self.details:

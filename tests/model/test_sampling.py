@@ -13,20 +13,21 @@ logits_strategy = arrays(np.float32, 12, elements=st.floats(-20, 20, width=32))
 
 def drawn(logits: Logits, sampling: Sampling, count: int = 400) -> set[int]:
     """The ids that many draws choose."""
-    return {draw(logits, sampling, noise) for noise in gumbel_noise(3, 0, 0, count, len(logits))}
+    noise = gumbel_noise(3, 0, 0, count, len(logits))
+    return set(draw(np.tile(logits, (count, 1)), [sampling] * count, noise))
 
 
 def test_draws_have_the_models_frequencies() -> None:
     logits = np.array([2.0, 1.0, 0.0, -1.0], dtype=np.float32)
     sampling = Sampling(temperature=0.8, top_k=None)
-    chosen = [draw(logits, sampling, noise) for noise in gumbel_noise(1, 0, 0, 20_000, 4)]
+    chosen = draw(np.tile(logits, (20_000, 1)), [sampling] * 20_000, gumbel_noise(1, 0, 0, 20_000, 4))
     frequencies = np.bincount(chosen, minlength=4) / len(chosen)
     np.testing.assert_allclose(frequencies, softmax(logits / 0.8), atol=0.01)
 
 
 @given(logits=logits_strategy)
 def test_greedy_takes_the_likeliest(logits: Logits) -> None:
-    assert draw(logits, Sampling(temperature=0), np.zeros(12)) == int(logits.argmax())
+    assert draw(logits[None], [Sampling(temperature=0, top_k=3)], np.zeros((1, 12))) == [int(logits.argmax())]
 
 
 @given(logits=logits_strategy, k=st.integers(1, 20))
@@ -57,12 +58,28 @@ def test_min_p_is_relative_to_the_likeliest(logits: Logits, p: float) -> None:
 
 @given(logits=logits_strategy, temperature=st.sampled_from([1e-300, 1e-9, 0.5, 100.0]))
 def test_no_temperature_overflows(logits: Logits, temperature: float) -> None:
-    [noise] = gumbel_noise(0, 0, 0, 1, len(logits))
+    noise = gumbel_noise(0, 0, 0, 1, len(logits))
     with np.errstate(over="ignore"):
-        chosen = draw(logits, Sampling(temperature, top_p=0.9, min_p=0.01), noise)
+        [chosen] = draw(logits[None], [Sampling(temperature, top_p=0.9, min_p=0.01)], noise)
     if temperature < 1e-8:
         assert logits[chosen] == pytest.approx(logits.max(), abs=1e-6)
     assert 0 <= chosen < len(logits)
+
+
+def test_rows_do_not_change_each_other() -> None:
+    random = np.random.default_rng(0)
+    logits, noise = random.normal(size=(9, 12)).astype(np.float32), gumbel_noise(1, 0, 0, 9, 12)
+    samplings = [
+        Sampling(),
+        Sampling(0),
+        Sampling(2, top_k=3),
+        Sampling(1, None, top_p=0.5),
+        Sampling(1, min_p=0.3),
+    ]
+    samplings = (samplings * 2)[:9]
+    noise[[i for i, sampling in enumerate(samplings) if not sampling.temperature]] = 0
+    alone = [draw(logits[i : i + 1], [samplings[i]], noise[i : i + 1])[0] for i in range(9)]
+    assert draw(logits, samplings, noise) == alone
 
 
 @pytest.mark.parametrize(

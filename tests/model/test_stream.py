@@ -15,7 +15,8 @@ def spell(text: str, **settings: object) -> tuple[list[Piece], Stream]:
     stream = Stream(ABC, [0], Sampling(temperature=0), max_new_tokens=len(text), **settings)  # type: ignore[arg-type]
     pieces = []
     for character in text:
-        pieces.append(stream.accept(np.eye(3, dtype=np.float32)[ABC.encode(character)[0]]))
+        [chosen] = ABC.encode(character)
+        pieces.append(stream.accept(chosen, np.eye(3, dtype=np.float32)[chosen]))
         if pieces[-1].finish_reason:
             break
     return pieces, stream
@@ -47,11 +48,15 @@ def test_text_is_held_only_while_it_may_be_a_stop_string() -> None:
 
 
 def test_each_character_has_the_luck_of_its_position() -> None:
-    """Where all characters are as likely, noise alone decides; far beyond what is computed ahead."""
+    """Far beyond what is computed ahead, and for some places at once."""
     stream = Stream(ABC, [0], Sampling(temperature=1), seed=5, sample=2, max_new_tokens=200)
-    for _ in range(200):
-        stream.accept(np.zeros(3, dtype=np.float32))
-    assert stream.written == gumbel_noise(5, 2, 0, 200, 3).argmax(axis=1).tolist()
+    expected = gumbel_noise(5, 2, 0, 210, 3)
+    for place in range(200):
+        for count in (1, 8):
+            noise, temperature = stream.luck(count)
+            assert np.array_equal(noise, expected[place : place + count])
+            assert temperature == 1
+        stream.accept(0, np.zeros(3, dtype=np.float32))
 
 
 def test_context_spans_prompt_and_text() -> None:
