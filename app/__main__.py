@@ -11,6 +11,8 @@ from app.main import create_app
 from app.settings import ServerSettings
 from model.cli import run
 
+SWITCH_SECONDS = 0.0005  # that Python code may keep the generator waiting; 0.005 if not set
+
 
 class Server(uvicorn.Server):
     """uvicorn, which tells the engine to drain as soon as it is asked to stop."""
@@ -27,6 +29,7 @@ class Server(uvicorn.Server):
 
 def serve(settings: ServerSettings) -> None:
     """Start up, serve until told to stop, finish what was begun."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     app = create_app(settings)
     card = app.state.service.card
     print(f"checkpoint {card.checkpoint}: {card.parameters / 1e6:.2f}M parameters on {card.numerics}")
