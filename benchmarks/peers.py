@@ -65,6 +65,7 @@ def ctranslate2(network: GPT, folder: Path) -> Write:
     spec.config.unk_token = spec.config.bos_token = spec.config.eos_token = names[0]
     spec.validate()
     spec.optimize(quantization="int8")
+    (folder / "ctranslate2").mkdir()
     spec.save(str(folder / "ctranslate2"))
     generator = library.Generator(str(folder / "ctranslate2"), device="cpu", compute_type="int8", intra_threads=2)
 
@@ -89,7 +90,8 @@ def llama_cpp(network: GPT, folder: Path) -> Write:
     config, slots = network.config, 32
     path = folder / "model.gguf"
     _write_gguf(network, path)
-    library.llama_log_set(library.llama_log_callback(lambda *_: None), None)
+    silent = library.llama_log_callback(lambda *_: None)
+    library.llama_log_set(silent, None)
     library.llama_backend_init()
     model = library.llama_model_load_from_file(str(path).encode(), library.llama_model_default_params())
     parameters = library.llama_context_default_params()
@@ -112,7 +114,7 @@ def llama_cpp(network: GPT, folder: Path) -> Write:
         ids: list[int] = (logits / TEMPERATURE + random.gumbel(size=logits.shape)).argmax(1).tolist()
         return ids
 
-    def write(prompts: list[list[int]], length: int) -> None:
+    def write(prompts: list[list[int]], length: int, kept: Any = silent) -> None:
         library.llama_memory_clear(library.llama_get_memory(context), True)
         last: list[int] = []
         for sequence, prompt in enumerate(prompts):

@@ -21,9 +21,9 @@ def compile_and_call(function: Callable[..., None], *arguments: Any) -> Callable
         digest.update(path.read_bytes())
     function.__qualname__ = f"{function.__name__}_{digest.hexdigest()[:16]}"
     try:
-        compiled: Callable[..., None] = numba.njit(nogil=True, cache=True)(function)
+        compiled: Callable[..., None] = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
         compiled(*arguments)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
-        compiled = numba.njit(nogil=True)(function)
+        compiled = numba.njit(nogil=True, error_model="numpy")(function)
         compiled(*arguments)
     return compiled

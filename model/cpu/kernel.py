@@ -62,14 +62,14 @@ def forward(
         _predict(shape, w, scratch, r, logits[r])
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _add(x: Floats, y: Floats) -> None:
     """x (C,) += the beginning of y."""
     for i in range(len(x)):
         x[i] += y[i]
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _normalise(shape: Shape, norm: Floats, scratch: Scratch, rows: int) -> None:
     """RMSNorm or LayerNorm of the residual stream; what widths were rounded up by stays 0."""
     channels = shape.heads * shape.head_size
@@ -85,7 +85,7 @@ def _normalise(shape: Shape, norm: Floats, scratch: Scratch, rows: int) -> None:
             y[i] = y[i] * factor * weight[i] + bias[i]
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _product(values: Floats, bytes8: SignedBytes, columns: Bytes, scales: Floats, s: Scratch, rows: int) -> None:
     """Rows of `values` times `columns`, into s.wide."""
     blocks, steps = columns.shape[0], columns.shape[1]
@@ -99,7 +99,7 @@ def _product(values: Floats, bytes8: SignedBytes, columns: Bytes, scales: Floats
             out[i] = np.float32(np.int32(sums[i] - excess)) * (step * scale[i]) + bias[i]
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _activate(relu2: bool, s: Scratch, rows: int) -> None:
     """Squared ReLU or GELU of what the last product wrote."""
     width = s.wide8.shape[1]
@@ -113,7 +113,7 @@ def _activate(relu2: bool, s: Scratch, rows: int) -> None:
             _gelu(x, s.scores[:width], s.powers)
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _gelu(x: Floats, tail: Floats, powers: Ints) -> None:
     """x times the normal distribution function of x, to 1e-7 (Abramowitz and Stegun 1964, 7.1.26)."""
     for i in range(len(x)):
@@ -129,7 +129,7 @@ def _gelu(x: Floats, tail: Floats, powers: Ints) -> None:
         x[i] *= np.float32(1) - beyond if x[i] > np.float32(0) else beyond
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _angles(frequencies: NDArray[np.float64], position: int, angles: Floats) -> None:
     """Cosines and sines (2, D/2) of a position's rotary angles."""
     for i in range(len(frequencies)):
@@ -137,7 +137,7 @@ def _angles(frequencies: NDArray[np.float64], position: int, angles: Floats) -> 
         angles[1, i] = np.sin(position * frequencies[i])
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _turn(shape: Shape, x: Floats, angles: Floats, turned: Floats, lanes: Floats) -> None:
     """Rotate and normalise a head's query or key (D,), as the configuration asks."""
     if shape.rotary:
@@ -156,7 +156,7 @@ def _turn(shape: Shape, x: Floats, angles: Floats, turned: Floats, lanes: Floats
             x[i] *= factor
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _remember(shape: Shape, cache: Cache, s: Scratch, r: int, slot: int, layer: int, position: int) -> None:
     """Turn the row's queries and keys; write keys and values into the cache."""
     size, width = shape.head_size, s.stream.shape[1]
@@ -174,7 +174,7 @@ def _remember(shape: Shape, cache: Cache, s: Scratch, r: int, slot: int, layer: 
         _write_value(bytes8, cache.values[slot, layer, h, :, place // GROUP], place % GROUP)
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _write_key(key: SignedBytes, block: Bytes, at: int) -> None:
     """A key (D,) as one of the columns in a block (D/4, 64) of keys."""
     for group in range(len(block)):
@@ -182,7 +182,7 @@ def _write_key(key: SignedBytes, block: Bytes, at: int) -> None:
             block[group, at + i] = np.int32(key[group * GROUP + i]) + OFFSET
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _write_value(value: SignedBytes, group: Bytes, at: int) -> None:
     """A value (D,) as one of the places in a group (D/16, 64) of values."""
     for block in range(len(group)):
@@ -190,7 +190,7 @@ def _write_value(value: SignedBytes, group: Bytes, at: int) -> None:
             group[block, i * GROUP + at] = np.int32(value[block * COLUMNS + i]) + OFFSET
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _attend(shape: Shape, cache: Cache, s: Scratch, r: int, slot: int, layer: int, position: int) -> None:
     """Attention of the row to its window, into s.normed."""
     size, ring = shape.head_size, cache.scales.shape[4]
@@ -224,13 +224,13 @@ def _attend(shape: Shape, cache: Cache, s: Scratch, r: int, slot: int, layer: in
         _combine(mixed, np.int32(OFFSET * high), np.int32(OFFSET * low), step / norm, out)
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _score(sums: Ints, excess: np.int32, factor: np.float32, key_scales: Floats, scores: Floats) -> None:
     for i in range(len(scores)):
         scores[i] = np.float32(np.int32(sums[i] - excess)) * (factor * key_scales[i])
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _mask(scores: Floats, position: int, ring: int, window: int) -> None:
     """Put out of reach what is later than `position`, or has left its window."""
     place = np.int32(position % ring)
@@ -241,7 +241,7 @@ def _mask(scores: Floats, position: int, ring: int, window: int) -> None:
         scores[i] = scores[i] if age < reach else _MASKED
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _combine(sums: Ints, high: np.int32, low: np.int32, step: np.float32, out: Floats) -> None:
     """Sums (2, N) of finely quantised rows, less what is too much in each, as numbers."""
     high_sums, low_sums = sums[0], sums[1]
@@ -250,7 +250,7 @@ def _combine(sums: Ints, high: np.int32, low: np.int32, step: np.float32, out: F
         out[i] = (coarse + np.float32(np.int32(low_sums[i] - low))) * step
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _predict(shape: Shape, w: Weights, s: Scratch, r: int, logits: Floats) -> None:
     """Logits (V,) from the row's normalised stream."""
     step, high, low = quantise_finely(s.normed[r], s.final8)
