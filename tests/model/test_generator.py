@@ -1,16 +1,18 @@
 """Promises 1 and 2: a text depends on its request alone, and its context never ends."""
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.checkpoint import read_checkpoint
 from model.config import GPTConfig
 from model.device import Numerics
 from model.draft import Draft
-from model.generator import Generator
+from model.generator import Generator, load_generator
 from model.sampling import Sampling
 from model.stream import Stream
 from tests.tiny import CPU, INT8, LEARNED, ROTARY, VOCABULARY, tiny_checkpoint, tiny_draft, tiny_generator
@@ -22,6 +24,7 @@ SAMPLINGS = [
     Sampling(temperature=1, top_k=None, top_p=0.9),
     Sampling(temperature=0.5, min_p=0.05),
 ]
+BUNDLED = Path(__file__).parents[2] / "checkpoints" / "shakespeare-char"
 PROMPT = "ROMEO: what light through yonder window breaks"
 
 
@@ -136,6 +139,43 @@ def test_right_guesses_save_calls() -> None:
         list(generator.step([again]))
     assert VOCABULARY.decode(again.written[100:]) == VOCABULARY.decode(loop)
     assert calls == 200 / 8
+
+
+def test_guesses_never_change_the_bundled_models_text() -> None:
+    """A hundred prompts, all ways to choose a character, with and without stop strings."""
+    checkpoint = read_checkpoint(BUNDLED)
+    generator = load_generator(checkpoint, INT8, slots=20)
+    vocabulary, prompts = checkpoint.vocabulary, (PROMPT * 4)[:100]
+    samplings = [*SAMPLINGS, Sampling(0.8, top_k=10, top_p=0.95, min_p=0.01), Sampling(100), Sampling(1, top_k=1)]
+
+    def write_all() -> tuple[list[list[int]], int]:
+        waiting = [
+            Stream(
+                vocabulary,
+                vocabulary.encode(prompts[: place + 1]),
+                samplings[place % len(samplings)],
+                seed=place,
+                max_new_tokens=60,
+                stop=("the ",) if place % 5 == 4 else (),
+            )
+            for place in range(100)
+        ]
+        streams, active, calls = list(waiting), list[Stream](), 0
+        while waiting or active:
+            while waiting and len(active) < 3:
+                active.append(waiting.pop(0))
+                generator.add(active[-1])
+            calls += 1
+            ended = [stream for stream, piece in generator.step(active) if piece.finish_reason]
+            active = [stream for stream in active if stream not in ended]
+        return [stream.written for stream in streams], calls
+
+    assert generator.draft is not None
+    guessed, calls = write_all()
+    generator.draft = None
+    plain, more = write_all()
+    assert guessed == plain
+    assert calls < 0.8 * more
 
 
 def test_learned_positions_keep_the_newer_half() -> None:
