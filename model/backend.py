@@ -4,7 +4,7 @@
 not depend on the rows beside it. Knows nothing of sampling or of text.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.config import GPTConfig
 from model.device import Numerics
-from model.network import GPT
+from model.network import GPT, LayerCache, rotary_angles
 from model.sampling import Logits
 
 # A matrix product's rounding depends on its shape, so rows are always computed in groups of so many, full or
@@ -73,6 +73,7 @@ class EagerBackend:
         shape = (config.n_layer, 2, rows, config.n_head, config.block_size, config.head_size)
         self._cache = torch.zeros(shape, device=self.device, dtype=numerics.dtype)
         self._lengths = [0] * rows
+        self._steps: dict[tuple[int, int], _DecodeStep] = {}
         self._sizes = self._sizes_with_the_same_bits()
 
     def length(self, slot: int) -> int:
@@ -138,18 +139,12 @@ class EagerBackend:
         Rows not asked for are computed too: what they write at their next place is overwritten before it is
         ever attended to.
         """
-        last = self.config.block_size - 1
         rows = slice(first, first + len(ids))
-        inputs = torch.tensor(ids, device=self.device)[:, None]  # (rows, 1)
-        positions = torch.tensor(self._lengths[rows])[:, None]  # (rows, 1)
-        window = torch.arange(last + 1)  # (W,)
-        mask = (window <= positions)[:, None, None].to(self.device)  # (rows, 1, 1, W)
-        places = (positions[:, 0] % (last + 1)).to(self.device)
-        if self.config.positions == "learned":
-            positions = positions.clamp(max=last)  # only a row not asked for can be beyond
-        caches = [_DecodeCache(layer[:, rows], places) for layer in self._cache]
+        if (first, len(ids)) not in self._steps:
+            layers = [layer[:, rows] for layer in self._cache]
+            self._steps[first, len(ids)] = _DecodeStep(self._decode_network, self.config, layers)
         with self._fixed_threads():
-            logits = self._decode_network(inputs, positions, mask, caches)  # (rows, 1, V)
+            logits = self._steps[first, len(ids)](ids, self._lengths[rows])  # (rows, 1, V)
         return _to_numpy(logits[:, 0])
 
     @contextmanager
@@ -175,6 +170,58 @@ class _PrefillCache:
         self.slot[0, :, : key.shape[2]] = key[0]
         self.slot[1, :, : key.shape[2]] = value[0]
         return key, value
+
+
+class _DecodeStep:
+    """One more id in each of some rows, computed in memory that stays where it is.
+
+    On a CUDA device the second call captures a graph of all its kernels, which the others replay with one launch.
+    """
+
+    def __init__(self, network: Callable[..., Tensor], config: GPTConfig, layers: list[Tensor]) -> None:
+        device, rows = layers[0].device, layers[0].shape[1]
+        self._network, self._config = network, config
+        self._inputs = torch.zeros((rows, 1), dtype=torch.int64, device=device)
+        self._positions = torch.zeros((rows, 1), dtype=torch.int64, device=device)
+        self._places = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._mask = torch.zeros((rows, 1, 1, config.block_size), dtype=torch.bool, device=device)
+        angles = rotary_angles(torch.zeros((rows, 1)), config.head_size)
+        self._rotary = None if config.positions == "learned" else (angles[0].to(device), angles[1].to(device))
+        self._caches: list[LayerCache] = [_DecodeCache(layer, self._places) for layer in layers]
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._calls = 0
+
+    def __call__(self, ids: list[int], lengths: list[int]) -> Tensor:
+        """Logits (rows, 1, V), valid until the next call."""
+        self._fill(ids, lengths)
+        self._calls += 1
+        if (
+            self._inputs.device.type != "cuda" or self._calls == 1
+        ):  # the first call lets libraries set themselves up
+            self._logits = self._compute()
+        elif self._graph is None:
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._logits = self._compute()
+            self._graph.replay()
+        else:
+            self._graph.replay()
+        return self._logits
+
+    def _fill(self, ids: list[int], lengths: list[int]) -> None:
+        size = self._config.block_size
+        positions = torch.tensor(lengths)[:, None]  # (rows, 1)
+        self._inputs.copy_(torch.tensor(ids)[:, None])
+        self._places.copy_(positions[:, 0] % size)
+        self._mask.copy_((torch.arange(size) <= positions)[:, None, None])
+        if self._rotary is None:
+            self._positions.copy_(positions.clamp(max=size - 1))  # only a row not asked for can be beyond
+        else:
+            for memory, angle in zip(self._rotary, rotary_angles(positions, self._config.head_size), strict=True):
+                memory.copy_(angle)
+
+    def _compute(self) -> Tensor:
+        return self._network(self._inputs, self._positions, self._mask, self._caches, self._rotary)
 
 
 class _DecodeCache:

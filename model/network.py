@@ -184,6 +184,7 @@ class GPT(nn.Module):
         positions: Tensor | None = None,
         mask: Tensor | None = None,
         caches: list[LayerCache] | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Predict the character after each of `ids`.
 
@@ -192,16 +193,16 @@ class GPT(nn.Module):
             positions: (B, T) or (T,) place of each id, on the CPU; 0, 1, … when absent.
             mask: (B, 1, T, W) True where a position may be attended to; causal when absent.
             caches: one per layer, to read and write keys and values.
+            rotary: `rotary_angles` of the positions, on the network's device; computed when absent.
         Returns:
             Logits (B, T, V).
         """
         if positions is None:
             positions = torch.arange(ids.shape[-1])
         x = self.tokens(ids)  # (B, T, C)
-        rotary = None
         if self.config.positions == "learned":
             x = x + self.positions(positions.to(x.device))
-        else:
+        elif rotary is None:
             cosine, sine = rotary_angles(positions, self.config.head_size)
             rotary = cosine.to(x.device), sine.to(x.device)
         x = self.dropout(x)
