@@ -15,7 +15,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numba
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
@@ -50,6 +53,8 @@ class BenchmarkSettings(BaseSettings):
     """Times that everything takes its turn"""
     peers: bool = True
     """Also those of the peers that are installed (on a CPU)"""
+    plot: Path | None = None
+    """File to draw Soliloquy and its peers to (.png or .svg)"""
 
 
 Rates = dict[str, list[float]]
@@ -87,6 +92,8 @@ def beside_peers(settings: BenchmarkSettings, numerics: Numerics, folder: Path) 
             programs[name] = timed(make(network, folder))
         except ImportError as error:
             print(f"{name}: not installed ({error.name})")
+    show_flatness(ours, vocabulary, settings.rounds)
+    measured: dict[int, Rates] = {}
     for count in BESIDE_PEERS:
         rates: Rates = {name: [] for name in programs}
         for _ in range(settings.rounds):
@@ -98,7 +105,10 @@ def beside_peers(settings: BenchmarkSettings, numerics: Numerics, folder: Path) 
                 write(count, 8)  # warm
                 rates[name].append(write(count, SHORT))
         print(f"\n{count} stream(s) of {SHORT} characters, nanoGPT's network")
-        show({name: one for name, one in rates.items() if one}, "Soliloquy")
+        measured[count] = {name: one for name, one in rates.items() if one}
+        show(measured[count], "Soliloquy")
+    if settings.plot:
+        draw(measured, settings.plot)
 
 
 def timed(write: Callable[[list[list[int]], int], None]) -> Callable[[int, int], float]:
@@ -133,16 +143,73 @@ def of_checkpoint(settings: BenchmarkSettings, checkpoint: Checkpoint, numerics:
         )
         generator.draft = draft
     show(rates, "1 stream of 1000 without guesses")
+    roofline(generator, statistics.median(rates["1 stream of 1000 without guesses"]))
     for length in (1, 256, 2000):
         waits = [first_wait(generator, vocabulary, length) for _ in range(5 * settings.rounds)]
         print(f"first character after a prompt of {length:4}: {1e3 * statistics.median(waits):6.1f} ms")
     generator.draft = None
-    costs = sorted(flatness(generator, vocabulary) for _ in range(settings.rounds))
-    print(f"without guesses, characters 9,000-10,000 cost {statistics.median(costs):.2f} x 300-1,300", end="")
-    print(f" ({costs[0]:.2f}-{costs[-1]:.2f})")
+    show_flatness(generator, vocabulary, settings.rounds)
     if sys.platform.startswith("linux"):
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         print(f"resident memory: {pages * os.sysconf('SC_PAGE_SIZE') / 1e6:.0f} MB (128 slots, and this benchmark)")
+
+
+def draw(measured: dict[int, Rates], path: Path) -> None:
+    """Bars of the medians, on a logarithmic scale."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - optional
+
+    figure = Figure(figsize=(8, 2.8), layout="constrained")
+    for axes, (count, rates) in zip(figure.subplots(1, len(measured), sharey=True), measured.items(), strict=True):
+        names = list(rates)[::-1]
+        bars = axes.barh(names, [statistics.median(rates[name]) for name in names], color="#8a8378")
+        bars[-1].set_color("#7a2e1d")
+        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+        axes.set_xscale("log")
+        axes.set_xlim(10, 60_000)
+        axes.set_title(f"{count} stream{'s' * (count > 1)}, characters/s", fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+def roofline(generator: Generator, rate: float) -> None:
+    """What one stream without guesses (at `rate`) takes of what this machine's memory and int8 units can give."""
+    from model.cpu.backend import Int8Backend  # noqa: PLC0415 - int8 only
+    from model.cpu.dot import multiply  # noqa: PLC0415
+
+    if not isinstance(generator.backend, Int8Backend):
+        return
+    read = generator.backend.bytes_per_step
+    words = np.ones(4 * read // 8, dtype=np.int64)
+    columns, out = np.ones((4, 64, 64), dtype=np.uint8), np.zeros((4, 64), dtype=np.int32)
+    row = np.ones((4, 256), dtype=np.int8)
+    ops = 4 * 64 * 256
+
+    @numba.njit(nogil=True)
+    def many(x: NDArray[np.int8], c: NDArray[np.uint8], o: NDArray[np.int32], count: int) -> None:
+        for _ in range(count):
+            multiply(x, 4, c, 4, 64, o)
+
+    @numba.njit(nogil=True)
+    def total(values: NDArray[np.int64]) -> int:
+        found = 0
+        for value in values:
+            found += value
+        return found
+
+    many(row, columns, out, 1), total(words)
+    bandwidth = words.nbytes / min(timed_once(lambda: total(words)) for _ in range(20))
+    peak = 10_000 * ops / min(timed_once(lambda: many(row, columns, out, 10_000)) for _ in range(5))
+    macs = generator.backend.products_per_row
+    print(f"one thread: memory {bandwidth / 1e9:.0f} GB/s, of which one stream without guesses takes ", end="")
+    print(f"{read * rate / bandwidth:.0%}; int8 {peak / 1e9:.0f} GMAC/s, of which {macs * rate / peak:.0%}")
+
+
+def timed_once(call: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
 
 
 def first_wait(generator: Generator, vocabulary: Vocabulary, length: int) -> float:
@@ -153,9 +220,16 @@ def first_wait(generator: Generator, vocabulary: Vocabulary, length: int) -> flo
     return time.perf_counter() - began
 
 
+def show_flatness(generator: Generator, vocabulary: Vocabulary, rounds: int) -> None:
+    """Print whether the cost of a character stays the same."""
+    costs = sorted(flatness(generator, vocabulary) for _ in range(rounds))
+    print(f"{generator.backend.config.positions} positions, without guesses: characters 9,000-10,000 cost ", end="")
+    print(f"{statistics.median(costs):.2f} x 300-1,300 ({costs[0]:.2f}-{costs[-1]:.2f})")
+
+
 def flatness(generator: Generator, vocabulary: Vocabulary) -> float:
     """How much dearer the last thousand of ten thousand characters are than the first after the window is full."""
-    [stream] = make_streams(vocabulary, 1, 10_000)
+    [stream] = make_streams(vocabulary, 1, 10_000, " ")
     times = {}
     for _ in generator.write(stream):
         times[len(stream.written)] = time.perf_counter()

@@ -54,6 +54,18 @@ class Int8Backend:
         finally:
             note.cancel()
 
+    @property
+    def products_per_row(self) -> int:
+        """Multiplications of weights for one character."""
+        w = self._weights
+        return int(sum(part.size for part in (w.qkv, w.mix, w.expand, w.reduce)) + 2 * w.head.size)
+
+    @property
+    def bytes_per_step(self) -> int:
+        """Bytes that one character of one stream reads: all weights of products, and a full window."""
+        cache = sum(part[0].nbytes for part in self._cache)
+        return int(self.products_per_row - self._weights.head.size + cache)
+
     def length(self, slot: int) -> int:
         """Characters in the slot's sequence."""
         return self._lengths[slot]
