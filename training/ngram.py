@@ -76,13 +76,7 @@ class KneserNey:
         probability = np.full(len(text), 1 / self.vocab_size)
         context = np.zeros(len(text), np.int64)  # number of the (k-1)-gram before each place, or -1
         for k, level in enumerate(self.levels, start=1):
-            known = context >= 0
-            found = np.where(known, level.find(context * self.vocab_size + text), -1)
-            total = np.where(known, level.context_sum[context], 0)
-            count = np.where(found >= 0, level.counts[found], 0)
-            share = (count - level.discounts[count.clip(max=3)]) / total.clip(min=1)
-            left = np.where(total > 0, level.context_left[context] / total.clip(min=1), 1.0)
-            probability = share + left * probability
+            probability, found = self._interpolate(level, context, text, probability)
             following = np.full(len(text), -1, np.int64)
             following[k:] = found[k - 1 : -1]
             context = following
@@ -94,14 +88,20 @@ class KneserNey:
         probability = np.full((len(contexts), self.vocab_size), 1 / self.vocab_size)
         for k, level in enumerate(self.levels[: contexts.shape[1] + 1], start=1):
             number = self._number(contexts[:, contexts.shape[1] - (k - 1) :])[:, None]  # (N, 1)
-            known = number >= 0
-            found = np.where(known, level.find(number * self.vocab_size + every), -1)
-            total = np.where(known, level.context_sum[number], 0)
-            count = np.where(found >= 0, level.counts[found], 0)
-            share = (count - level.discounts[count.clip(max=3)]) / total.clip(min=1)
-            left = np.where(total > 0, level.context_left[number] / total.clip(min=1), 1.0)
-            probability = share + left * probability
+            probability, _ = self._interpolate(level, number, every, probability)
         return probability
+
+    def _interpolate(
+        self, level: Level, context: Counts, ids: Counts, lower: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], Counts]:
+        """Probabilities of `ids` after contexts (numbers or -1), from the `lower` order's; their grams' numbers."""
+        known = context >= 0
+        found = np.where(known, level.find(context * self.vocab_size + ids), -1)
+        total = np.where(known, level.context_sum[context], 0)
+        count = np.where(found >= 0, level.counts[found], 0)
+        share = (count - level.discounts[count.clip(max=3)]) / total.clip(min=1)
+        left = np.where(total > 0, level.context_left[context] / total.clip(min=1), 1.0)
+        return share + left * lower, found
 
     def _number(self, grams: Counts) -> Counts:
         """The numbers of grams (N, k), or -1 where one never occurred."""
