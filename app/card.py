@@ -5,21 +5,26 @@ from typing import Any
 
 from model.checkpoint import Checkpoint
 from model.device import Numerics
+from model.vocabulary import TYPEWRITER
 
 
 @dataclass(frozen=True)
 class ModelCard:
     """Facts about the checkpoint and the machine it runs on.
 
-    `parameters` counts as nanoGPT does, without position embeddings; `val_loss` is in nats per character.
-    `identity` is the SHA-256 of the weights and the configuration, `checkpoint` its beginning.
+    `identity` is the SHA-256 of the weights and the configuration, `checkpoint` its beginning. `parameters` counts
+    as nanoGPT does, without position embeddings. `val_loss`, `baselines` and the points of `curve` (step, train,
+    val) are in nats per character. `replacements` says what to write for common characters outside the vocabulary.
+    `seconds`, `preset` and `steps` are of the training run.
     """
 
     checkpoint: str
     identity: str
     parameters: int
     block_size: int
+    positions: str
     vocabulary: str
+    replacements: dict[str, str]
     n_layer: int
     n_head: int
     n_embd: int
@@ -28,18 +33,27 @@ class ModelCard:
     dataset: dict[str, Any] | None
     val_loss: float | None
     val_method: str | None
+    baselines: dict[str, float] | None
+    curve: list[dict[str, Any]]
     trained: str | None
+    seconds: float | None
+    preset: str | None
+    steps: int | None
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, numerics: Numerics) -> "ModelCard":
         """The card of a checkpoint as it is served here."""
-        config, training = checkpoint.config, checkpoint.training
+        config, training, vocabulary = checkpoint.config, checkpoint.training, checkpoint.vocabulary
+        recipe, points = training.get("recipe", {}), training.get("curve", [])
+        foreign = [character for character in TYPEWRITER if character not in vocabulary.characters]
         return cls(
             checkpoint=checkpoint.identity[:12],
             identity=checkpoint.identity,
             parameters=checkpoint.parameter_count,
             block_size=config.block_size,
-            vocabulary="".join(checkpoint.vocabulary.characters),
+            positions=config.positions,
+            vocabulary="".join(vocabulary.characters),
+            replacements={character: vocabulary.replacement(character) for character in foreign},
             n_layer=config.n_layer,
             n_head=config.n_head,
             n_embd=config.n_embd,
@@ -48,7 +62,12 @@ class ModelCard:
             dataset=training.get("dataset"),
             val_loss=training.get("val_loss"),
             val_method=training.get("val_method"),
+            baselines=training.get("baselines"),
+            curve=[{"step": point["step"], "train": point["train"], "val": point["val"]} for point in points],
             trained=training.get("date"),
+            seconds=training.get("seconds"),
+            preset=recipe.get("preset"),
+            steps=recipe.get("max_iters"),
         )
 
     def content(self) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 import asyncio
 import hashlib
-import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 from sse_starlette import ServerSentEvent
 
 from app.card import ModelCard
+from app.details import DetailsWriter, json_line
 from app.job import Job
 from app.problems import to_problem
+from app.resume import Place
 from app.schemas import GenerateRequest
 from model.errors import SoliloquyError
 from model.receipt import Digest, Parameters, Receipt
@@ -23,18 +25,22 @@ FLUSH_SECONDS = 0.025
 
 
 class Sample:
-    """What has been sent of one stream's text."""
+    """What has been written of one stream's text, and how much of it the client has: `sent` characters, perhaps
+    from an answer before this one."""
 
-    def __init__(self, index: int) -> None:
-        self.index = index
+    def __init__(self, index: int, sent: int) -> None:
+        self.index, self.sent = index, sent
         self.characters = 0
         self.finish_reason: FinishReason | None = None
         self._digest = hashlib.sha256()
 
-    def add(self, text: str) -> None:
-        """Count text that goes out."""
+    def add(self, text: str) -> str:
+        """Count text that has been written; return what of it the client does not have yet."""
+        new = text[max(0, self.sent - self.characters) :]
         self.characters += len(text)
+        self.sent += len(new)
         self._digest.update(text.encode())
+        return new
 
     def summary(self) -> dict[str, Any]:
         """Counts, end and SHA-256 of the text."""
@@ -47,17 +53,20 @@ class Sample:
 
 
 class Answer:
-    """One request's answer, in either form."""
+    """One request's answer, in either form: all after `place`."""
 
-    def __init__(self, job: Job, request: GenerateRequest, card: ModelCard, vocabulary: Vocabulary) -> None:
-        self._job, self._request, self._card, self._vocabulary = job, request, card, vocabulary
+    def __init__(
+        self, job: Job, request: GenerateRequest, card: ModelCard, vocabulary: Vocabulary, place: Place
+    ) -> None:
+        self._job, self._request, self._card, self._place = job, request, card, place
+        self._details = DetailsWriter(vocabulary)
         self._head = {
             "id": job.id,
             "checkpoint": card.checkpoint,
             "seed": request.seed,
             "parameters": request.parameters(),
         }
-        self._samples = [Sample(stream.sample) for stream in job.streams]
+        self._samples = [Sample(index, sent) for index, sent in enumerate(place.sent)]
 
     async def events(self) -> AsyncIterator[ServerSentEvent]:
         """`start`, then `text` and `end` as they come, then `done`; or `error`.
@@ -65,71 +74,61 @@ class Answer:
         The first character goes out at once, then all that has come every 25 ms.
         """
         try:
-            yield _event("start", self._head)
+            yield _event("start", json_line(self._head))
             while pieces := await self._job.take():
                 for event in self._frames(pieces):
                     yield event
                 await asyncio.sleep(FLUSH_SECONDS)
-            samples = [sample.summary() for sample in self._samples]
-            yield _event("done", {"samples": samples, "timing": self._timing(), "receipt": self._receipt()})
+            yield _event(
+                "done", json_line({"samples": [sample.summary() for sample in self._samples]} | self._tail())
+            )
         except SoliloquyError as error:
-            yield _event("error", to_problem(error).content())
+            yield _event("error", json_line(to_problem(error).content()))
 
-    async def whole(self) -> dict[str, Any]:
+    async def whole(self) -> str:
         """The JSON answer, when all of it is written."""
         texts = ["" for _ in self._samples]
-        details: list[list[dict[str, Any]]] = [[] for _ in self._samples]
+        details: list[list[str]] = [[] for _ in self._samples]
         while pieces := await self._job.take():
-            for sample, text, likelihoods, _ in self._merge(pieces):
+            for sample, text, likelihoods in self._merge(pieces):
                 texts[sample.index] += text
-                details[sample.index] += self._chars(text, likelihoods)
+                if self._request.details:
+                    details[sample.index] += self._details.write(text, likelihoods)
+            await asyncio.sleep(0)  # others' turn, however fast the text comes
         samples = []
         for sample, text, chars in zip(self._samples, texts, details, strict=True):
             summary = sample.summary()
             del summary["characters"]
-            samples.append(summary | {"text": text} | ({"chars": chars} if self._request.details else {}))
-        return self._head | {"samples": samples, "timing": self._timing(), "receipt": self._receipt()}
+            content = summary | {"text": text}
+            samples.append(json_line(content, chars=chars) if self._request.details else json_line(content))
+        return json_line(self._head | self._tail(), samples=samples)
 
     def _frames(self, pieces: list[tuple[Stream, Piece]]) -> list[ServerSentEvent]:
         frames = []
-        for sample, text, likelihoods, before in self._merge(pieces):
+        for sample, text, likelihoods in self._merge(pieces):
             if text:
-                data: dict[str, Any] = {"sample": sample.index, "index": before, "text": text}
-                if self._request.details:
-                    data["chars"] = self._chars(text, likelihoods)
-                come = ",".join(str(s.characters) for s in self._samples)
-                frames.append(_event("text", data, f"{self._request.seed}:{come}"))
+                data = {"sample": sample.index, "index": sample.sent - len(text), "text": text}
+                chars = {"chars": self._details.write(text, likelihoods)} if self._request.details else {}
+                place = replace(self._place, sent=tuple(one.sent for one in self._samples))
+                frames.append(_event("text", json_line(data, **chars), str(place)))
             if sample.finish_reason is not None:
-                frames.append(_event("end", {"sample": sample.index, "finish_reason": sample.finish_reason}))
+                end = {"sample": sample.index, "finish_reason": sample.finish_reason}
+                frames.append(_event("end", json_line(end)))
         return frames
 
-    def _merge(self, pieces: list[tuple[Stream, Piece]]) -> list[tuple[Sample, str, list[Likelihood], int]]:
-        """Per sample: its new text, the likelihoods, and how many characters went before; counted as sent."""
+    def _merge(self, pieces: list[tuple[Stream, Piece]]) -> Iterator[tuple[Sample, str, list[Likelihood]]]:
+        """Per sample: its text that the client does not have, and the likelihoods; counted as sent."""
         by_sample: dict[int, list[Piece]] = {}
         for stream, piece in pieces:
             by_sample.setdefault(stream.sample, []).append(piece)
-        merged = []
         for index, parts in sorted(by_sample.items()):
-            sample, before = self._samples[index], self._samples[index].characters
-            text = "".join(part.text for part in parts)
-            sample.add(text)
+            sample = self._samples[index]
+            text = sample.add("".join(part.text for part in parts))
             sample.finish_reason = parts[-1].finish_reason
-            merged.append((sample, text, [one for part in parts for one in part.details], before))
-        return merged
+            yield sample, text, [one for part in parts for one in part.details]
 
-    def _chars(self, text: str, likelihoods: list[Likelihood]) -> list[dict[str, Any]]:
-        """Probability, rank (from 1), entropy (bits) and likeliest alternatives of each character."""
-        characters = self._vocabulary.characters
-        return [
-            {
-                "char": character,
-                "prob": round(one.probability, 6),
-                "rank": one.rank,
-                "entropy": round(one.entropy, 4),
-                "alternatives": [{"char": characters[i], "prob": round(p, 6)} for i, p in one.alternatives],
-            }
-            for character, one in zip(text, likelihoods, strict=False)
-        ]
+    def _tail(self) -> dict[str, Any]:
+        return {"timing": self._timing(), "receipt": self._receipt()}
 
     def _receipt(self) -> dict[str, Any]:
         """All that `python -m model.verify` needs to write the same text again."""
@@ -154,6 +153,6 @@ class Answer:
         }
 
 
-def _event(name: str, data: dict[str, Any], event_id: str | None = None) -> ServerSentEvent:
-    """A frame whose data is one line of ASCII, whatever characters are in it."""
-    return ServerSentEvent(json.dumps(data, separators=(",", ":")), event=name, id=event_id, sep="\n")
+def _event(name: str, data: str, event_id: str | None = None) -> ServerSentEvent:
+    """A frame; `data` is one line of ASCII, whatever characters are in it."""
+    return ServerSentEvent(data, event=name, id=event_id, sep="\n")

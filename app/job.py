@@ -49,7 +49,7 @@ class Job:
         with self._lock:
             wake = not self._pieces
             self._pieces.append((stream, piece))
-            self._buffered += max(1, len(piece.text))
+            self._buffered += max(1, len(piece.text)) + sum(len(one.alternatives) for one in piece.details)
         if wake:
             self._wake()
 

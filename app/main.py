@@ -2,14 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.staticfiles import StaticFiles
-from starlette.responses import Response
-from starlette.types import Scope
 
-from app import problems
+from app import page, problems
 from app.card import ModelCard
 from app.engine import Engine
 from app.routes import Service, router
@@ -17,16 +13,6 @@ from app.settings import ServerSettings
 from model.checkpoint import read_checkpoint
 from model.device import choose_numerics
 from model.generator import load_generator
-
-
-class RevalidatedFiles(StaticFiles):
-    """Static files that a browser asks about again, so that a new version is seen at once."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        """The file, or 304 if the browser has it."""
-        response = await super().get_response(path, scope)
-        response.headers["Cache-Control"] = "no-cache"
-        return response
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
@@ -49,8 +35,9 @@ def create_app(settings: ServerSettings) -> FastAPI:
             engine.close()
 
     app = FastAPI(title="Soliloquy", summary="A small GPT, one character at a time", lifespan=lifespan)
-    app.state.service = Service(settings, engine, checkpoint.vocabulary, ModelCard.of(checkpoint, numerics))
+    card = ModelCard.of(checkpoint, numerics)
+    app.state.service = Service(settings, engine, checkpoint.vocabulary, card)
     problems.install(app)
     app.include_router(router)
-    app.mount("/static", RevalidatedFiles(directory=Path(__file__).parent.parent / "static"))
+    page.install(app, card)
     return app

@@ -1,13 +1,12 @@
-"""The routes: from HTTP to the engine and back. Admission is decided before any header goes out."""
+"""The API's routes: from HTTP to the engine and back. Admission is decided before any header goes out."""
 
 import asyncio
 import logging
-from pathlib import Path
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
-from fastapi.templating import Jinja2Templates
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
@@ -16,13 +15,14 @@ from app.card import ModelCard
 from app.engine import Engine
 from app.events import Answer
 from app.job import Job
-from app.schemas import GenerateQuery, GenerateRequest
+from app.resume import FIELD, resume
+from app.schemas import GenerateQuery, GenerateRequest, ScoreRequest
+from app.score import Score, score
 from app.settings import ServerSettings
 from model.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
-templates = Jinja2Templates(Path(__file__).parent.parent / "templates")
 
 
 class Service:
@@ -39,6 +39,14 @@ def get_service(request: Request) -> Service:
 
 
 ServiceDependency = Annotated[Service, Depends(get_service)]
+LastEventId = Annotated[
+    str | None,
+    Header(
+        alias=FIELD,
+        description="The id of the last `text` event that has come, of an answer to the same request: go on after "
+        "it. The seed may be left out. Ignored where the answer is one JSON object.",
+    ),
+]
 
 
 class JobStream(EventSourceResponse):
@@ -66,42 +74,61 @@ class JobStream(EventSourceResponse):
 
 
 @router.post("/generate", response_class=EventSourceResponse)
-async def post_generate(body: GenerateRequest, request: Request, service: ServiceDependency) -> Response:
+async def post_generate(
+    body: GenerateRequest, request: Request, service: ServiceDependency, last_event_id: LastEventId = None
+) -> Response:
     """Write text after a prompt: server-sent events, or one JSON object with `"stream": false`."""
-    return await generate(body, request, service)
+    return await generate(body, last_event_id, request, service)
 
 
 @router.get("/generate", response_class=EventSourceResponse)
 async def get_generate(
-    query: Annotated[GenerateQuery, Query()], request: Request, service: ServiceDependency
+    query: Annotated[GenerateQuery, Query()],
+    request: Request,
+    service: ServiceDependency,
+    last_event_id: LastEventId = None,
 ) -> Response:
     """The same for a browser's `EventSource`, which must be closed at `done` or it asks again."""
-    return await generate(query, request, service)
+    return await generate(query, last_event_id, request, service)
 
 
-async def generate(asked: GenerateRequest, request: Request, service: Service) -> Response:
+async def generate(
+    asked: GenerateRequest, last_event_id: str | None, request: Request, service: Service
+) -> Response:
     """Admit the request, or refuse it; then stream its answer or wait for all of it."""
-    in_force = asked.in_force(service.vocabulary)
-    job = service.engine.submit(in_force.streams(service.vocabulary))
-    answer = Answer(job, in_force, service.card, service.vocabulary)
     accept = request.headers.get("accept", "")
-    if asked.stream and not ("application/json" in accept and "text/event-stream" not in accept):
+    streamed = asked.stream and not ("application/json" in accept and "text/event-stream" not in accept)
+    in_force, place = resume(asked, last_event_id if streamed else None, service.vocabulary, service.card)
+    if not streamed:
+        in_force.check_size()
+    job = service.engine.submit(in_force.streams(service.vocabulary, place.sent))
+    answer = Answer(job, in_force, service.card, service.vocabulary, place)
+    if streamed:
         return JobStream(job, answer, service.settings)
-    return await _whole(job, answer, request)
+    return await whole(job, answer.whole(), request)
 
 
-async def _whole(job: Job, answer: Answer, request: Request) -> Response:
-    """The JSON answer; given up as soon as the client goes."""
-    writing = asyncio.ensure_future(answer.whole())
+@router.post("/score", response_model=Score)
+async def post_score(body: ScoreRequest, request: Request, service: ServiceDependency) -> Response:
+    """How likely the model finds each character of a text after a prompt, by the rules by which it writes."""
+    in_force = body.in_force(service.vocabulary)
+    job = service.engine.submit([in_force.stream(service.vocabulary)])
+    return await whole(job, score(job, in_force, service.card, service.vocabulary), request)
+
+
+async def whole(job: Job, writing: Coroutine[Any, Any, str], request: Request) -> Response:
+    """A JSON answer; given up as soon as the client goes."""
+    answering = asyncio.ensure_future(writing)
     leaving = asyncio.ensure_future(_disconnect(request))
     try:
-        await asyncio.wait((writing, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if writing.done():
-            return JSONResponse(writing.result(), headers={"Cache-Control": "no-store"})
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            headers = {"Cache-Control": "no-store"}
+            return Response(answering.result(), headers=headers, media_type="application/json")
         return Response(status_code=499)  # nobody will read it
     finally:
         job.cancel()
-        writing.cancel()
+        answering.cancel()
         leaving.cancel()
 
 
@@ -128,9 +155,3 @@ def ready(service: ServiceDependency) -> JSONResponse:
     if service.engine.ready:
         return JSONResponse({"status": "ready"})
     return JSONResponse({"status": "not ready"}, status_code=503)
-
-
-@router.get("/", response_class=HTMLResponse, include_in_schema=False)
-def page(request: Request, service: ServiceDependency) -> HTMLResponse:
-    """The playground."""
-    return templates.TemplateResponse(request, "index.html", {"card": service.card})

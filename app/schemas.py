@@ -1,31 +1,33 @@
 """What a client may ask for. Turns a checked request into streams to write."""
 
 import secrets
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model.errors import InputError
 from model.noise import SEED_LIMIT
-from model.sampling import Sampling
-from model.stream import Stream, make_streams
+from model.sampling import ALTERNATIVES, Sampling
+from model.stream import Stream, make_scored_stream, make_streams
 from model.vocabulary import Vocabulary
 
 MAX_PROMPT = 16_384
 MAX_NEW_TOKENS = 100_000
 MAX_SAMPLES = 16
+MAX_ALTERNATIVES = 1000
+MAX_TOLD = 2_000_000  # alternatives in one JSON object: about 100 MB
 
 
-class GenerateRequest(BaseModel):
-    """The body of `POST /generate`; the defaults are nanoGPT's."""
+class Asked(BaseModel):
+    """What texts that are written and texts that are scored have in common; the defaults are nanoGPT's."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
     prompt: str = Field("\n", max_length=MAX_PROMPT)
-    """Text to continue; empty means a line break. Only its last `block_size` characters are seen."""
-    max_new_tokens: int = Field(500, ge=1, le=MAX_NEW_TOKENS)
-    """Characters to write, per sample."""
+    """What the text follows; empty means a line break. Only its last `block_size` characters are seen."""
     temperature: float = Field(0.8, ge=0, le=100)
     """Below 1 more certain, above 1 bolder; 0 always takes the likeliest character."""
     top_k: int | None = Field(200, ge=1)
@@ -34,6 +36,25 @@ class GenerateRequest(BaseModel):
     """Choose among the likeliest characters that together have this probability."""
     min_p: float | None = Field(None, ge=0, le=1)
     """Choose among characters at least this fraction as likely as the likeliest."""
+    alternatives: int = Field(ALTERNATIVES, ge=0, le=MAX_ALTERNATIVES)
+    """How many of the likeliest characters are told of for each character; clamped to the vocabulary."""
+
+    def in_force(self, vocabulary: Vocabulary) -> Self:
+        """The request with its blanks filled: an empty prompt replaced, numbers clamped to the vocabulary."""
+        top_k = None if self.top_k is None else min(self.top_k, len(vocabulary))
+        alternatives = min(self.alternatives, len(vocabulary))
+        return self.model_copy(update={"prompt": self.prompt or "\n", "top_k": top_k, "alternatives": alternatives})
+
+    def sampling(self) -> Sampling:
+        """How a character is chosen."""
+        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p)
+
+
+class GenerateRequest(Asked):
+    """The body of `POST /generate`."""
+
+    max_new_tokens: int = Field(500, ge=1, le=MAX_NEW_TOKENS)
+    """Characters to write, per sample."""
     seed: int | None = Field(None, ge=0, lt=SEED_LIMIT)
     """The same seed gives the same text; drawn and returned when absent."""
     num_samples: int = Field(1, ge=1, le=MAX_SAMPLES)
@@ -41,35 +62,71 @@ class GenerateRequest(BaseModel):
     stop: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(default=[], max_length=4)
     """End a sample before any of these strings."""
     details: bool = False
-    """Send each character's probability, rank, entropy and likeliest alternatives."""
+    """Send each character's probability (the model's own, and the final one after temperature and filters), rank,
+    entropy in bits, and likeliest alternatives."""
     stream: bool = True
     """Server-sent events; false for one JSON object."""
 
-    def in_force(self, vocabulary: Vocabulary) -> "GenerateRequest":
-        """The request with its blanks filled: a seed drawn, an empty prompt replaced, top_k clamped."""
-        top_k = None if self.top_k is None else min(self.top_k, len(vocabulary))
+    def in_force(self, vocabulary: Vocabulary) -> Self:
+        """As above, and a seed drawn."""
         seed = secrets.randbits(32) if self.seed is None else self.seed
-        return self.model_copy(update={"prompt": self.prompt or "\n", "top_k": top_k, "seed": seed})
+        return super().in_force(vocabulary).model_copy(update={"seed": seed})
 
     def parameters(self) -> dict[str, Any]:
-        """All fields but those that are told apart from the parameters, or do not change the text."""
+        """All fields but those that are told apart from the parameters, or are of the answer's form."""
         return self.model_dump(exclude={"seed", "stream"})
 
-    def streams(self, vocabulary: Vocabulary) -> list[Stream]:
-        """One stream per sample.
+    def streams(self, vocabulary: Vocabulary, sent: Sequence[int]) -> list[Stream]:
+        """One stream per sample; `sent` characters of each need no details.
 
         Raises:
             UnknownCharactersError: the prompt or a stop string has characters outside the vocabulary.
         """
         return make_streams(
             vocabulary,
-            Sampling(self.temperature, self.top_k, self.top_p, self.min_p),
+            self.sampling(),
             prompt=self.prompt,
             seed=self.seed or 0,
             num_samples=self.num_samples,
             max_new_tokens=self.max_new_tokens,
             stop=self.stop,
-            details=self.details,
+            details_from=sent if self.details else None,
+            alternatives=self.alternatives,
+        )
+
+    def check_size(self) -> None:
+        """Refuse an answer in one piece that would take too much memory.
+
+        Raises:
+            InputError: names `alternatives`.
+        """
+        if self.details:
+            check_told(self.num_samples * self.max_new_tokens * self.alternatives, "stream them")
+
+
+class ScoreRequest(Asked):
+    """The body of `POST /score`."""
+
+    text: str = Field(min_length=1, max_length=MAX_PROMPT)
+    """What is scored: how likely the model finds each of its characters after all that comes before."""
+    first: int = Field(0, ge=0)
+    """Tell of the text's characters from this one on."""
+
+    def stream(self, vocabulary: Vocabulary) -> Stream:
+        """The stream that reads the text.
+
+        Raises:
+            UnknownCharactersError: the prompt or the text has characters outside the vocabulary.
+            InputError: `first` is beyond the text, or too many alternatives are asked for.
+        """
+        check_told((len(self.text) - self.first) * self.alternatives, "score a part of the text")
+        return make_scored_stream(
+            vocabulary,
+            self.sampling(),
+            prompt=self.prompt,
+            text=self.text,
+            first=self.first,
+            alternatives=self.alternatives,
         )
 
 
@@ -77,3 +134,13 @@ class GenerateQuery(GenerateRequest):
     """The same fields in a URL, where every value is text."""
 
     model_config = ConfigDict(strict=False)
+
+
+def check_told(count: int, remedy: str) -> None:
+    """Refuse more alternatives than one JSON answer may hold.
+
+    Raises:
+        InputError: names `alternatives`.
+    """
+    if count > MAX_TOLD:
+        raise InputError("alternatives", f"{count:,} in all are more than {MAX_TOLD:,}; ask for fewer, or {remedy}")

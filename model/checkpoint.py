@@ -51,6 +51,7 @@ class TrainingRecord(TypedDict, total=False):
     curve: list[CurvePoint]
     val_loss: float  # the best, in nats per character: that of these weights
     val_method: str
+    baselines: dict[str, float]  # validation losses of chance and of n-gram models, in nats per character
     date: str  # UTC, ISO 8601
     commit: str | None
     seconds: float

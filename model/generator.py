@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from model.backend import Backend, EagerBackend
 from model.checkpoint import Checkpoint
 from model.device import Numerics
 from model.draft import Draft
-from model.sampling import Logits, draw
+from model.sampling import Likelihood, Logits, draw, likelihoods
 from model.stream import Piece, Stream
 
 MOST_CHANCE = 0.9  # where a guess would have to be surer, none is asked for
@@ -22,6 +23,19 @@ class Seat:
     slot: int
     unread: list[int]
     drafts: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Turn:
+    """A stream that writes in this step: the logits (n, V) after its last character and after each guess, the ids
+    chosen by them up to the first that was not guessed, and what is told of each.
+    """
+
+    stream: Stream
+    seat: Seat
+    logits: Logits
+    ids: list[int] = field(default_factory=list)
+    details: list[Likelihood | None] = field(default_factory=list)
 
 
 class Generator:
@@ -57,11 +71,15 @@ class Generator:
         """
         runs = self._plan(streams)
         logits = self.backend.extend({self._seats[stream].slot: run for stream, run in runs.items()})
-        writing = [(stream, seat) for stream in runs if not (seat := self._seats[stream]).unread]
-        rows = [logits[seat.slot][-1 - len(seat.drafts) :] for _, seat in writing]
-        ids = iter(self._draw(writing, rows))
-        for (stream, seat), own in zip(writing, rows, strict=True):
-            yield from self._accept(stream, seat, own, [next(ids) for _ in own])
+        turns = [
+            Turn(stream, seat, logits[seat.slot][-1 - len(seat.drafts) :])
+            for stream in runs
+            if not (seat := self._seats[stream]).unread
+        ]
+        self._choose(turns)
+        self._tell(turns)
+        for turn in turns:
+            yield from self._accept(turn)
 
     def remove(self, stream: Stream) -> None:
         """Free the stream's slot, if it still has one."""
@@ -96,11 +114,25 @@ class Generator:
             elif room > 0:  # the last may take more than there is room for: runs end where no other stream decides
                 runs[stream], seat.unread = seat.unread[: backend.chunk], seat.unread[backend.chunk :]
                 room -= len(runs[stream])
-        self._guess(writing, runs)
+        self._guess([stream for stream in writing if stream.given is None], runs)
+        self._read_ahead([stream for stream in writing if stream.given is not None], runs, room)
         return runs
 
+    def _read_ahead(self, writing: list[Stream], runs: dict[Stream, list[int]], room: int) -> None:
+        """Add ids that are given to the runs of their streams, like guesses that are right; `room` is what prompts
+        have left.
+        """
+        if not self.backend.drafts:
+            return
+        for stream in writing:
+            seat = self._seats[stream]
+            most = min(room, self.backend.chunk - 1, stream.remaining - 1, self._places_left(seat) - 1)
+            seat.drafts = stream.next_given(max(0, most))
+            runs[stream] = runs[stream] + seat.drafts
+            room -= len(seat.drafts)
+
     def _guess(self, writing: list[Stream], runs: dict[Stream, list[int]]) -> None:
-        """Add guesses to the runs of streams that write, while one more makes a character cheaper on average."""
+        """Add guesses to the runs of streams that draw, while one more makes a character cheaper on average."""
         if self.draft is None or not self.backend.drafts:
             return
         rows, expected = sum(map(len, runs.values())), float(len(writing))
@@ -120,28 +152,54 @@ class Generator:
             runs[stream] = runs[stream] + seat.drafts
 
     @staticmethod
-    def _draw(writing: list[tuple[Stream, Seat]], rows: list[Logits]) -> list[int]:
-        """What each row gives, if all guesses before it are right."""
-        if not writing:
-            return []
-        samplings = [stream.sampling for (stream, _), own in zip(writing, rows, strict=True) for _ in own]
-        noise = [stream.luck(len(own))[0] for (stream, _), own in zip(writing, rows, strict=True)]
-        return draw(np.concatenate(rows), samplings, np.concatenate(noise))
+    def _choose(turns: list[Turn]) -> None:
+        """Take what is given, or draw what each row gives if all guesses before it are right, and keep what is."""
+        for turn in turns:
+            turn.ids = turn.stream.next_given(len(turn.logits))
+        drawing = [turn for turn in turns if turn.stream.given is None]
+        if not drawing:
+            return
+        samplings = [turn.stream.sampling for turn in drawing for _ in turn.logits]
+        noise = [turn.stream.luck(len(turn.logits))[0] for turn in drawing]
+        drawn = iter(draw(np.concatenate([turn.logits for turn in drawing]), samplings, np.concatenate(noise)))
+        for turn in drawing:
+            ids, drafts = list(islice(drawn, len(turn.logits))), turn.seat.drafts
+            right = next((i for i, draft in enumerate(drafts) if draft != ids[i]), len(drafts))
+            turn.ids = ids[: right + 1]
 
-    def _accept(self, stream: Stream, seat: Seat, rows: Logits, ids: list[int]) -> Iterator[tuple[Stream, Piece]]:
-        """The characters that were drawn from rows (n, V), up to the first that was not guessed."""
+    @staticmethod
+    def _tell(turns: list[Turn]) -> None:
+        """The likelihoods of what was chosen, where they are asked for."""
+        for turn in turns:
+            turn.details = [None] * turn.stream.untold(len(turn.ids))
+        asked = [turn for turn in turns if len(turn.details) < len(turn.ids)]
+        if not asked:
+            return
+        rows = [(turn, i) for turn in asked for i in range(len(turn.details), len(turn.ids))]
+        told = likelihoods(
+            np.concatenate([turn.logits[len(turn.details) : len(turn.ids)] for turn in asked]),
+            [turn.ids[i] for turn, i in rows],
+            [turn.stream.sampling for turn, _ in rows],
+            [turn.stream.alternatives for turn, _ in rows],
+        )
+        for (turn, _), one in zip(rows, told, strict=True):
+            turn.details.append(one)
+
+    def _accept(self, turn: Turn) -> Iterator[tuple[Stream, Piece]]:
+        """Write what was chosen, and forget the guesses that were wrong."""
+        stream, seat = turn.stream, turn.seat
         drafts, seat.drafts = seat.drafts, []
-        for place, (row, chosen) in enumerate(zip(rows, ids, strict=True)):
-            piece = stream.accept(chosen, row)
+        for chosen, likelihood in zip(turn.ids, turn.details, strict=True):
             seat.unread = [chosen]
+            piece = stream.accept(chosen, likelihood)
             if piece.finish_reason is not None:
                 self.remove(stream)
             yield stream, piece
             if piece.finish_reason is not None:
                 return
-            if place < len(drafts) and drafts[place] != chosen:
-                self.backend.forget(seat.slot, self.backend.length(seat.slot) - (len(drafts) - place))
-                return
+        wrong = len(drafts) + 1 - len(turn.ids)
+        if wrong:
+            self.backend.forget(seat.slot, self.backend.length(seat.slot) - wrong)
 
     def _is_full(self, seat: Seat) -> bool:
         """Learned positions cannot roll: a full window keeps its newer half and begins again."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from model.errors import InputError
 
 Logits = NDArray[np.float32]
 ALTERNATIVES = 5
+LN2 = math.log(2)
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,26 @@ class Sampling:
         if self.min_p is not None and not 0 <= self.min_p <= 1:
             raise InputError("min_p", f"{self.min_p} is not between 0 and 1")
 
+    def keeps_all(self, vocab_size: int) -> bool:
+        """True if every character can be drawn."""
+        few = self.top_k is not None and self.top_k < vocab_size
+        return self.temperature > 0 and not few and self.top_p in (None, 1) and not self.min_p
+
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How sure the model was of one character, before temperature and filters.
+    """How sure the model was of one character.
 
-    `rank` is 1 for the likeliest; `entropy` is in bits; `alternatives` are (id, probability), likeliest first.
+    `probability` is the model's own, before temperature and filters; `final` the one after them, with which it was
+    drawn. `rank` is 1 for the likeliest; `entropy` is in bits, before them too. `alternatives` are
+    (id, probability, final), likeliest first.
     """
 
     probability: float
+    final: float
     rank: int
     entropy: float
-    alternatives: tuple[tuple[int, float], ...]
+    alternatives: tuple[tuple[int, float, float], ...]
 
 
 def draw(logits: Logits, samplings: Sequence[Sampling], noise: NDArray[np.float64]) -> list[int]:
@@ -58,48 +68,91 @@ def draw(logits: Logits, samplings: Sequence[Sampling], noise: NDArray[np.float6
         samplings: how each row's character is chosen.
         noise: (n, V), zeros in rows of temperature 0.
     """
-    temperatures = np.array([sampling.temperature or 1.0 for sampling in samplings])
-    scaled = (logits.astype(np.float64) - logits.max(axis=1, keepdims=True)) / temperatures[:, None]
-    for row, sampling in enumerate(samplings):
-        if sampling.temperature:
-            scaled[row] = _filter(scaled[row], logits[row], sampling)
-    ids: list[int] = (scaled + noise).argmax(axis=1).tolist()
+    ids: list[int] = (_adjust(_relative(logits), logits, samplings) + noise).argmax(axis=1).tolist()
     return ids
 
 
-def _filter(scaled: NDArray[np.float64], logits: Logits, sampling: Sampling) -> NDArray[np.float64]:
-    """Scaled logits (V,) with -inf where top-k, then top-p, then min-p exclude a character."""
-    if sampling.top_k is not None and sampling.top_k < len(logits):
-        kth = np.partition(logits, -sampling.top_k)[-sampling.top_k]
-        # by the logits themselves: scaling rounds some that differ to be equal
-        scaled = np.where(logits < kth, -np.inf, scaled)
-    if sampling.top_p is not None and sampling.top_p < 1:
-        order = np.argsort(-scaled, kind="stable")
-        probabilities = softmax(scaled)[order]
-        before = np.cumsum(probabilities) - probabilities
-        scaled = scaled.copy()
-        scaled[order[before >= sampling.top_p]] = -np.inf
-    if sampling.min_p:
-        floor = scaled.max() + math.log(sampling.min_p)
-        scaled = np.where(scaled < floor, -np.inf, scaled)
-    return scaled
+def likelihoods(
+    logits: Logits, chosen: Sequence[int], samplings: Sequence[Sampling], alternatives: Sequence[int]
+) -> list[Likelihood]:
+    """What there is to tell of each row's `chosen` id.
+
+    Args:
+        logits: (n, V).
+        chosen: an id for each row.
+        samplings: how each row's character was chosen.
+        alternatives: how many each row tells, as far as there are.
+    """
+    relative, rows, ids = _relative(logits), np.arange(len(chosen)), np.asarray(chosen)
+    exponentials = np.exp(relative)
+    sums = exponentials.sum(axis=1, keepdims=True)
+    probabilities = exponentials / sums
+    entropies = np.log(sums[:, 0]) - (probabilities * relative).sum(axis=1)
+    finals = softmax(_adjust(relative, logits, samplings))
+    order = np.argsort(-logits, axis=1, kind="stable")
+    told = order[:, : max(alternatives)]
+    columns = (
+        probabilities[rows, ids],
+        finals[rows, ids],
+        (order == ids[:, None]).argmax(axis=1) + 1,
+        np.maximum(entropies / LN2, 0),
+        told,
+        probabilities[rows[:, None], told],
+        finals[rows[:, None], told],
+    )
+    return [
+        Likelihood(p, final, rank, entropy, tuple(islice(zip(others, ps, finals, strict=True), count)))
+        for count, p, final, rank, entropy, others, ps, finals in zip(
+            alternatives, *(column.tolist() for column in columns), strict=True
+        )
+    ]
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Probabilities (V,) in float64."""
-    exponentials = np.exp(logits.astype(np.float64) - float(logits.max()))
-    probabilities: NDArray[np.float64] = exponentials / exponentials.sum()
+    """Probabilities (…, V) in float64."""
+    exponentials = np.exp(_relative(logits))
+    probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return probabilities
 
 
-def likelihood(logits: Logits, chosen: int) -> Likelihood:
-    """What the model itself thought of the `chosen` id: logits (V,) at temperature 1."""
-    probabilities = softmax(logits)
-    order = np.argsort(-probabilities, kind="stable")
-    positive = probabilities[probabilities > 0]
-    return Likelihood(
-        probability=float(probabilities[chosen]),
-        rank=int(np.flatnonzero(order == chosen)[0]) + 1,
-        entropy=max(0.0, -float((positive * np.log2(positive)).sum())),
-        alternatives=tuple((int(i), float(probabilities[i])) for i in order[:ALTERNATIVES]),
-    )
+def _relative(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Logits (…, V) in float64, less the highest of each row."""
+    relative: NDArray[np.float64] = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return relative
+
+
+def _adjust(relative: NDArray[np.float64], logits: Logits, samplings: Sequence[Sampling]) -> NDArray[np.float64]:
+    """Relative logits (n, V) after temperature and filters, -inf where a character is left out."""
+    temperatures = np.array([sampling.temperature or 1.0 for sampling in samplings])
+    with np.errstate(over="ignore"):  # the lowest temperatures leave all but the highest at -inf
+        scaled: NDArray[np.float64] = relative / temperatures[:, None]
+    alike: dict[Sampling, list[int]] = {}
+    for row, sampling in enumerate(samplings):
+        alike.setdefault(sampling, []).append(row)
+    for sampling, rows in alike.items():
+        if not sampling.keeps_all(logits.shape[1]):
+            scaled[rows] = _filter(scaled[rows], logits[rows], sampling)
+    return scaled
+
+
+def _filter(scaled: NDArray[np.float64], logits: Logits, sampling: Sampling) -> NDArray[np.float64]:
+    """Scaled logits (n, V) with -inf where temperature 0, top-k, then top-p, then min-p exclude a character."""
+    if sampling.temperature == 0:
+        likeliest = logits.argmax(axis=1, keepdims=True)
+        scaled = np.where(np.arange(logits.shape[1]) == likeliest, 0.0, -np.inf)
+    if sampling.top_k is not None and sampling.top_k < logits.shape[1]:
+        kth = np.partition(logits, -sampling.top_k, axis=1)[:, -sampling.top_k, None]
+        # by the logits themselves: scaling rounds some that differ to be equal
+        scaled = np.where(logits < kth, -np.inf, scaled)
+    if sampling.top_p is not None and sampling.top_p < 1:
+        order = np.argsort(-scaled, axis=1, kind="stable")
+        probabilities = np.take_along_axis(softmax(scaled), order, 1)
+        before = np.cumsum(probabilities, axis=1) - probabilities
+        kept = np.take_along_axis(scaled, order, 1)
+        kept[before >= sampling.top_p] = -np.inf
+        scaled = np.empty_like(scaled)
+        np.put_along_axis(scaled, order, kept, 1)
+    if sampling.min_p:
+        floor = scaled.max(axis=1, keepdims=True) + math.log(sampling.min_p)
+        scaled = np.where(scaled < floor, -np.inf, scaled)
+    return scaled

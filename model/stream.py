@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from model.errors import InputError
 from model.noise import gumbel_noise
-from model.sampling import Likelihood, Logits, Sampling, likelihood
+from model.sampling import ALTERNATIVES, Likelihood, Sampling
 from model.vocabulary import Vocabulary
 
 FinishReason = Literal["length", "stop"]
@@ -21,7 +21,7 @@ NOISE_SIZE = 1 << 16
 class Piece:
     """What one step released: text (empty while it may be the beginning of a stop string), and the end if it was.
 
-    `details` has one entry per character of `text`, if asked for.
+    `details` has one entry per character of `text`, from the stream's `details_from` on.
     """
 
     text: str
@@ -31,7 +31,11 @@ class Piece:
 
 @dataclass(eq=False)
 class Stream:
-    """One sample of one request. The text does not contain the prompt, nor the stop string that ended it."""
+    """One sample of one request. The text does not contain the prompt, nor the stop string that ended it.
+
+    From the character `details_from` on, each one's likelihood is told, with so many `alternatives`; None for no
+    character's. A text that is `given`, of at most `max_new_tokens`, is not drawn, but written out and told of.
+    """
 
     vocabulary: Vocabulary
     prompt: Sequence[int]
@@ -40,7 +44,9 @@ class Stream:
     sample: int = 0
     max_new_tokens: int = 500
     stop: tuple[str, ...] = ()
-    details: bool = False
+    details_from: int | None = None
+    alternatives: int = ALTERNATIVES
+    given: Sequence[int] | None = None
     written: list[int] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -59,12 +65,20 @@ class Stream:
         missing = max(0, length - len(self.written))
         return [*(self.prompt[-missing:] if missing else ()), *(self.written[-length:] if length else ())]
 
-    def accept(self, chosen: int, logits: Logits) -> Piece:
-        """Write the id that was drawn from logits (V,) and return what can be shown of the text."""
+    def next_given(self, count: int) -> list[int]:
+        """The next `count` ids of a text that is given."""
+        return list((self.given or ())[len(self.written) : len(self.written) + count])
+
+    def untold(self, count: int) -> int:
+        """How many of the next `count` characters come before the first whose likelihood is told."""
+        return count if self.details_from is None else min(count, max(0, self.details_from - len(self.written)))
+
+    def accept(self, chosen: int, likelihood: Likelihood | None = None) -> Piece:
+        """Write the id that was drawn and return what can be shown of the text."""
         self.written.append(chosen)
         self._pending += self.vocabulary.characters[chosen]
-        if self.details:
-            self._pending_details.append(likelihood(logits, chosen))
+        if likelihood is not None:
+            self._pending_details.append(likelihood)
         matched = max((len(s) for s in self.stop if self._pending.endswith(s)), default=0)
         if matched:
             return self._release(matched, "stop")
@@ -85,9 +99,9 @@ class Stream:
 
     def _release(self, held: int, finish_reason: FinishReason | None) -> Piece:
         """Let go of all pending text but its last `held` characters."""
-        end = len(self._pending) - held
-        piece = Piece(self._pending[:end], tuple(self._pending_details[:end]), finish_reason)
-        self._pending, self._pending_details = self._pending[end:], self._pending_details[end:]
+        end, told = len(self._pending) - held, max(0, len(self._pending_details) - held)
+        piece = Piece(self._pending[:end], tuple(self._pending_details[:told]), finish_reason)
+        self._pending, self._pending_details = self._pending[end:], self._pending_details[told:]
         return piece
 
 
@@ -100,9 +114,10 @@ def make_streams(
     num_samples: int,
     max_new_tokens: int,
     stop: Sequence[str],
-    details: bool = False,
+    details_from: Sequence[int] | None = None,
+    alternatives: int = ALTERNATIVES,
 ) -> list[Stream]:
-    """One stream for each sample of a request.
+    """One stream for each sample of a request, each with its own `details_from` if given.
 
     Raises:
         InputError: the prompt is empty.
@@ -113,10 +128,37 @@ def make_streams(
     ids = vocabulary.encode(prompt, "prompt")
     for index, text in enumerate(stop):
         vocabulary.encode(text, f"stop[{index}]")
+    places: Sequence[int | None] = [None] * num_samples if details_from is None else details_from
     return [
-        Stream(vocabulary, ids, sampling, seed, sample, max_new_tokens, tuple(stop), details)
-        for sample in range(num_samples)
+        Stream(vocabulary, ids, sampling, seed, sample, max_new_tokens, tuple(stop), place, alternatives)
+        for sample, place in enumerate(places)
     ]
+
+
+def make_scored_stream(
+    vocabulary: Vocabulary, sampling: Sampling, *, prompt: str, text: str, first: int, alternatives: int
+) -> Stream:
+    """A stream that writes a given text and tells the likelihoods of its characters from `first` on.
+
+    Raises:
+        InputError: the prompt is empty, or `first` is not in the text.
+        UnknownCharactersError: the prompt or the text has characters outside the vocabulary.
+    """
+    stream = make_streams(
+        vocabulary,
+        sampling,
+        prompt=prompt,
+        seed=0,
+        num_samples=1,
+        max_new_tokens=len(text),
+        stop=(),
+        details_from=[first],
+        alternatives=alternatives,
+    )[0]
+    stream.given = vocabulary.encode(text, "text")
+    if first >= len(text):
+        raise InputError("first", f"{first} is beyond the text; its last character is {len(text) - 1}")
+    return stream
 
 
 def _overlap(text: str, stop: str) -> int:

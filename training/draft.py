@@ -14,12 +14,11 @@ from model.cli import run, settings_config
 from model.draft import UNITS, Draft
 from model.files import replacing_file
 from training.dataset import Dataset, Ids, translate
-from training.ngram import KneserNey
+from training.ngram import MOST_CHARACTERS, KneserNey
 
 ORDER = 5  # a sixth agreed no more often with the bundled model, a fourth 0.07 less
 TABLE_BYTES = 2 << 20
 LEAST_COUNT = 2  # of a context, to be worth a row
-MOST_CHARACTERS = 5_000_000  # to count in
 
 
 class DraftSettings(BaseSettings):

@@ -4,6 +4,8 @@ Chen and Goodman 1999, "An empirical study of smoothing techniques for language 
 Knows nothing of networks or files.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +14,8 @@ from numpy.typing import NDArray
 from training.dataset import Ids
 
 Counts = NDArray[np.int64]
+BASELINES = (1, 2, 3, 5)
+MOST_CHARACTERS = 5_000_000  # to count in where time or memory matter more than the last digit
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,17 @@ class KneserNey:
         for level, ids in zip(self.levels, grams.T, strict=False):
             number = np.where(number >= 0, level.find(number * self.vocab_size + ids), -1)
         return number
+
+
+def losses(train: Ids, val: Ids, vocab_size: int, orders: Iterable[int]) -> dict[int, float]:
+    """The loss on `val`, in nats per id, of a model of each order that `train` is long enough for."""
+    return {n: KneserNey(train, n, vocab_size).loss(val) for n in orders if n <= len(train)}
+
+
+def baselines(train: Ids, val: Ids, vocab_size: int) -> dict[str, float]:
+    """What a run's validation loss is to be compared with: those of chance and of models that only count."""
+    counted = losses(train[:MOST_CHARACTERS], val[:MOST_CHARACTERS], vocab_size, BASELINES)
+    return {"uniform": math.log(vocab_size)} | {f"{order}-gram": loss for order, loss in counted.items()}
 
 
 def _level(keys: Counts, counts: Counts, vocab_size: int) -> Level:

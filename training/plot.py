@@ -13,7 +13,7 @@ from model.checkpoint import CurvePoint
 from model.cli import run, settings_config
 from model.errors import CheckpointError, InputError
 from training.dataset import Dataset
-from training.ngram import KneserNey
+from training.ngram import losses
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,10 +76,9 @@ def read_run(folder: Path) -> Run:
 
 def baselines(data: Path) -> dict[str, float]:
     """Validation losses of n-gram models of the training split, in nats per character."""
-    dataset = Dataset.load(data)
-    size = len(dataset.vocabulary)
-    orders = {"unigram": 1, "bigram": 2, "Kneser–Ney 6-gram": 6}
-    return {name: KneserNey(dataset.train, order, size).loss(dataset.val) for name, order in orders.items()}
+    dataset, names = Dataset.load(data), {1: "unigram", 2: "bigram", 6: "Kneser–Ney 6-gram"}
+    found = losses(dataset.train, dataset.val, len(dataset.vocabulary), names)
+    return {names[order]: loss for order, loss in found.items()}
 
 
 def draw(figure: "Figure", runs: list[Run], lines: dict[str, float]) -> "Figure":

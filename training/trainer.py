@@ -29,6 +29,7 @@ from training.dataset import Dataset, EpochBatches, RandomBatches, hold_out
 from training.distributed import Workers
 from training.draft import make_draft
 from training.evaluation import Evaluation, evaluate, fit_logit_scale
+from training.ngram import baselines
 from training.optimizers import learning_rate_factor, make_optimizers, step_all
 from training.run_folder import RunFolder, current_commit, load_state, snapshot_steps
 from training.settings import TrainSettings
@@ -46,6 +47,7 @@ class Progress:
     best: float = float("inf")
     losses: list[float] = dataclasses.field(default_factory=list)  # of the steps since the last evaluation
     skipped: int = 0  # steps in a row without a finite gradient
+    baselines: dict[str, float] = dataclasses.field(default_factory=dict)  # found once, when the run begins
 
 
 class Observer:
@@ -124,6 +126,8 @@ class Trainer:
 
     def _run(self, stop: Callable[[], bool]) -> bool:
         settings, progress = self.settings, self.progress
+        if self.workers.leads and not progress.baselines:
+            progress.baselines = baselines(self.dataset.train, self.dataset.val, len(self.dataset.vocabulary))
         began = time.monotonic() - progress.seconds
         while progress.step < settings.max_iters:
             if progress.step % settings.eval_interval == 0:
@@ -288,6 +292,7 @@ class Trainer:
             curve=self.progress.curve,
             val_loss=self.progress.best,
             val_method=method,
+            baselines=self.progress.baselines,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             commit=self.commit,
             seconds=round(self.progress.seconds, 1),

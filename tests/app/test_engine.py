@@ -127,6 +127,19 @@ async def test_a_slow_reader_pauses_and_the_others_go_on(engine: Engine) -> None
     assert await read(slow) == expected(1, 400)
 
 
+async def test_a_slow_readers_alternatives_take_its_buffer_too(engine: Engine) -> None:
+    """Only characters were counted: a thousand alternatives to each filled the memory."""
+    stream = make_stream(1, 400)
+    stream.details_from, stream.alternatives = 0, 4
+    slow = engine.submit([stream])
+    assert await read(engine.submit([make_stream(2, 100)])) == expected(2, 100)
+    while not slow.full:  # it may still be on its way to its bound
+        await asyncio.sleep(0)
+    assert await read(engine.submit([make_stream(4, 100)])) == expected(4, 100)
+    assert len(stream.written) == 10
+    assert await read(slow) == expected(1, 400)
+
+
 async def test_draining_refuses_new_work_and_finishes_the_old(engine: Engine) -> None:
     job = engine.submit([make_stream(1, 60)])
     engine.drain(60)

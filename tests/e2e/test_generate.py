@@ -4,6 +4,7 @@ import hashlib
 import json
 import socket
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse, connect_sse
 
+from app import events as events_module
 from app.job import Job
 from model.checkpoint import read_checkpoint
 from model.cli import run
@@ -44,9 +46,8 @@ def texts_of(events: list[ServerSentEvent], samples: int = 1) -> list[str]:
             data = event.json()
             assert data["index"] == len(texts[data["sample"]])
             texts[data["sample"]] += data["text"]
-            seed, come = event.id.split(":")
+            come = event.id.split(":")[-1]
             assert int(come.split(",")[data["sample"]]) == len(texts[data["sample"]])
-            assert seed.isdigit()
     return texts
 
 
@@ -123,10 +124,64 @@ def test_details_tell_how_sure_the_model_was(server: LiveServer) -> None:
     assert "".join(one["char"] for one in chars) == texts_of(events)[0]
     for one in chars:
         likeliest = one["alternatives"][0]
+        assert len(one["alternatives"]) == 5
         assert 0 <= one["prob"] <= likeliest["prob"] <= 1
+        assert 0 < one["final"] <= 1
         assert one["entropy"] >= 0
         if one["rank"] == 1:
-            assert likeliest == {"char": one["char"], "prob": one["prob"]}
+            assert likeliest == {key: one[key] for key in ("char", "prob", "final")}
+
+
+@pytest.mark.parametrize(("asked", "told"), [(0, 0), (1, 1), (1000, len(VOCABULARY))])
+def test_as_many_alternatives_as_are_asked_for(server: LiveServer, asked: int, told: int) -> None:
+    events = post(server, max_new_tokens=20, seed=1, details=True, alternatives=asked, top_k=4)
+    assert events[0].json()["parameters"]["alternatives"] == told
+    chars = [one for event in events if event.event == "text" for one in event.json()["chars"]]
+    assert [len(one["alternatives"]) for one in chars] == [told] * 20
+    whole = httpx.post(
+        f"{server.url}/generate",
+        json={"max_new_tokens": 20, "seed": 1, "details": True, "alternatives": asked, "top_k": 4, "stream": False},
+    ).json()
+    assert whole["samples"][0]["chars"] == chars
+    assert "alternatives" not in whole["receipt"]["parameters"]
+    if told == len(VOCABULARY):
+        for one in chars:
+            assert sum(other["prob"] for other in one["alternatives"]) == pytest.approx(1, abs=1e-4)
+            assert sum(other["final"] > 0 for other in one["alternatives"]) == 4
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+@pytest.mark.parametrize("seed", [{}, {"seed": 7}])
+def test_a_stream_that_was_cut_goes_on(
+    server: LiveServer, method: str, seed: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader who leaves after any event gets the rest, whoever wrote the beginning."""
+    monkeypatch.setattr(events_module, "FLUSH_SECONDS", 0.001)
+    asked = {"prompt": "ROMEO:", "max_new_tokens": 120, "num_samples": 2, "stop": "zq"} | seed
+    body = {"params": asked} if method == "GET" else {"json": asked | {"stop": ["zq"]}}
+
+    def read(client: httpx.Client, headers: dict[str, str], most: int) -> list[ServerSentEvent]:
+        with connect_sse(client, method, f"{server.url}/generate", headers=headers, **body) as source:
+            return list(islice(source.iter_sse(), most))
+
+    with httpx.Client() as client:
+        for cut in range(2, 8):
+            events = read(client, {}, cut)
+            last_id = next(event.id for event in reversed(events) if event.event == "text")
+            rest = read(client, {"Last-Event-ID": last_id}, 10_000)
+            drawn = events[0].json()["seed"]
+            assert rest[0].json()["seed"] == drawn
+            whole = [expected("ROMEO:", drawn, 120, sample).split("zq")[0] for sample in (0, 1)]
+            assert texts_of(events + rest, 2) == whole
+            digests = [hashlib.sha256(text.encode()).hexdigest() for text in whole]
+            assert [one["sha256"] for one in rest[-1].json()["samples"]] == digests
+
+
+def test_a_json_object_is_never_resumed(server: LiveServer) -> None:
+    headers = {"Last-Event-ID": "nonsense"}
+    answer = httpx.post(f"{server.url}/generate", json=ASKED | {"stream": False}, headers=headers)
+    assert answer.status_code == 200
+    assert len(answer.json()["samples"][0]["text"]) == 120
 
 
 def test_an_empty_prompt_is_a_line_break(server: LiveServer) -> None:
@@ -230,6 +285,8 @@ def test_the_model_card_and_the_health(server: LiveServer) -> None:
     assert card["vocabulary_size"] == len(card["vocabulary"]) == len(VOCABULARY)
     assert card["numerics"] == "cpu-int8"
     assert card["val_loss"] == 4.0
+    assert card["positions"] == "rotary"
+    assert card["replacements"]["’"] == "'"
     assert httpx.get(f"{server.url}/health/live").status_code == 200
     assert httpx.get(f"{server.url}/health/ready").status_code == 200
     server.engine.drain(60)

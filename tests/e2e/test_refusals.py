@@ -1,7 +1,9 @@
 """What a client cannot have: each refusal is a problem object that names the field, and leaks nothing."""
 
 import json
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -33,6 +35,14 @@ def chunks() -> Iterator[bytes]:
         ({"stop": ["a"] * 5}, 422, "stop", "at most 4"),
         ({"stop": [""]}, 422, "stop.0", "at least 1"),
         ({"stop": ["日"]}, 422, "stop[0]", "never seen"),
+        ({"alternatives": -1}, 422, "alternatives", "not -1"),
+        ({"alternatives": 1001}, 422, "alternatives", "not 1001"),
+        (
+            {"details": True, "stream": False, "max_new_tokens": 100_000, "alternatives": 50},
+            422,
+            "alternatives",
+            "5,000,000 in all are more than 2,000,000; ask for fewer, or stream them",
+        ),
         ({"prompt": None}, 422, "prompt", "valid string"),
         ({"prompt": "a" * 20_000}, 422, "prompt", "(20002 characters)"),
         ([1, 2], 422, "body", "one JSON object"),
@@ -86,3 +96,43 @@ def test_form_data_is_told_what_to_send(server: LiveServer) -> None:
     answer = httpx.post(f"{server.url}/generate", data={"prompt": "x"})
     assert answer.status_code == 422
     assert "content-type: application/json" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (b"garbage", 422),
+        (b"7:3,4", 422),
+        (b"0123456789ab:cpu-int8:00000000:7:-1", 422),
+        (b"0123456789ab:cpu-int8:00000000:" + b"9" * 5000 + b":1", 422),
+        (b"0123456789ab:cpu-int8:00000000:7:" + b"1," * 20_000 + b"1", 422),
+        ("0123456789ab:cpu-int8:00000000:7:٣".encode(), 422),
+        (b"\xff\xfe", 422),
+        (b"x" * 60_000, 422),
+        (b"x" * 1_000_000, 400),  # what the server does not read on its own account
+        (b"0123456789ab:cpu-int8:00000000:7:\x00", 400),  # nor is this HTTP
+        (b"", 200),
+        (b" \t", 200),
+    ],
+)
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_any_last_event_id_is_answered(server: LiveServer, method: bytes, header: bytes, status: int) -> None:
+    body = b"" if method == b"GET" else b'{"max_new_tokens": 9}'
+    head = method + b" /generate HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    head += b"content-length: %d\r\nlast-event-id: " % len(body)
+    url = httpx.URL(server.url)
+    answer = b""
+    with socket.create_connection((url.host, url.port or 0), timeout=30) as client, suppress(ConnectionError):
+        client.sendall(head + header + b"\r\n\r\n" + body)
+        while received := client.recv(65536):
+            answer += received
+    if not answer:
+        assert len(header) == 1_000_000  # closed before it had read all, so that the answer is lost
+        return
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    if status == 422:
+        assert b'"field": "Last-Event-ID"' in answer
+        assert b"without it" in answer
+    elif status == 200:
+        assert b"event: done" in answer
+    assert httpx.get(f"{server.url}/health/ready").status_code == 200

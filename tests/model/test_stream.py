@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.noise import gumbel_noise
-from model.sampling import Sampling
+from model.sampling import Likelihood, Sampling
 from model.stream import Piece, Stream
 from model.vocabulary import Vocabulary
 
@@ -16,7 +16,10 @@ def spell(text: str, **settings: object) -> tuple[list[Piece], Stream]:
     pieces = []
     for character in text:
         [chosen] = ABC.encode(character)
-        pieces.append(stream.accept(chosen, np.eye(3, dtype=np.float32)[chosen]))
+        told = (
+            None if stream.untold(1) else Likelihood(1.0, 1.0, len(stream.written), 0.0, ())
+        )  # its place, to find it
+        pieces.append(stream.accept(chosen, told))
         if pieces[-1].finish_reason:
             break
     return pieces, stream
@@ -26,7 +29,7 @@ def spell(text: str, **settings: object) -> tuple[list[Piece], Stream]:
     text=st.text("abc", min_size=1, max_size=40), stop=st.lists(st.text("abc", min_size=1, max_size=4), max_size=4)
 )
 def test_the_text_ends_before_the_first_stop_string(text: str, stop: list[str]) -> None:
-    pieces, stream = spell(text, stop=tuple(stop), details=True)
+    pieces, stream = spell(text, stop=tuple(stop), details_from=0)
     ends = [text.find(s) + len(s) for s in stop if s in text]
     if ends:  # the one that is complete first; the longest of those that are complete together
         end = min(ends)
@@ -38,6 +41,20 @@ def test_the_text_ends_before_the_first_stop_string(text: str, stop: list[str]) 
     assert pieces[-1].finish_reason == reason
     assert len(stream.written) == drawn  # not one character is drawn too many
     assert all(len(piece.details) == len(piece.text) for piece in pieces)
+
+
+@given(
+    text=st.text("abc", min_size=1, max_size=40),
+    stop=st.lists(st.text("abc", min_size=1, max_size=4), max_size=4),
+    first=st.integers(0, 40),
+)
+def test_details_are_told_from_a_place_on(text: str, stop: list[str], first: int) -> None:
+    pieces, _ = spell(text, stop=tuple(stop), details_from=first)
+    written = 0
+    for piece in pieces:
+        places = range(written, written + len(piece.text))
+        assert [one.rank for one in piece.details] == [place for place in places if place >= first]
+        written += len(piece.text)
 
 
 def test_text_is_held_only_while_it_may_be_a_stop_string() -> None:
@@ -56,7 +73,7 @@ def test_each_character_has_the_luck_of_its_position() -> None:
             noise, temperature = stream.luck(count)
             assert np.array_equal(noise, expected[place : place + count])
             assert temperature == 1
-        stream.accept(0, np.zeros(3, dtype=np.float32))
+        stream.accept(0)
 
 
 def test_context_spans_prompt_and_text() -> None:

@@ -1,5 +1,6 @@
 """The vectorised model equals one that counts in dictionaries, and is a distribution."""
 
+import math
 from collections import Counter
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.dataset import Ids
-from training.ngram import KneserNey
+from training.ngram import KneserNey, baselines
 
 
 def ids(values: list[int]) -> Ids:
@@ -53,3 +54,12 @@ def test_more_context_predicts_a_repetitive_text_better() -> None:
     losses = [KneserNey(text, order, 4).loss(text) for order in (1, 2, 3)]
     assert losses == sorted(losses, reverse=True)
     assert losses[2] < 0.2
+
+
+def test_baselines_are_chance_and_each_order_that_the_text_is_long_enough_for() -> None:
+    text, other = ids([0, 1, 2, 1, 0, 3] * 50), ids([0, 1, 2, 1, 3, 3])
+    found = baselines(text, other, 4)
+    assert found == {"uniform": math.log(4)} | {
+        f"{order}-gram": KneserNey(text, order, 4).loss(other) for order in (1, 2, 3, 5)
+    }
+    assert list(baselines(ids([0, 1, 2, 3]), other, 4)) == ["uniform", "1-gram", "2-gram", "3-gram"]

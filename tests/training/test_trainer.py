@@ -9,8 +9,10 @@ import torch
 
 from model.checkpoint import read_checkpoint
 from model.errors import CheckpointError, DivergedError, InputError, SaveError
+from training import trainer as trainer_module
 from training.dataset import Dataset, from_text
 from training.evaluation import evaluate
+from training.ngram import baselines
 from training.optimizers import learning_rate_factor
 from training.settings import PRESETS, TrainSettings
 from training.trainer import Observer, Progress, Trainer
@@ -84,6 +86,32 @@ def test_a_run_learns_and_records_it(tmp_path: Path, dataset: Dataset, optimizer
     assert checkpoint.training["recipe"]["optimizer"] == optimizer
     measured = evaluate(checkpoint.network(), dataset.val, torch.float32)
     assert measured.loss == pytest.approx(checkpoint.training["val_loss"], abs=0.02)  # stored in bf16
+
+
+def test_baselines_are_found_once_and_recorded(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on has them already; one that was begun before there were any finds them then."""
+    expected, calls = baselines(dataset.train, dataset.val, len(dataset.vocabulary)), list[int]()
+
+    def counted(*texts: Any) -> dict[str, float]:
+        calls.append(1)
+        return baselines(*texts)
+
+    monkeypatch.setattr(trainer_module, "baselines", counted)
+    first = Trainer(settings(tmp_path / "x"), dataset)
+    first.time_steps()
+    assert not first.run(stop=lambda: first.progress.step == 6)
+    assert read_checkpoint(tmp_path / "x").training["baselines"] == expected
+    assert expected["5-gram"] < expected["1-gram"] < expected["uniform"]
+    second = Trainer(settings(tmp_path / "x", resume=True, max_iters=8), dataset)
+    assert second.run()
+    assert len(calls) == 1
+    third = Trainer(settings(tmp_path / "x", resume=True, max_iters=9), dataset)
+    third.progress.baselines = {}
+    assert third.run()
+    assert third.checkpoint().training["baselines"] == expected
+    assert len(calls) == 2
 
 
 def test_the_best_weights_are_kept_when_later_ones_are_worse(tmp_path: Path, dataset: Dataset) -> None:

@@ -1,0 +1,85 @@
+"""The page as HTTP answers it: its language, and the headers that guard it."""
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import LiveServer
+
+TEXTS = json.loads((Path(__file__).parents[2] / "templates" / "texts.json").read_text(encoding="utf-8"))
+
+
+def language_of(server: LiveServer, header: str | None, query: str = "") -> str:
+    """The language answered in, as its header and its first tag say."""
+    with httpx.Client(headers={} if header is None else {"accept-language": header}) as client:
+        answer = client.get(f"{server.url}/{query}")
+    assert answer.status_code == 200
+    code = answer.headers["content-language"]
+    assert f'<html lang="{code}">' in answer.text
+    assert answer.headers["vary"] == "Accept-Language"
+    return code
+
+
+def test_every_language_has_the_same_texts() -> None:
+    assert list(TEXTS) == ["en", "es"]
+    assert TEXTS["en"].keys() == TEXTS["es"].keys()
+
+
+def test_the_page_is_in_the_language_asked_for(server: LiveServer) -> None:
+    for header, expected in {
+        None: "en",
+        "": "en",
+        "es": "es",
+        "ES": "es",
+        "es-MX": "es",
+        "es-419,en;q=0.9": "es",
+        "en-GB,en;q=0.9,es;q=0.8": "en",
+        "en;q=0.4, es;q=0.5": "es",
+        "en;q=0.5,es;q=0.5": "en",
+        "es;q=0.5,en;q=0.5": "es",
+        "de-DE,de;q=0.9,es;q=0.1": "es",
+        "de,fr": "en",
+        "es;q=0": "en",
+        "es;q=0.000, *": "en",
+        "*": "en",
+        "est": "en",  # Estonian
+        "es;q=2, en;q=0.1": "en",  # no rank that HTTP knows
+        "es; q = 1": "en",
+        ";;,,=": "en",
+        "e" * 30_000: "en",
+        "es," * 10_000: "es",
+    }.items():
+        assert language_of(server, header) == expected, header
+    for query, expected in {"?lang=es": "es", "?lang=en": "en", "?lang=xx": "es", "?lang=": "es"}.items():
+        assert language_of(server, "es", query) == expected, query
+    assert language_of(server, "en", "?lang=es") == "es"
+    assert language_of(server, "en", "?lang=__class__") == "en"
+
+
+def test_the_page_is_guarded(server: LiveServer) -> None:
+    headers = httpx.get(server.url).headers
+    assert headers["content-security-policy"] == (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["content-type"] == "text/html; charset=utf-8"
+
+
+@pytest.mark.parametrize("name", ["style.css", "main.js", "favicon.svg"])
+def test_its_files_are_not_guessed_about_and_are_asked_for_again(server: LiveServer, name: str) -> None:
+    first = httpx.get(f"{server.url}/static/{name}")
+    again = httpx.get(f"{server.url}/static/{name}", headers={"if-none-match": first.headers["etag"]})
+    assert (first.status_code, again.status_code) == (200, 304)
+    for answer in (first, again):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-cache"
+    assert httpx.get(f"{server.url}/static/%2e%2e/app/page.py").status_code == 404
+
+
+def test_the_page_tells_of_the_model(server: LiveServer) -> None:
+    card = httpx.get(f"{server.url}/info").json()
+    assert card["checkpoint"] in httpx.get(server.url).text
