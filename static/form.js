@@ -1,61 +1,78 @@
-// The form: its values as a request, and errors shown at the field they are about.
+// The settings: sliders and numbers as a request's fields, and errors shown at the field they are about.
+
+import { number, t } from "./texts.js";
 
 const form = document.getElementById("form");
-const prompt = document.getElementById("prompt");
-const replaceButton = document.getElementById("replace");
-const NUMBERS = ["temperature", "max_new_tokens", "num_samples", "top_k", "seed"];
+const SLIDERS = ["temperature", "top_k", "top_p", "min_p"];
+const NUMBERS = ["max_new_tokens", "num_samples", "seed"];
 
-let unknown = [];
+/** The sampling settings: temperature, and top_k, top_p, min_p or null where they cut nothing off. */
+export function sampling() {
+  const at = (name) => form.elements[name];
+  const unless = (input, off) => (input.value === off ? null : Number(input.value));
+  return {
+    temperature: Number(at("temperature").value),
+    top_k: unless(at("top_k"), at("top_k").max),
+    top_p: unless(at("top_p"), at("top_p").max),
+    min_p: unless(at("min_p"), at("min_p").min),
+  };
+}
 
-/** The request in the form; an empty number is left to the server, an empty top k means all. */
-export function request() {
-  const body = { prompt: prompt.value };
+/** The fields of a request, without the prompt; an empty number is left to the server. */
+export function parameters() {
+  const body = sampling();
   for (const name of NUMBERS) {
     const input = form.elements[name];
     if (input.validity.badInput) body[name] = "something that is not a number";
     else if (input.value !== "") body[name] = Number(input.value);
   }
-  return { top_k: null, ...body };
+  return body;
+}
+
+/** Puts a request's fields into the form; those that it has not stay as they are. */
+export function fill(fields) {
+  const off = { top_k: form.elements.top_k.max, top_p: form.elements.top_p.max, min_p: form.elements.min_p.min };
+  for (const name of [...SLIDERS, ...NUMBERS]) {
+    if (name in fields) form.elements[name].value = fields[name] ?? off[name] ?? "";
+  }
+  showValues();
+}
+
+/** Calls `listener` after each change of a sampling setting. */
+export function listen(listener) {
+  for (const name of SLIDERS) form.elements[name].addEventListener("input", listener);
 }
 
 export function clearErrors() {
   for (const element of form.querySelectorAll(".error")) element.textContent = "";
   for (const element of form.querySelectorAll("[aria-invalid]")) element.removeAttribute("aria-invalid");
-  replaceButton.hidden = true;
 }
 
-/** Shows a problem object at its fields, or under the form when it is about none of them. */
+/** Shows a problem object at its fields; returns what is to be said elsewhere, as it is about none of them. */
 export function showProblem(problem) {
   clearErrors();
-  const errors = problem.errors ?? [];
-  const homeless = errors.filter(({ field }) => !form.elements[field]);
-  for (const { field, message } of errors) {
+  const rest = [];
+  for (const { field, message } of problem.errors ?? []) {
     const input = form.elements[field];
-    if (!input) continue;
-    input.setAttribute("aria-invalid", "true");
-    document.getElementById(`${field}-error`).textContent = field === "prompt" ? promptError(problem, message) : message;
-    input.focus();
+    const error = document.getElementById(`${field}-error`);
+    if (!input || !error) rest.push(field === "prompt" ? message : `${field}: ${message}`);
+    else {
+      input.setAttribute("aria-invalid", "true");
+      error.textContent = message;
+      input.focus();
+    }
   }
-  if (errors.length === 0) showMessage(problem.detail);
-  else if (homeless.length > 0) showMessage(homeless.map(({ field, message }) => `${field}: ${message}`).join("; "));
+  return problem.errors?.length ? rest.join("; ") : (problem.detail ?? t("lost"));
 }
 
-export function showMessage(text) {
-  document.getElementById("form-error").textContent = text;
+function showValues() {
+  const { temperature, top_k, top_p, min_p } = sampling();
+  const shown = { temperature: number(temperature, 2), top_k, top_p, min_p };
+  for (const name of SLIDERS) {
+    const value = shown[name] === null ? t("off") : number(Number(form.elements[name].value), 2);
+    document.getElementById(`${name}-value`).textContent = value;
+  }
 }
 
-function promptError(problem, message) {
-  unknown = problem.characters ?? [];
-  if (unknown.length === 0) return message;
-  replaceButton.hidden = false;
-  const pairs = new Map(unknown.map(({ character, replacement }) => [character, replacement]));
-  const list = [...pairs].map(([character, replacement]) => `${character} → ${replacement}`).join("   ");
-  return `The model has never seen ${pairs.size === 1 ? "this character" : "these characters"}: ${list}`;
-}
-
-replaceButton.addEventListener("click", () => {
-  const pairs = new Map(unknown.map(({ character, replacement }) => [character, replacement]));
-  prompt.value = [...prompt.value].map((character) => pairs.get(character) ?? character).join("");
-  clearErrors();
-  prompt.focus();
-});
+form.addEventListener("input", showValues);
+showValues();

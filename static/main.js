@@ -1,108 +1,265 @@
-// The page: Write and Stop, samples that grow, what happened in a line.
+// The page put together: which part hears of what, and what the buttons and keys do.
 
-import { clearErrors, request, showMessage, showProblem } from "./form.js";
-import { SampleView } from "./sample.js";
-import { ProblemError, stream } from "./sse.js";
+import { Announcer } from "./announce.js";
+import { drawCard } from "./card.js";
+import { typed } from "./document.js";
+import { Follower } from "./follow.js";
+import * as form from "./form.js";
+import { Glass } from "./glass.js";
+import { Inspector } from "./inspector.js";
+import { Session, requestOf } from "./session.js";
+import { fromFragment } from "./share.js";
+import { ShareDialog } from "./share_dialog.js";
+import { ProblemError } from "./sse.js";
+import { Status } from "./status.js";
+import { load, save } from "./store.js";
+import { number, t } from "./texts.js";
+import { drawLegend, lookOf } from "./tint.js";
+import { Tree } from "./tree.js";
+import { Unknown } from "./unknown.js";
 
-const form = document.getElementById("form");
-const writeButton = document.getElementById("write");
-const stopButton = document.getElementById("stop");
-const status = document.getElementById("status");
-const samples = document.getElementById("samples");
-const actions = document.querySelector(".actions");
+const SAVE_AFTER = 400; // milliseconds after the last change
+const LISTED = 12; // unknown characters that are shown
 
-let running = null; // the AbortController of the request under way
+const $ = (id) => document.getElementById(id);
+const card = JSON.parse($("card").textContent);
+const unknown = new Unknown(card);
+const announcer = new Announcer($("announcer"));
+const follower = new Follower($("pill"));
+const tree = new Tree({
+  tabs: $("tabs"),
+  pages: $("pages"),
+  look: lookOf($("tint").value, unknown),
+  onEdit: (branch) => session.stopIn(branch),
+  onChange: () => update(),
+});
+const session = new Session({ card, tree, parameters: form.parameters, onState, onText, onProblem });
+const status = new Status({
+  state: $("state"),
+  text: $("figures"),
+  seed: $("last-seed"),
+  figures: () => session.figures,
+});
+const inspector = new Inspector($("inspector"), { card, settings: form.sampling, onChoose: fork });
+const glass = new Glass({ tree, inspector, button: $("look"), pages: $("pages") });
+new ShareDialog($("share"), $("share-open"), { tree, requestOf });
 
-async function write() {
-  stop();
-  clearErrors();
-  const controller = new AbortController();
-  running = controller;
-  setBusy(true);
-  const run = { views: [], seed: null, written: 0 };
-  try {
-    for await (const { event, data } of stream("/generate", request(), controller.signal)) {
-      handle(run, event, data);
-    }
-    if (!run.done) throw new TypeError("the stream ended early");
-  } catch (error) {
-    if (running === controller || !controller.signal.aborted) report(error, run);
-  } finally {
-    if (running === controller) {
-      running = null;
-      setBusy(false);
-    }
-  }
+let saving = 0;
+
+function write(branch) {
+  form.clearErrors();
+  $("error").textContent = $("verdict").textContent = "";
+  return session.write(branch);
 }
 
-function handle(run, event, data) {
-  if (event === "start") {
-    run.seed = data.seed;
-    samples.replaceChildren();
-    const { num_samples, prompt } = data.parameters;
-    run.views = Array.from({ length: num_samples }, (_, i) => new SampleView(samples, prompt, `Sample ${i + 1}`));
-    status.textContent = "Writing…";
-    if (samples.getBoundingClientRect().top > 0.7 * window.innerHeight) actions.scrollIntoView();
-  } else if (event === "text") {
-    keepInView(() => run.views[data.sample].append(data.text));
-    run.written += data.text.length;
-  } else if (event === "end") {
-    run.views[data.sample].end(data.finish_reason);
-  } else if (event === "done") {
-    run.done = true;
-    const { first_character_seconds: first, characters_per_second: speed } = data.timing;
-    const milliseconds = Math.round(first * 1000);
-    status.textContent =
-      `${count(run.written)}, ${Math.round(speed)} a second, the first after ${milliseconds} ms. Seed ${run.seed}.`;
-  }
+function writeFromCaret() {
+  const { active } = tree;
+  const at = active.editor.selection()?.end ?? active.doc.length;
+  return at < active.doc.length ? fork(active, at, "") : write(active);
 }
 
-function report(error, run) {
-  if (error.name === "AbortError") {
-    status.textContent = run.seed === null ? "Stopped." : `Stopped after ${count(run.written)}. Seed ${run.seed}.`;
-  } else if (error instanceof ProblemError) {
-    status.textContent = "";
-    showProblem(error.problem);
-  } else {
-    status.textContent = "";
-    showMessage("The connection to the server was lost. What was written stays; press Write to try again.");
+function fork(branch, index, character) {
+  if (glass.on) glass.toggle(false);
+  inspector.close();
+  return session.fork(branch, index, character);
+}
+
+function onState(state, figures) {
+  status.show(state, figures);
+  if (state === "waiting") follower.start();
+  if (!session.writing) {
+    follower.stop();
+    announcer.finish();
+    saveSoon();
+  }
+  update();
+}
+
+function onText(branch, text) {
+  if (branch !== tree.active) return;
+  announcer.add(text);
+  updateText();
+  follower.follow(branch.editor.root.lastElementChild);
+}
+
+function onProblem(error) {
+  if (!(error instanceof ProblemError)) {
     console.error(error);
+    $("error").textContent = t("lost");
+    return;
   }
-  for (const view of run.views) if (!view.element.dataset.end) view.end("stopped");
+  const message = form.showProblem(error.problem);
+  const foreign = error.problem.errors?.some(({ field }) => field === "Last-Event-ID");
+  $("error").textContent = foreign ? t("another_model") : message;
 }
 
-function count(characters) {
-  return `${characters.toLocaleString("en")} character${characters === 1 ? "" : "s"}`;
+/** Everything that depends on which texts there are and whether one is being written. */
+function update() {
+  if (!tree.active) return;
+  $("stop").disabled = !session.writing;
+  $("pages").setAttribute("aria-busy", String(session.writing));
+  $("side-by-side").hidden = tree.branches.length < 2;
+  $("side-by-side").setAttribute("aria-pressed", String(tree.sideBySide));
+  $("reopen").hidden = !tree.canReopen;
+  for (const branch of tree.branches) {
+    branch.listening ??= branch.doc.listen(() => onChange(branch));
+    setPast(branch);
+  }
+  glass.update();
+  updateText();
 }
 
-function stop() {
-  running?.abort();
+function onChange(branch) {
+  setPast(branch);
+  if (session.writing) return;
+  if (inspector.at?.branch === branch) inspector.close();
+  updateText();
+  saveSoon();
 }
 
-function setBusy(busy) {
-  stopButton.disabled = !busy;
-  samples.setAttribute("aria-busy", String(busy));
+function setPast({ editor, doc }) {
+  editor.lines.setPast(Math.max(0, doc.length - card.block_size));
 }
 
-/** Lets the page follow the text, unless the reader has scrolled away from its end. */
-function keepInView(change) {
-  const root = document.documentElement;
-  const atEnd = root.scrollHeight - root.clientHeight - root.scrollTop < 80;
-  change();
-  if (atEnd) root.scrollTop = root.scrollHeight;
+function updateText() {
+  const { doc } = tree.active;
+  const seen = Math.min(doc.length, card.block_size);
+  $("counters").textContent = t("counters", { count: number(doc.length), seen: number(seen) });
+  $("undo").disabled = !doc.canUndo;
+  $("redo").disabled = !doc.canRedo;
+  if (!session.writing) showUnknown(doc);
 }
 
-form.addEventListener("submit", (event) => {
+function showUnknown(doc) {
+  const found = [...unknown.find(doc.cells)];
+  const pairs = found.slice(0, LISTED).map(([c, replacement]) => `${c} → ${replacement}`);
+  $("unknown-list").textContent = pairs.join("   ") + (found.length > LISTED ? " …" : "");
+  $("unknown").hidden = found.length === 0;
+}
+
+function replaceUnknown() {
+  const { doc, editor } = tree.active;
+  const cells = doc.cells.flatMap((cell) => (unknown.has(cell.c) ? [cell] : typed(unknown.replacement(cell.c))));
+  doc.splice(0, doc.length, cells);
+  editor.root.focus();
+  editor.setCaret(cells.length);
+}
+
+/** An example takes the place of what was typed; what the model wrote stays, and a new text begins. */
+function begin(text) {
+  session.stop();
+  const branch = requestOf(tree.active) ? tree.add([]) : tree.active;
+  branch.doc.splice(0, branch.doc.length, typed(text));
+  tree.activate(branch);
+  branch.editor.root.focus();
+  branch.editor.setCaret(branch.doc.length);
+}
+
+function saveSoon() {
+  clearTimeout(saving);
+  saving = setTimeout(() => session.writing || save(tree, form.parameters()), SAVE_AFTER);
+}
+
+/** Texts of before a reload, or the first example. */
+function restore() {
+  const saved = load(card.checkpoint);
+  if (!saved) {
+    tree.add(location.hash ? [] : typed($("examples").querySelector("button")?.value ?? ""));
+    return;
+  }
+  form.fill(saved.settings);
+  for (const { cells, name, parent, at } of saved.branches) tree.add(cells, parent && { name: parent }, at, name);
+  tree.activate(tree.branches.find(({ name }) => name === saved.active) ?? tree.branches[0]);
+  tree.setSideBySide(saved.sideBySide);
+}
+
+/** A link in the address is written again, and what came of it is told. */
+async function openLink() {
+  const fragment = location.hash.slice(1);
+  if (!fragment) return;
+  history.replaceState(null, "", location.pathname + location.search);
+  const link = await fromFragment(fragment);
+  if (!link) {
+    $("error").textContent = t("bad_link");
+    return;
+  }
+  form.fill(link.parameters);
+  const result = await session.replay(link);
+  if (!result) return;
+  const { same, sample, at, request } = result;
+  const there = `${link.checkpoint} ${link.numerics}`;
+  const here = `${request.checkpoint} ${request.numerics}`;
+  const reason = here === there ? "" : ` ${t("replay_other", { here, there })}`;
+  const difference = () => t("replay_different", { sample: number(sample + 1), at: number(at + 1) });
+  $("verdict").textContent = same ? t("replay_identical") : difference() + reason;
+  $("verdict").dataset.same = String(same);
+}
+
+/** Ctrl (or Command) and Alt keys work everywhere; the others where nobody types. */
+function onKey(event) {
+  const command = event.ctrlKey || event.metaKey;
+  const inField = event.target.matches("input, textarea, select");
+  const typing = inField || event.target.isContentEditable;
+  const key = event.key.toLowerCase();
+  const { editor } = tree.active;
+  const actions = [
+    [command && key === "enter", () => (event.shiftKey ? writeFromCaret() : write(tree.active))],
+    [command && !inField && key === "z", () => (event.shiftKey ? editor.redo() : editor.undo())],
+    [command && !inField && key === "y", () => editor.redo()],
+    [event.altKey && event.code === "KeyL", () => glass.toggle()],
+    [event.altKey && key === "arrowup", () => walk(-1)],
+    [event.altKey && key === "arrowdown", () => walk(1)],
+    [key === "?" && !typing && !command, () => $("help").showModal()],
+    [key === "escape" && !document.querySelector("dialog[open]"), stepBack],
+  ];
+  const found = actions.find(([holds]) => holds);
+  if (!found) return;
   event.preventDefault();
-  write();
+  found[1]();
+}
+
+function walk(by) {
+  tree.walk(by);
+  if (glass.on) glass.toggle(true);
+  else tree.active.editor.root.focus();
+}
+
+/** Out of the candidates, else out of the writing, else out of the looking mode. */
+function stepBack() {
+  if ($("inspector").contains(document.activeElement)) glass.focus();
+  else if (session.writing) session.stop();
+  else if (glass.on) glass.toggle(false);
+  else inspector.close();
+}
+
+const clicks = {
+  write: () => write(tree.active),
+  "write-caret": writeFromCaret,
+  stop: () => session.stop(),
+  undo: () => tree.active.editor.undo(),
+  redo: () => tree.active.editor.redo(),
+  reopen: () => tree.reopen(),
+  replace: replaceUnknown,
+  "side-by-side": () => tree.setSideBySide(!tree.sideBySide),
+  "last-seed": () => form.fill({ seed: Number($("last-seed").value) }),
+  "help-open": () => $("help").showModal(),
+};
+for (const [id, action] of Object.entries(clicks)) $(id).addEventListener("click", action);
+for (const button of $("examples").querySelectorAll("button")) {
+  button.addEventListener("click", () => begin(button.value));
+}
+$("write-caret").addEventListener("mousedown", (event) => event.preventDefault()); // the caret stays where it is
+$("tint").addEventListener("change", ({ target }) => {
+  tree.redraw(lookOf(target.value, unknown));
+  drawLegend($("legend"), target.value);
 });
-stopButton.addEventListener("click", stop);
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-    event.preventDefault();
-    write();
-  } else if (event.key === "Escape") {
-    stop();
-  }
-});
-writeButton.disabled = false;
+form.listen(() => inspector.draw());
+document.addEventListener("keydown", onKey);
+addEventListener("hashchange", openLink);
+addEventListener("pagehide", () => save(tree, form.parameters()));
+
+drawLegend($("legend"), $("tint").value);
+drawCard($("card-panel"), card);
+restore();
+status.show("idle");
+openLink();

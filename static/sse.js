@@ -1,5 +1,8 @@
-// Server-sent events from a POST request. Owns the wire format; knows nothing of the page.
+// Server-sent events from a POST request, with reconnection. Owns the wire format; knows nothing of the page.
 // https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+
+const FIRST_WAIT = 500; // milliseconds before the first new attempt, twice as long before each other one
+const LONGEST_WAIT = 5000;
 
 /** A refusal or an error event: the server's problem object (RFC 9457) as an Error. */
 export class ProblemError extends Error {
@@ -37,32 +40,75 @@ export class EventParser {
 }
 
 /**
- * Sends `body` as JSON and yields each event with its data parsed.
- * Throws ProblemError when the server refuses or reports an error, TypeError when the network fails.
+ * Sends `body` as JSON and yields each event, {event, data, id}, with its data parsed, up to `done`.
+ *
+ * When the connection is lost, or the server goes down and promises to come back, it asks again for the rest, as often
+ * as it takes; `onWait(milliseconds)` is called before each attempt. `start` may therefore come several times.
+ * Throws ProblemError when the server refuses or reports an error, AbortError when `signal` is.
  */
-export async function* stream(url, body, signal) {
-  const response = await fetch(url, {
-    method: "POST",
-    headers: { "content-type": "application/json", accept: "text/event-stream" },
-    body: JSON.stringify(body),
-    signal,
-  });
+export async function* stream(url, body, signal, onWait) {
+  let [lastId, asked, wait] = ["", body, FIRST_WAIT];
+  for (;;) {
+    try {
+      for await (const event of connect(url, asked, lastId, signal)) {
+        if (event.id) lastId = event.id;
+        if (event.event === "start") asked = { ...body, seed: event.data.seed };
+        wait = FIRST_WAIT;
+        yield event;
+        if (event.event === "done") return;
+      }
+    } catch (error) {
+      if (signal.aborted || (error instanceof ProblemError && !canWait(error.problem, asked !== body))) throw error;
+    }
+    onWait(wait);
+    await pause(wait, signal);
+    wait = Math.min(2 * wait, LONGEST_WAIT);
+  }
+}
+
+/** Whether a problem goes by itself: a server that stops, or is busy when a text that began asks for its rest. */
+function canWait({ status }, begun) {
+  return begun && (status === 429 || status >= 502);
+}
+
+async function* connect(url, body, lastId, signal) {
+  const headers = { "content-type": "application/json", accept: "text/event-stream" };
+  if (lastId) headers["last-event-id"] = lastId;
+  const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(body), signal });
   if (!response.ok) throw new ProblemError(await problemOf(response));
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   const parser = new EventParser();
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
-    for (const { event, data } of parser.push(value)) {
+    for (const { event, data, id } of parser.push(value)) {
       const parsed = JSON.parse(data);
       if (event === "error") throw new ProblemError(parsed);
-      yield { event, data: parsed };
+      yield { event, data: parsed, id };
     }
   }
+}
+
+/** The answer to a POST of `body`, as JSON. Throws ProblemError when the server refuses. */
+export async function ask(url, body, signal) {
+  const headers = { "content-type": "application/json", accept: "application/json" };
+  const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(body), signal });
+  if (!response.ok) throw new ProblemError(await problemOf(response));
+  return response.json();
 }
 
 async function problemOf(response) {
   const type = response.headers.get("content-type") ?? "";
   if (type.includes("json")) return response.json();
   return { status: response.status, detail: `the server answered ${response.status} ${response.statusText}` };
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
 }

@@ -1,0 +1,98 @@
+"""A real headless Chromium, on a page of the tiny model and on one of the bundled model."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from app.main import create_app
+from app.settings import ServerSettings
+from tests.conftest import LiveServer
+
+BUNDLED = Path(__file__).parent.parent.parent / "checkpoints" / "shakespeare-char"
+FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+# what tests provoke: refusals, and a server that goes away
+EXPECTED = re.compile("status of 422|net::ERR_(CONNECTION|INCOMPLETE|EMPTY)")
+
+expect.set_options(timeout=60_000)  # a machine may be busy
+
+
+def chromium() -> str | None:
+    """The browser to use: CHROMIUM if set, else the first on the path."""
+    named = os.environ.get("CHROMIUM")
+    return named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = chromium()
+    if path is None and "CI" not in os.environ:
+        pytest.skip("no Chromium on this machine; name one with CHROMIUM=/path")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, url: str) -> Iterator[Page]:
+    """A page in a profile of its own; the browser must have nothing to complain about in the end."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, locale="en-GB")
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.goto(url)
+    yield page
+    context.close()
+    assert [one for one in complaints if not EXPECTED.search(one)] == []
+
+
+@pytest.fixture
+def page(browser: Browser, server: LiveServer) -> Iterator[Page]:
+    """The page of the tiny model, whose steps can be held one by one."""
+    with opened(browser, server.url) as page:
+        yield page
+
+
+@pytest.fixture(scope="session")
+def bundled_server() -> Iterator[LiveServer]:
+    """A server of the bundled model."""
+    with LiveServer(create_app(ServerSettings(checkpoint=BUNDLED, device="cpu"))) as live:
+        yield live
+
+
+@pytest.fixture
+def bundled(browser: Browser, bundled_server: LiveServer) -> Iterator[Page]:
+    """The page of the bundled model."""
+    with opened(browser, bundled_server.url) as page:
+        yield page
+    bundled_server.gate.open()
+
+
+def text_of(page: Page, name: str = "1") -> str:
+    """One text of the page, as its lines show it."""
+    lines: list[str] = page.locator(f'[aria-label="Text {name}"].document .line').all_text_contents()
+    return "\n".join(lines)
+
+
+def written(page: Page) -> None:
+    """Wait until the model has written what was asked."""
+    expect(page.locator("#state")).to_have_attribute("data-state", "done")
+
+
+def begin(page: Page, text: str, **settings: str) -> None:
+    """Put a text in the place of all that is there, and fill settings."""
+    for name, value in settings.items():
+        page.fill(f"#{name}", value)
+    page.click(".active .document")
+    page.keyboard.press("Control+a")
+    page.keyboard.press("Delete")
+    page.keyboard.insert_text(text)

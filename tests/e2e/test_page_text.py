@@ -1,0 +1,262 @@
+"""The page's text: one document that people and the model write in, streamed without a loss."""
+
+import re
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.conftest import LiveServer
+from tests.e2e.conftest import BUNDLED, begin, opened, text_of, written
+from tests.e2e.test_process import serving
+
+
+def answer(url: str, prompt: str, **asked: object) -> list[str]:
+    """What the API writes."""
+    body = {"prompt": prompt, "stream": False, "top_k": None} | asked
+    samples = httpx.post(f"{url}/generate", json=body, timeout=60).json()["samples"]
+    return [sample["text"] for sample in samples]
+
+
+def test_the_model_goes_on_where_someone_stopped(bundled: Page, bundled_server: LiveServer) -> None:
+    begin(bundled, "ROMEO:\nO my ", seed="3", max_new_tokens="300")
+    bundled.keyboard.press("Control+Enter")
+    written(bundled)
+    [expected] = answer(bundled_server.url, "ROMEO:\nO my ", seed=3, max_new_tokens=300)
+    assert text_of(bundled) == "ROMEO:\nO my " + expected
+    expect(bundled.locator(".speaker").first).to_have_text("ROMEO:")
+    expect(bundled.locator("#figures")).to_contain_text("300 characters")
+    expect(bundled.locator("#counters")).to_contain_text("the model sees the last 256")
+
+    bundled.keyboard.press("Control+End")
+    bundled.keyboard.type("\n\nNURSE:\nNo!")
+    bundled.click("#write")
+    expect(bundled.locator("#figures")).to_contain_text("300 characters")
+    written(bundled)
+    assert text_of(bundled).startswith("ROMEO:\nO my " + expected + "\n\nNURSE:\nNo!")
+    assert len(text_of(bundled)) == len("ROMEO:\nO my " + expected + "\n\nNURSE:\nNo!") + 300
+
+
+def test_everything_can_be_edited_undone_and_redone(bundled: Page) -> None:
+    begin(bundled, "JULIET:\n", seed="1", max_new_tokens="200")
+    bundled.click("#write")
+    written(bundled)
+    whole = text_of(bundled)
+    bundled.keyboard.press("Control+z")  # what the model wrote is one edit
+    assert text_of(bundled) == "JULIET:\n"
+    bundled.keyboard.press("Control+Shift+z")
+    assert text_of(bundled) == whole
+    expect(bundled.locator(".written[class*=tint]").first).to_be_visible()  # and so is what is known of it
+
+    states = [whole]
+    bundled.click(".active .document")
+    bundled.keyboard.press("Control+Home")
+    for key in (
+        "Delete",
+        "G",
+        "End",
+        "Enter",
+        "Backspace",
+        "Backspace",
+        "Control+Backspace",
+        "ArrowDown",
+        "End",
+        "!",
+    ):
+        bundled.keyboard.press(key)
+        if text_of(bundled) != states[-1]:
+            states.append(text_of(bundled))
+    assert states[1][:6] == "ULIET:"
+    assert len(states) == 8
+    for state in reversed(states[:-1]):
+        bundled.click("#undo")
+        assert text_of(bundled) == state
+    for state in states[1:]:
+        bundled.click("#redo")
+        assert text_of(bundled) == state
+
+
+def test_copying_and_pasting_keep_the_text(page: Page) -> None:
+    begin(page, "one\n\ntwo\nthree")
+    page.keyboard.press("Control+a")
+    page.keyboard.press("Control+x")
+    assert text_of(page) == ""
+    page.keyboard.press("Control+v")
+    page.keyboard.press("Control+v")
+    assert text_of(page) == "one\n\ntwo\nthreeone\n\ntwo\nthree"
+
+
+def test_from_the_caret_the_old_text_stays(bundled: Page) -> None:
+    begin(bundled, "ROMEO:\nIs the day so young? But what then", seed="8", max_new_tokens="50")
+    for _ in range(len(" But what then")):
+        bundled.keyboard.press("ArrowLeft")
+    bundled.keyboard.press("Control+Shift+Enter")
+    written(bundled)
+    assert text_of(bundled, "1.1").startswith("ROMEO:\nIs the day so young?")
+    assert len(text_of(bundled, "1.1")) == len("ROMEO:\nIs the day so young?") + 50
+    bundled.keyboard.press("Alt+ArrowUp")
+    assert text_of(bundled) == "ROMEO:\nIs the day so young? But what then"
+
+
+def test_samples_stand_side_by_side(bundled: Page, bundled_server: LiveServer) -> None:
+    begin(bundled, "ROMEO:\n", seed="5", max_new_tokens="120", num_samples="3")
+    bundled.click("#write")
+    written(bundled)
+    expected = answer(bundled_server.url, "ROMEO:\n", seed=5, max_new_tokens=120, num_samples=3)
+    assert [text_of(bundled, str(i + 1)) for i in range(3)] == ["ROMEO:\n" + text for text in expected]
+    lefts = [bundled.locator("article").nth(i).bounding_box()["x"] for i in range(3)]  # type: ignore[index]
+    assert lefts == sorted(set(lefts))
+    bundled.set_viewport_size({"width": 380, "height": 800})
+    expect(bundled.locator("#pages hr").first).to_be_visible()  # nanoGPT's line between samples
+    bundled.click("#side-by-side")
+    expect(bundled.locator("article")).to_have_count(1)
+    bundled.locator("#tabs").get_by_role("button", name="Text 3", exact=True).click()
+    assert text_of(bundled, "3") == "ROMEO:\n" + expected[2]
+
+
+def test_text_grows_until_it_is_stopped_on_the_server_too(page: Page, server: LiveServer) -> None:
+    begin(page, "JULIET:", max_new_tokens="100000")
+    server.gate.close()
+    page.click("#write")
+    lengths = []
+    for _ in range(3):  # the model steps one by one
+        before = len(text_of(page))
+        server.gate.step()
+        server.gate.step()
+        expect(page.locator("#counters")).not_to_have_text(re.compile(f"^{before} "))
+        lengths.append(len(text_of(page)))
+    assert lengths == sorted(set(lengths))
+    expect(page.locator("#state")).to_have_attribute("data-state", "writing")
+    page.keyboard.press("Escape")
+    expect(page.locator("#state")).to_have_attribute("data-state", "stopped")
+    expect(page.locator("#stop")).to_be_disabled()
+    server.gate.open()
+    written_before = text_of(page)
+    page.fill("#max_new_tokens", "40")
+    page.click("#write")  # the only slots that are free are those that were given up
+    written(page)
+    assert len(text_of(page)) == len(written_before) + 40
+
+
+def test_typing_stops_the_model(page: Page, server: LiveServer) -> None:
+    begin(page, "A", max_new_tokens="100000")
+    page.click("#write")
+    expect(page.locator("#state")).to_have_attribute("data-state", "writing")
+    page.click(".active .document")
+    page.keyboard.press("Control+Home")
+    page.keyboard.type("x")
+    expect(page.locator("#state")).to_have_attribute("data-state", "stopped")
+    assert text_of(page).startswith("xA")
+
+
+def test_the_page_follows_the_text_until_the_reader_scrolls_up(bundled: Page) -> None:
+    begin(bundled, "ROMEO:\n", max_new_tokens="60000")
+    bundled.click("#write")
+    expect(bundled.locator("#counters")).to_have_text(re.compile(r"^[2-9],\d\d\d |^\d\d,\d\d\d "))
+    gap = "document.querySelector('.line:last-child').getBoundingClientRect().bottom - innerHeight"
+    assert bundled.evaluate(gap) < 60
+    bundled.mouse.move(400, 500)
+    bundled.mouse.wheel(0, -1500)
+    expect(bundled.locator("#pill")).to_be_visible()
+    before = bundled.evaluate("scrollY")
+    expect(bundled.locator("#counters")).not_to_have_text(bundled.inner_text("#counters"))
+    assert bundled.evaluate("scrollY") <= before + 1
+    bundled.click("#pill")
+    expect(bundled.locator("#pill")).to_be_hidden()
+    bundled.keyboard.press("Escape")
+
+
+def test_a_killed_server_that_comes_back_goes_on_with_the_text(browser: Browser, tmp_path: object) -> None:
+    """Kill -9 in the middle of a stream: the text ends as if nothing had been."""
+    with serving(BUNDLED) as (process, url):
+        port = url.rsplit(":", 1)[1].split()[0]
+        with opened(browser, url) as page:
+            begin(page, "ROMEO:\n", seed="21", max_new_tokens="4000")
+            page.click("#write")
+            expect(page.locator("#counters")).to_have_text(re.compile(r"^\d,\d\d\d "))
+            process.kill()
+            expect(page.locator("#state")).to_have_attribute("data-state", "lost")
+            expect(page.locator("#state")).to_contain_text("Connection lost")
+            with serving(BUNDLED, f"--port={port}") as (_, again):
+                expect(page.locator("#state")).to_have_attribute("data-state", "done", timeout=60_000)
+                [expected] = answer(again, "ROMEO:\n", seed=21, max_new_tokens=4000)
+                assert text_of(page) == "ROMEO:\n" + expected
+
+
+def test_a_server_that_stops_for_good_keeps_the_text(page: Page, server: LiveServer) -> None:
+    begin(page, "ROMEO:", max_new_tokens="100000")
+    server.gate.close()
+    page.click("#write")
+    server.gate.step()
+    server.gate.step()
+    server.engine.drain(0)
+    server.gate.open()
+    expect(page.locator("#state")).to_have_attribute("data-state", "lost")
+    page.click("#stop")
+    expect(page.locator("#state")).to_have_attribute("data-state", "stopped")
+    assert text_of(page).startswith("ROMEO:")
+
+
+def test_unknown_characters_are_marked_while_typing_and_can_be_replaced(bundled: Page) -> None:
+    begin(bundled, "Ma\u00f1ana, \u201cJos\u00e9\u201d 日 \U0001f600!")
+    expect(bundled.locator("#unknown")).to_contain_text("ñ → n")
+    expect(bundled.locator("#unknown")).to_contain_text("日 → ?")
+    expect(bundled.locator("#unknown")).to_contain_text("\u201c → ")
+    assert bundled.locator(".unknown").count() >= 4
+    bundled.click("#write")
+    expect(bundled.locator("#error")).to_contain_text("ñ")
+    bundled.click("#replace")
+    expect(bundled.locator("#unknown")).to_be_hidden()
+    assert "Manana" in text_of(bundled)
+    bundled.click("#write")
+    written(bundled)
+
+
+def test_examples_begin_a_text(bundled: Page) -> None:
+    bundled.get_by_role("button", name="First Citizen:").click()
+    assert text_of(bundled) == "First Citizen:\nBefore we proceed"
+    bundled.fill("#max_new_tokens", "20")
+    bundled.click("#write")
+    written(bundled)
+    bundled.get_by_role("button", name="JULIET:").click()  # what the model wrote is not taken away
+    assert text_of(bundled, "2") == "JULIET:\nO "
+    expect(bundled.locator("#tabs button")).to_have_count(4)
+
+
+def test_a_bad_number_is_shown_at_its_field(page: Page) -> None:
+    page.fill("#seed", "-5")
+    page.fill("#max_new_tokens", "0")
+    page.click("#write")
+    expect(page.locator("#seed-error")).to_contain_text("not -5")
+    expect(page.locator("#max_new_tokens-error")).to_contain_text("not 0")
+    page.fill("#seed", "")
+    page.fill("#max_new_tokens", "10")
+    page.click("#write")
+    expect(page.locator("#seed-error")).to_be_empty()
+    written(page)
+
+
+def test_a_reload_loses_nothing(bundled: Page) -> None:
+    begin(bundled, "ROMEO:\n", seed="5", max_new_tokens="100", num_samples="2")
+    bundled.click("#write")
+    written(bundled)
+    texts = [text_of(bundled, name) for name in ("1", "2")]
+    colours = bundled.locator("[class*=tint]").count()
+    bundled.reload()
+    assert [text_of(bundled, name) for name in ("1", "2")] == texts
+    assert bundled.locator("[class*=tint]").count() == colours
+    assert bundled.input_value("#max_new_tokens") == "100"
+
+
+MARKUP = "<script>alert(1)</script>\n<img src=x onerror=alert(1)>"
+STRANGE = MARKUP + ' & "quotes" \u2028 \U0001f600 \u05e9\u05dc\u05d5\u05dd \ufeff'
+
+
+@pytest.mark.parametrize("text", [STRANGE, "word " * 10_000, "x" * 50_000])
+def test_any_text_is_only_text(page: Page, text: str) -> None:
+    begin(page, text)
+    page.keyboard.type("!")
+    assert text_of(page) == text + "!"
+    page.keyboard.press("Backspace")
+    page.click("#undo")
+    assert page.locator("article img, article script").count() == 0
