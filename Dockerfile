@@ -23,6 +23,7 @@ COPY app app
 COPY static static
 COPY templates templates
 COPY checkpoints/shakespeare-char checkpoints/shakespeare-char
+COPY checkpoints/shakespeare-char-snapshots checkpoints/shakespeare-char-snapshots
 # where compiled code is kept: what this build's machine compiles, like machines need not; others do once, in a volume
 ENV NUMBA_CACHE_DIR=/var/cache/soliloquy
 RUN install -d -o 10001 /var/cache/soliloquy

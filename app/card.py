@@ -1,5 +1,6 @@
 """The model card: what is being served, for `/info` and the page."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ class ModelCard:
     `identity` is the SHA-256 of the weights and the configuration, `checkpoint` its beginning. `parameters` counts
     as nanoGPT does, without position embeddings. `val_loss`, `baselines` and the points of `curve` (step, train,
     val) are in nats per character. `replacements` says what to write for common characters outside the vocabulary.
-    `seconds`, `preset` and `steps` are of the training run.
+    `seconds`, `preset` and `steps` are of the training run. `report` tells whether texts can be reported on,
+    `snapshots` the steps at which the run beside it was kept.
     """
 
     checkpoint: str
@@ -39,9 +41,11 @@ class ModelCard:
     seconds: float | None
     preset: str | None
     steps: int | None
+    report: bool
+    snapshots: list[int]
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, numerics: Numerics) -> "ModelCard":
+    def of(cls, checkpoint: Checkpoint, numerics: Numerics, snapshots: Sequence[int] = ()) -> "ModelCard":
         """The card of a checkpoint as it is served here."""
         config, training, vocabulary = checkpoint.config, checkpoint.training, checkpoint.vocabulary
         recipe, points = training.get("recipe", {}), training.get("curve", [])
@@ -63,13 +67,19 @@ class ModelCard:
             val_loss=training.get("val_loss"),
             val_method=training.get("val_method"),
             baselines=training.get("baselines"),
-            curve=[{"step": point["step"], "train": point["train"], "val": point["val"]} for point in points],
+            curve=[{key: _rounded(point[key]) for key in ("step", "train", "val")} for point in points],
             trained=training.get("date"),
             seconds=training.get("seconds"),
             preset=recipe.get("preset"),
             steps=recipe.get("max_iters"),
+            report=checkpoint.index is not None,
+            snapshots=list(snapshots),
         )
 
     def content(self) -> dict[str, Any]:
         """The card as JSON, with the vocabulary's size beside its characters."""
         return asdict(self) | {"vocabulary_size": len(self.vocabulary)}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

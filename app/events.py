@@ -13,13 +13,14 @@ from app.card import ModelCard
 from app.details import DetailsWriter, json_line
 from app.job import Job
 from app.problems import to_problem
+from app.report import LiveReport
 from app.resume import Place
 from app.schemas import GenerateRequest
+from model.checkpoint import Checkpoint
 from model.errors import SoliloquyError
 from model.receipt import Digest, Parameters, Receipt
 from model.sampling import Likelihood
 from model.stream import FinishReason, Piece, Stream
-from model.vocabulary import Vocabulary
 
 FLUSH_SECONDS = 0.025
 
@@ -28,8 +29,8 @@ class Sample:
     """What has been written of one stream's text, and how much of it the client has: `sent` characters, perhaps
     from an answer before this one."""
 
-    def __init__(self, index: int, sent: int) -> None:
-        self.index, self.sent = index, sent
+    def __init__(self, index: int, sent: int, report: LiveReport | None) -> None:
+        self.index, self.sent, self.report = index, sent, report
         self.characters = 0
         self.finish_reason: FinishReason | None = None
         self._digest = hashlib.sha256()
@@ -56,17 +57,20 @@ class Answer:
     """One request's answer, in either form: all after `place`."""
 
     def __init__(
-        self, job: Job, request: GenerateRequest, card: ModelCard, vocabulary: Vocabulary, place: Place
+        self, job: Job, request: GenerateRequest, card: ModelCard, checkpoint: Checkpoint, place: Place
     ) -> None:
         self._job, self._request, self._card, self._place = job, request, card, place
-        self._details = DetailsWriter(vocabulary)
+        self._details = DetailsWriter(checkpoint.vocabulary)
         self._head = {
             "id": job.id,
             "checkpoint": card.checkpoint,
             "seed": request.seed,
             "parameters": request.parameters(),
         }
-        self._samples = [Sample(index, sent) for index, sent in enumerate(place.sent)]
+        self._samples = [
+            Sample(index, sent, LiveReport(checkpoint) if request.report else None)
+            for index, sent in enumerate(place.sent)
+        ]
 
     async def events(self) -> AsyncIterator[ServerSentEvent]:
         """`start`, then `text` and `end` as they come, then `done`; or `error`.
@@ -79,9 +83,8 @@ class Answer:
                 for event in self._frames(pieces):
                     yield event
                 await asyncio.sleep(FLUSH_SECONDS)
-            yield _event(
-                "done", json_line({"samples": [sample.summary() for sample in self._samples]} | self._tail())
-            )
+            samples = {"samples": [sample.summary() for sample in self._samples]}
+            yield _event("done", json_line(samples | self._tail() | await self._reports()))
         except SoliloquyError as error:
             yield _event("error", json_line(to_problem(error).content()))
 
@@ -90,7 +93,7 @@ class Answer:
         texts = ["" for _ in self._samples]
         details: list[list[str]] = [[] for _ in self._samples]
         while pieces := await self._job.take():
-            for sample, text, likelihoods in self._merge(pieces):
+            for sample, text, likelihoods, _ in self._merge(pieces):
                 texts[sample.index] += text
                 if self._request.details:
                     details[sample.index] += self._details.write(text, likelihoods)
@@ -101,13 +104,13 @@ class Answer:
             del summary["characters"]
             content = summary | {"text": text}
             samples.append(json_line(content, chars=chars) if self._request.details else json_line(content))
-        return json_line(self._head | self._tail(), samples=samples)
+        return json_line(self._head | self._tail() | await self._reports(), samples=samples)
 
     def _frames(self, pieces: list[tuple[Stream, Piece]]) -> list[ServerSentEvent]:
         frames = []
-        for sample, text, likelihoods in self._merge(pieces):
+        for sample, text, likelihoods, marks in self._merge(pieces):
             if text:
-                data = {"sample": sample.index, "index": sample.sent - len(text), "text": text}
+                data = {"sample": sample.index, "index": sample.sent - len(text), "text": text} | marks
                 chars = {"chars": self._details.write(text, likelihoods)} if self._request.details else {}
                 place = replace(self._place, sent=tuple(one.sent for one in self._samples))
                 frames.append(_event("text", json_line(data, **chars), str(place)))
@@ -116,16 +119,28 @@ class Answer:
                 frames.append(_event("end", json_line(end)))
         return frames
 
-    def _merge(self, pieces: list[tuple[Stream, Piece]]) -> Iterator[tuple[Sample, str, list[Likelihood]]]:
-        """Per sample: its text that the client does not have, and the likelihoods; counted as sent."""
+    def _merge(
+        self, pieces: list[tuple[Stream, Piece]]
+    ) -> Iterator[tuple[Sample, str, list[Likelihood], dict[str, Any]]]:
+        """Per sample: its text that the client does not have, its likelihoods and marks; counted as sent."""
         by_sample: dict[int, list[Piece]] = {}
         for stream, piece in pieces:
             by_sample.setdefault(stream.sample, []).append(piece)
         for index, parts in sorted(by_sample.items()):
-            sample = self._samples[index]
-            text = sample.add("".join(part.text for part in parts))
+            sample, whole = self._samples[index], "".join(part.text for part in parts)
+            likelihoods, marks = [one for part in parts for one in part.details], {}
+            text = sample.add(whole)
             sample.finish_reason = parts[-1].finish_reason
-            yield sample, text, [one for part in parts for one in part.details]
+            if sample.report is not None:
+                copied, invented = sample.report.add(whole, likelihoods, sample.finish_reason is not None)
+                marks = {"copied": copied[len(whole) - len(text) :], "invented": invented}
+                likelihoods = likelihoods[len(whole) - len(text) :]
+            yield sample, text, likelihoods, marks
+
+    async def _reports(self) -> dict[str, Any]:
+        if not self._request.report:
+            return {}
+        return {"reports": [await sample.report.finish() for sample in self._samples if sample.report]}
 
     def _tail(self) -> dict[str, Any]:
         return {"timing": self._timing(), "receipt": self._receipt()}

@@ -10,6 +10,7 @@ from app.card import ModelCard
 from app.engine import Engine
 from app.routes import Service, router
 from app.settings import ServerSettings
+from app.snapshots import Gallery, make_router
 from model.checkpoint import read_checkpoint
 from model.device import choose_numerics
 from model.generator import load_generator
@@ -35,9 +36,11 @@ def create_app(settings: ServerSettings) -> FastAPI:
             engine.close()
 
     app = FastAPI(title="Soliloquy", summary="A small GPT, one character at a time", lifespan=lifespan)
-    card = ModelCard.of(checkpoint, numerics)
-    app.state.service = Service(settings, engine, checkpoint.vocabulary, card)
+    gallery = Gallery(settings.checkpoint, numerics)
+    card = ModelCard.of(checkpoint, numerics, gallery.steps)
+    app.state.service = Service(settings, engine, checkpoint, card)
     problems.install(app)
     app.include_router(router)
+    app.include_router(make_router(gallery))
     page.install(app, card)
     return app

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -15,11 +16,13 @@ from app.card import ModelCard
 from app.engine import Engine
 from app.events import Answer
 from app.job import Job
+from app.report import ReportRequest, report_on
 from app.resume import FIELD, resume
 from app.schemas import GenerateQuery, GenerateRequest, ScoreRequest
 from app.score import Score, score
 from app.settings import ServerSettings
-from model.vocabulary import Vocabulary
+from model.checkpoint import Checkpoint
+from model.report import index_of
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
@@ -28,8 +31,10 @@ router = APIRouter()
 class Service:
     """What the routes need of the running server."""
 
-    def __init__(self, settings: ServerSettings, engine: Engine, vocabulary: Vocabulary, card: ModelCard) -> None:
-        self.settings, self.engine, self.vocabulary, self.card = settings, engine, vocabulary, card
+    def __init__(self, settings: ServerSettings, engine: Engine, checkpoint: Checkpoint, card: ModelCard) -> None:
+        self.settings, self.engine, self.card = settings, engine, card
+        self.checkpoint = replace(checkpoint, weights={})  # the generator has made its own of them
+        self.vocabulary = checkpoint.vocabulary
 
 
 def get_service(request: Request) -> Service:
@@ -101,8 +106,10 @@ async def generate(
     in_force, place = resume(asked, last_event_id if streamed else None, service.vocabulary, service.card)
     if not streamed:
         in_force.check_size()
+    if in_force.report:
+        index_of(service.checkpoint)
     job = service.engine.submit(in_force.streams(service.vocabulary, place.sent))
-    answer = Answer(job, in_force, service.card, service.vocabulary, place)
+    answer = Answer(job, in_force, service.card, service.checkpoint, place)
     if streamed:
         return JobStream(job, answer, service.settings)
     return await whole(job, answer.whole(), request)
@@ -116,7 +123,16 @@ async def post_score(body: ScoreRequest, request: Request, service: ServiceDepen
     return await whole(job, score(job, in_force, service.card, service.vocabulary), request)
 
 
-async def whole(job: Job, writing: Coroutine[Any, Any, str], request: Request) -> Response:
+@router.post("/report")
+async def post_report(body: ReportRequest, request: Request, service: ServiceDependency) -> Response:
+    """What in a text is copied from the training text, what is invented, and how good it is, beside real text."""
+    index_of(service.checkpoint)
+    stream = body.stream(service.checkpoint)
+    job = service.engine.submit([stream]) if stream else None
+    return await whole(job, report_on(body.text, service.checkpoint, job), request)
+
+
+async def whole(job: Job | None, writing: Coroutine[Any, Any, str], request: Request) -> Response:
     """A JSON answer; given up as soon as the client goes."""
     answering = asyncio.ensure_future(writing)
     leaving = asyncio.ensure_future(_disconnect(request))
@@ -127,7 +143,8 @@ async def whole(job: Job, writing: Coroutine[Any, Any, str], request: Request) -
             return Response(answering.result(), headers=headers, media_type="application/json")
         return Response(status_code=499)  # nobody will read it
     finally:
-        job.cancel()
+        if job is not None:
+            job.cancel()
         answering.cancel()
         leaving.cancel()
 

@@ -64,6 +64,9 @@ class GenerateRequest(Asked):
     details: bool = False
     """Send each character's probability (the model's own, and the final one after temperature and filters), rank,
     entropy in bits, and likeliest alternatives."""
+    report: bool = False
+    """Tell while it is written what is copied from the training text (`copied`: the length of the run that ends at
+    each character) and which words are `invented`; and at the end all that `/report` tells."""
     stream: bool = True
     """Server-sent events; false for one JSON object."""
 
@@ -90,8 +93,8 @@ class GenerateRequest(Asked):
             num_samples=self.num_samples,
             max_new_tokens=self.max_new_tokens,
             stop=self.stop,
-            details_from=sent if self.details else None,
-            alternatives=self.alternatives,
+            details_from=[0] * self.num_samples if self.report else sent if self.details else None,
+            alternatives=self.alternatives if self.details else 0,
         )
 
     def check_size(self) -> None:

@@ -1,14 +1,13 @@
 """From a scored text's likelihoods to the JSON answer of `/score`."""
 
 import asyncio
-import math
-import sys
 
 from pydantic import BaseModel, ConfigDict
 
 from app.card import ModelCard
 from app.details import DetailsWriter, json_line
 from app.job import Job
+from app.report import bits_of
 from app.schemas import ScoreRequest
 from model.vocabulary import Vocabulary
 
@@ -62,7 +61,7 @@ async def score(job: Job, request: ScoreRequest, card: ModelCard, vocabulary: Vo
     while pieces := await job.take():
         likelihoods = [one for _, piece in pieces for one in piece.details]
         chars += writer.write(told[len(chars) : len(chars) + len(likelihoods)], likelihoods)
-        bits -= sum(math.log2(max(one.probability, sys.float_info.min)) for one in likelihoods)
+        bits += bits_of(likelihoods)
         await asyncio.sleep(0)  # others' turn, however fast the text is read
     head = {
         "checkpoint": card.checkpoint,

@@ -5,6 +5,7 @@ config.json         `GPTConfig`, and the number of this format
 vocab.json          the characters in id order
 training.json       where the weights come from (`TrainingRecord`); optional
 draft.safetensors   guesses for speculative decoding (`Draft`); optional, and not part of the checkpoint's identity
+copies.safetensors  what it takes to judge texts by the training text (`TextIndex`); likewise
 """
 
 import hashlib
@@ -22,11 +23,13 @@ from model.config import GPTConfig
 from model.draft import Draft
 from model.errors import CheckpointError, InputError
 from model.files import recover
+from model.index import TextIndex
 from model.network import GPT
 from model.vocabulary import Vocabulary
 
 FORMAT = 1
 DRAFT_FILE = "draft.safetensors"
+INDEX_FILE = "copies.safetensors"
 
 
 class CurvePoint(TypedDict):
@@ -70,6 +73,7 @@ class Checkpoint:
     training: TrainingRecord
     identity: str = ""
     draft: Draft | None = None
+    index: TextIndex | None = None
 
     def network(self, dtype: torch.dtype = torch.float32) -> GPT:
         """A network with these weights, in evaluation mode, on the CPU."""
@@ -101,10 +105,12 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | 
     _write_json(folder / "training.json", checkpoint.training)
     if checkpoint.draft is not None:
         checkpoint.draft.save(folder / DRAFT_FILE)
+    if checkpoint.index is not None:
+        checkpoint.index.save(folder / INDEX_FILE)
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read and check a checkpoint folder.
+def read_checkpoint(folder: Path, with_index: bool = True) -> Checkpoint:
+    """Read and check a checkpoint folder; `with_index` unless its index is to be made again.
 
     Raises:
         CheckpointError: names the file and what is wrong with it.
@@ -131,7 +137,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     record = cast(TrainingRecord, _read_json(training) if training.exists() else {})
     path = folder / DRAFT_FILE
     draft = Draft.load(path, config.vocab_size) if path.exists() else None
-    return Checkpoint(config, vocabulary, weights, record, digest.hexdigest(), draft)
+    path = folder / INDEX_FILE
+    index = TextIndex.load(path, record.get("dataset", {}).get("sha256")) if with_index and path.exists() else None
+    return Checkpoint(config, vocabulary, weights, record, digest.hexdigest(), draft, index)
 
 
 def check_shapes(path: Path, config: GPTConfig, weights: dict[str, Tensor]) -> None:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
@@ -57,6 +58,17 @@ class Draft:
             self.keys, self.surprise, context, noise, 1 / UNITS, temperature or 1.0, CERTAINTY, ids, chances
         )
         return ids.tolist(), chances.tolist()
+
+    def bits(self, ids: Sequence[int]) -> NDArray[np.float64]:
+        """(N,) The surprise in bits of each of `ids` after those before it: this n-gram's view of a text."""
+        text, size = np.asarray(ids, dtype=np.int64), self.surprise.shape[1]
+        rows = np.zeros(len(text), np.int64)
+        for length in range(1, min(self.longest, len(text) - 1) + 1):
+            keys = context_keys(sliding_window_view(text[:-1], length), size)
+            found = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
+            rows[length:] = np.where(self.keys[found] == keys, found, rows[length:])
+        bits: NDArray[np.float64] = self.surprise[rows, text] / (UNITS * np.log(2))
+        return bits
 
     @cached_property
     def _write_guesses(self) -> Callable[..., None]:

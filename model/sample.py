@@ -1,6 +1,8 @@
 """Write samples to the terminal, with nanoGPT's flags: `python -m model.sample --out_dir=DIR --start="ROMEO:"`."""
 
+import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field
@@ -12,7 +14,9 @@ from model.device import DeviceName, GenerationDtypeName, choose_numerics
 from model.errors import InputError
 from model.generator import load_generator
 from model.noise import SEED_LIMIT
+from model.report import Report, index_of, make_report
 from model.sampling import Sampling
+from model.source import Source
 from model.stream import Stream
 
 
@@ -43,6 +47,10 @@ class SampleSettings(BaseSettings):
     """Where to compute"""
     dtype: GenerationDtypeName = "auto"
     """Number format; auto is int8 on a CPU, bfloat16 on a GPU that has it, float32 elsewhere"""
+    report: bool = False
+    """After each sample, what in it is copied from the training text, what is invented, and how good it is"""
+    source: Path | None = None
+    """The training text, to say in reports where copies stand"""
     compile: bool = False
     """Compile the network with torch.compile, except in int8 (needs a C++ compiler on a CPU)"""
 
@@ -54,16 +62,47 @@ def sample(settings: SampleSettings) -> None:
     numerics = choose_numerics(settings.device, settings.dtype)
     start = read_start(settings.start)
     prompt = checkpoint.vocabulary.encode(start, "start")
+    if settings.report:
+        index_of(checkpoint)
+    source = Source(read_text("source", settings.source)) if settings.source else None
     generator = load_generator(checkpoint, numerics, 1, compile=settings.compile)
     print(f"number of parameters: {checkpoint.parameter_count / 1e6:.2f}M")
     print(f"vocabulary of {len(checkpoint.vocabulary)} characters from {settings.out_dir / 'vocab.json'}")
     print(f"checkpoint {checkpoint.identity[:12]}, {numerics.name}, seed {settings.seed}")
     for index in range(settings.num_samples):
         stream = Stream(checkpoint.vocabulary, prompt, sampling, settings.seed, index, settings.max_new_tokens)
+        stream.details_from, written, bits = (0 if settings.report else None), "", 0.0
         print(start, end="", flush=True)
         for piece in generator.write(stream):
             print(piece.text, end="", flush=True)
+            written += piece.text
+            bits -= sum(math.log2(max(told.probability, sys.float_info.min)) for told in piece.details)
         print("\n---------------")
+        if settings.report:
+            for line in describe(make_report(written, checkpoint, bits / len(written), source)):
+                print(line)
+            print("---------------")
+
+
+def describe(report: Report) -> Iterator[str]:
+    """The report in lines of English."""
+    text = report.measured.text
+    for sentence in report.sentences.values():
+        yield sentence.english
+    for copied, place in report.runs:
+        at = "" if place is None else f", there from character {place:,} on"
+        passage = text[copied.start : copied.end]
+        yield f"copied, {copied.length} characters from {copied.start:,} on{at}: {passage!r}"
+    for mark in report.measured.invented:
+        likenesses = [like.word for like in (mark.begins_like, mark.ends_like) if like]
+        yield f"invented, at {mark.word.start:,}: {mark.word.text}" + (
+            f", like {' and '.join(dict.fromkeys(likenesses))}" if likenesses else ""
+        )
+    for name, figure in report.content()["figures"].items():
+        real = figure["held_out"]
+        bounds = f" ({real['low']:g} to {real['high']:g})" if real and real["low"] is not None else ""
+        beside = f"; in real text {real['mean']:g}{bounds}" if real else ""
+        yield f"{name} {'none' if figure['value'] is None else format(figure['value'], 'g')}{beside}"
 
 
 def read_start(start: str) -> str:
@@ -73,12 +112,20 @@ def read_start(start: str) -> str:
         InputError: the file cannot be read as UTF-8 text.
     """
     if start.startswith("FILE:"):
-        path = start.removeprefix("FILE:")
-        try:
-            start = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError("start", f"{path} cannot be read as UTF-8 text ({error})") from error
+        start = read_text("start", Path(start.removeprefix("FILE:")))
     return start or "\n"
+
+
+def read_text(flag: str, path: Path) -> str:
+    """The content of a file that a flag names.
+
+    Raises:
+        InputError: it cannot be read as UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(flag, f"{path} cannot be read as UTF-8 text ({error})") from error
 
 
 if __name__ == "__main__":

@@ -57,8 +57,8 @@ function drawBaselines({ baselines, val_loss }) {
   return figure;
 }
 
-/** The losses over the steps of training, as SVG. */
-function drawCurve(curve) {
+/** The losses over the steps of training, as SVG; with a mark at one step if given. */
+export function drawCurve(curve, mark = null) {
   const figure = document.createElement("figure");
   const svg = figure.appendChild(make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" }));
   const last = curve.at(-1).step;
@@ -77,6 +77,7 @@ function drawCurve(curve) {
     const points = curve.filter((point) => point[name] !== null).map((point) => `${x(point.step)},${y(point[name])}`);
     svg.append(make("polyline", { points: points.join(" "), class: name }));
   }
+  if (mark !== null) svg.append(make("line", { x1: x(mark), x2: x(mark), y1: 8, y2: HEIGHT - BOTTOM, class: "mark" }));
   figure.appendChild(document.createElement("figcaption")).textContent = t("curve_caption");
   return figure;
 }

@@ -3,7 +3,8 @@
 //
 // A cell is {c} when someone typed it, and {c, run, at, prob, rank, entropy} when the model wrote it: the `at`th
 // character of a run. Cells never change, so forks and histories share them. A run is what one sample of one request
-// wrote: {prefix, seed, sample, parameters, checkpoint, numerics, cells, finish}.
+// wrote: {request, prefix, seed, sample, parameters, cells, finish}, and what was found in it (writer.js): {copied, words,
+// invented}.
 
 const MERGE_MILLISECONDS = 1000;
 

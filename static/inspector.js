@@ -61,7 +61,7 @@ export class Inspector {
     if (!this.at) return;
     const { cell } = this.at;
     const raw = this.#known.get(cell);
-    const parts = [this.#title(cell, raw)];
+    const parts = [this.#title(cell, raw), ...marksOf(cell)];
     if (raw) parts.push(...this.#candidates(cell, raw));
     else parts.push(paragraph(t("asking"), "hint"));
     const focused = document.activeElement?.dataset?.id;
@@ -193,6 +193,19 @@ export class Inspector {
     buttons[(buttons.indexOf(document.activeElement) + by + buttons.length) % buttons.length].focus();
     event.preventDefault();
   }
+}
+
+/** What was found of the word and the run that a cell is in. */
+function marksOf({ run, at }) {
+  const parts = [];
+  const word = run?.words[run.invented[at]];
+  if (word) {
+    const likes = [word.begins_like, word.ends_like].filter(Boolean).map((like) => like.word);
+    const key = likes.length ? "invented_like" : "invented_alone";
+    parts.push(paragraph(t(key, { word: word.word, likes: [...new Set(likes)].join(" + ") }), "hint"));
+  }
+  if (run?.copied[at]) parts.push(paragraph(t("copied_run", { length: number(run.copied[at]) }), "hint"));
+  return parts;
 }
 
 function sameSettings(run, settings) {

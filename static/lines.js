@@ -21,9 +21,16 @@ export class Lines {
 
   /** Draws everything again. */
   refresh() {
-    this.#starts = [];
-    this.root.replaceChildren(...this.#make(0, this.doc.length, this.#starts));
-    this.#markSpeakers(0, this.#starts.length);
+    this.#keepSelection(() => {
+      this.#starts = [];
+      this.root.replaceChildren(...this.#make(0, this.doc.length, this.#starts));
+      this.#markSpeakers(0, this.#starts.length);
+    });
+  }
+
+  /** Draws the lines of some cells again. */
+  redraw(from, to) {
+    if (from < to) this.#redraw(this.#lineOf(from), this.#lineOf(to));
   }
 
   /** Draws again the cells that left the window or came back into it: all before `past` have left. */
@@ -146,13 +153,24 @@ export class Lines {
   }
 
   #redraw(from, to) {
+    this.#keepSelection(() => {
+      for (let line = from; line <= to; line++) {
+        const element = this.root.children[line];
+        element.replaceChildren();
+        this.#fill(element, this.#starts[line], this.#endOf(line));
+      }
+    });
+  }
+
+  /** Does `action`, which draws cells again, and puts back what was selected and the keyboard's focus. */
+  #keepSelection(action) {
+    const { anchorNode, anchorOffset, focusNode, focusOffset } = getSelection();
+    const inside = this.#starts.length > 0 && this.root.contains(anchorNode) && this.root.contains(focusNode);
+    const ends = inside ? [this.indexOf(anchorNode, anchorOffset), this.indexOf(focusNode, focusOffset)] : [null];
     const focused = this.#cursorSpan !== null && document.activeElement === this.#cursorSpan;
-    for (let line = from; line <= to; line++) {
-      const element = this.root.children[line];
-      element.replaceChildren();
-      this.#fill(element, this.#starts[line], this.#endOf(line));
-    }
+    action();
     if (focused) this.#cursorSpan.focus({ preventScroll: true });
+    else if (!ends.includes(null)) getSelection().setBaseAndExtent(...this.placeOf(ends[0]), ...this.placeOf(ends[1]));
   }
 
   /** Elements of the lines that the cells from `start` to `stop` make; their first cells go to `starts`. */

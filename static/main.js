@@ -1,15 +1,12 @@
 // The page put together: which part hears of what, and what the buttons and keys do.
 
 import { Announcer } from "./announce.js";
-import { drawCard } from "./card.js";
 import { typed } from "./document.js";
 import { Follower } from "./follow.js";
 import * as form from "./form.js";
 import { Glass } from "./glass.js";
 import { Inspector } from "./inspector.js";
 import { Session, requestOf } from "./session.js";
-import { fromFragment } from "./share.js";
-import { ShareDialog } from "./share_dialog.js";
 import { ProblemError } from "./sse.js";
 import { Status } from "./status.js";
 import { load, save } from "./store.js";
@@ -42,9 +39,10 @@ const status = new Status({
 });
 const inspector = new Inspector($("inspector"), { card, settings: form.sampling, onChoose: fork });
 const glass = new Glass({ tree, inspector, button: $("look"), pages: $("pages") });
-new ShareDialog($("share"), $("share-open"), { tree, requestOf });
 
 let saving = 0;
+let reports = null; // this panel and the dialog that shares, once they have been opened
+let dialog = null;
 
 function write(branch) {
   form.clearErrors();
@@ -70,6 +68,7 @@ function onState(state, figures) {
   if (!session.writing) {
     follower.stop();
     announcer.finish();
+    showReport();
     saveSoon();
   }
   update();
@@ -178,6 +177,7 @@ async function openLink() {
   const fragment = location.hash.slice(1);
   if (!fragment) return;
   history.replaceState(null, "", location.pathname + location.search);
+  const { fromFragment } = await import("./share.js");
   const link = await fromFragment(fragment);
   if (!link) {
     $("error").textContent = t("bad_link");
@@ -193,6 +193,38 @@ async function openLink() {
   const difference = () => t("replay_different", { sample: number(sample + 1), at: number(at + 1) });
   $("verdict").textContent = same ? t("replay_identical") : difference() + reason;
   $("verdict").dataset.same = String(same);
+}
+
+async function share() {
+  const { ShareDialog } = await import("./share_dialog.js");
+  dialog ??= new ShareDialog($("share"), { tree, requestOf });
+  dialog.open();
+}
+
+/** Panels load their modules when they are first opened. */
+const panels = {
+  "card-details": async () => (await import("./card.js")).drawCard($("card-panel"), card),
+  report: async () => {
+    const { ReportPanel } = await import("./report.js");
+    reports = new ReportPanel($("report-panel"), $("report-button"), { text: () => tree.active.doc.text });
+    showReport();
+  },
+  growth: async () => new (await import("./growth.js")).Growth($("growth"), { asked: askedOfSnapshots }),
+};
+
+/** What the report says of the sample that the active text ends with. */
+function showReport() {
+  const request = requestOf(tree.active);
+  const report = request?.reports?.[tree.active.doc.cells.findLast(({ run }) => run).run.sample];
+  if (report) reports?.show(report);
+}
+
+/** The beginning of the active text, with the luck and the settings that wrote it. */
+function askedOfSnapshots() {
+  const request = requestOf(tree.active);
+  const prompt = Array.from(request?.prefix ?? tree.active.doc.text).slice(-card.block_size).join("");
+  const settings = Object.entries(form.sampling()).filter(([, value]) => value !== null);
+  return { prompt, seed: request?.seed ?? 1337, ...Object.fromEntries(settings) };
 }
 
 /** Ctrl (or Command) and Alt keys work everywhere; the others where nobody types. */
@@ -242,6 +274,7 @@ const clicks = {
   replace: replaceUnknown,
   "side-by-side": () => tree.setSideBySide(!tree.sideBySide),
   "last-seed": () => form.fill({ seed: Number($("last-seed").value) }),
+  "share-open": share,
   "help-open": () => $("help").showModal(),
 };
 for (const [id, action] of Object.entries(clicks)) $(id).addEventListener("click", action);
@@ -253,13 +286,13 @@ $("tint").addEventListener("change", ({ target }) => {
   tree.redraw(lookOf(target.value, unknown));
   drawLegend($("legend"), target.value);
 });
+for (const [id, load] of Object.entries(panels)) $(id)?.addEventListener("toggle", load, { once: true });
 form.listen(() => inspector.draw());
 document.addEventListener("keydown", onKey);
 addEventListener("hashchange", openLink);
 addEventListener("pagehide", () => save(tree, form.parameters()));
 
 drawLegend($("legend"), $("tint").value);
-drawCard($("card-panel"), card);
 restore();
 status.show("idle");
 openLink();

@@ -3,7 +3,6 @@
 
 import { textOf, typed } from "./document.js";
 import { Pacer } from "./pace.js";
-import { difference } from "./share.js";
 import { Request, write } from "./writer.js";
 
 /** The request that wrote the end of a text, or null. */
@@ -50,6 +49,7 @@ export class Session {
         signal: now.controller.signal,
         onStart: () => this.#begin(now, branch),
         onCells: (run, cells) => this.#arrive(now, run, cells),
+        onMarks: (run, from) => this.#remark(now, run, from),
         onWait: (milliseconds) => this.onState("lost", { seconds: milliseconds / 1000 }),
       });
       await this.#pacer.drained();
@@ -99,6 +99,7 @@ export class Session {
     this.tree.activate(branch);
     const request = await this.write(branch, { ...link.parameters, seed: link.seed });
     if (!request.timing) return null;
+    const { difference } = await import("./share.js");
     const places = link.samples.map((sample, i) => difference(textOf(request.runs[i]?.cells ?? []), sample));
     const sample = places.findIndex((place) => place !== -1);
     return { same: sample === -1, sample, at: places[sample], request };
@@ -127,6 +128,14 @@ export class Session {
       branch.editor.append(some, run);
       this.onText(branch, textOf(some));
     });
+  }
+
+  /** Draws again what new marks are on; nobody has edited the text since it began to be written. */
+  #remark(now, run, from) {
+    if (now !== this.#now) return;
+    const { doc, editor } = now.branches.get(run);
+    const start = Array.from(run.prefix).length;
+    editor.lines.redraw(start + from, doc.length);
   }
 
   #end(state) {

@@ -5,9 +5,8 @@ import { t } from "./texts.js";
 
 export class ShareDialog {
   /** `requestOf(branch)` is the request that wrote the end of a text, or null. */
-  constructor(dialog, opener, { tree, requestOf }) {
+  constructor(dialog, { tree, requestOf }) {
     Object.assign(this, { dialog, tree, requestOf });
-    opener.addEventListener("click", () => this.open());
     const on = (name, action) => dialog.querySelector(`[name=${name}]`).addEventListener("click", action);
     on("copy-link", () => this.#copy(this.link.value, this.link));
     on("copy-text", () => this.#copy(this.tree.active.doc.text));

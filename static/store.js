@@ -22,7 +22,7 @@ export function save(tree, settings) {
     rank: cells.map(({ rank }) => rank),
     entropy: cells.map(({ entropy }) => entropy),
   }));
-  const kept = requests.map((request) => ({ ...request, runs: undefined }));
+  const kept = requests.map((request) => ({ ...request, runs: undefined, reports: null }));
   const content = { settings, active: tree.active.name, sideBySide: tree.sideBySide, branches, runs: packed, requests: kept };
   try {
     sessionStorage.setItem(KEY, JSON.stringify(content));

@@ -9,6 +9,8 @@ const SCALES = {
   probability: { of: ({ prob }) => -prob, bounds: [-0.9, -0.5, -0.2, -0.05, -0.01], label: (b) => `> ${percent(-b)}` },
   rank: { of: ({ rank }) => rank, bounds: [1, 2, 3, 5, 10], label: (b) => `≤ ${number(b)}.` },
   surprise: { of: bits, bounds: [0.25, 1, 2, 4, 7], label: (b) => `≤ ${number(b, 2)} bit` },
+  copied: { of: ({ run, at }) => run.copied[at] ?? 0, bounds: [9, 19, 29, 49, 99], label: (b) => `≤ ${number(b)}` },
+  invented: { of: ({ run, at }) => (run.invented[at] == null ? 0 : 5), bounds: [0, 1, 2, 3, 4], label: null },
 };
 
 /** The step of a cell, from 0 (expected) to 5 (a surprise), by the scale named `mode`. */
@@ -30,9 +32,10 @@ export function lookOf(mode, vocabulary) {
 /** Shows the steps of the scale named `mode` in `list`. */
 export function drawLegend(list, mode) {
   const scale = SCALES[mode];
-  const labels = scale ? [...scale.bounds.map(scale.label), t("below")] : [];
+  const steps = scale?.label ? [...scale.bounds.map(scale.label), t("below")] : [];
+  const labels = mode === "invented" ? { 0: t("real_word"), 5: t("invented_word") } : { ...steps };
   list.replaceChildren(
-    ...labels.map((label, i) => {
+    ...Object.entries(labels).map(([i, label]) => {
       const item = document.createElement("li");
       const swatch = item.appendChild(document.createElement("span"));
       swatch.className = `written tint${i}`;
@@ -42,5 +45,5 @@ export function drawLegend(list, mode) {
       return item;
     }),
   );
-  list.hidden = labels.length === 0;
+  list.hidden = !list.hasChildNodes();
 }

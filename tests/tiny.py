@@ -12,10 +12,18 @@ from model.config import GPTConfig
 from model.device import Numerics
 from model.draft import Draft, context_keys
 from model.generator import Generator, load_generator
+from model.index import TextIndex
 from model.network import GPT
 from model.vocabulary import Vocabulary
+from training.dataset import from_text
+from training.index import make_index
 
 CPU = Numerics(torch.device("cpu"), torch.float32)
+WORDS = (
+    "what light through yonder window breaks it is the east and juliet sun arise fair kill envious moon who "
+    "already sick pale with grief that thou her maid art far more than she be not since vestal livery but green"
+)
+SPEAKERS = ("Romeo", "Juliet", "Nurse", "First Lord")
 INT8 = Numerics(torch.device("cpu"), torch.int8)  # as a server computes without a GPU
 HERE = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
 DEVICES = [Numerics(torch.device(name), torch.float32) for name, available in HERE.items() if available]
@@ -45,6 +53,22 @@ def tiny_draft() -> Draft:
     contexts = [np.zeros((1, 0), np.int64), np.arange(size)[:, None], random.integers(0, size, (300, 2))]
     keys = np.unique(np.concatenate([context_keys(context, size) for context in contexts]))
     return Draft(keys, random.integers(0, 150, (len(keys), size)).astype(np.uint8))
+
+
+def tiny_play(seed: int = 0, speeches: int = 200) -> str:
+    """A play of words by chance, whose characters the tiny vocabulary has."""
+    random = np.random.default_rng(seed)
+    words, parts = WORDS.split(), []
+    for _ in range(speeches):
+        lines = [" ".join(random.choice(words, random.integers(5, 9))).capitalize() for _ in range(3)]
+        parts.append(f"{random.choice(SPEAKERS)}:\n" + ",\n".join(lines) + ".\n")
+    return "\n".join(parts)
+
+
+def tiny_index(text: str | None = None) -> TextIndex:
+    """An index of nine tenths of the text, or of a play; it is compared with the last tenth."""
+    dataset = from_text(tiny_play() if text is None else text, {"sha256": "0" * 64})
+    return make_index(dataset, None)
 
 
 def tiny_folder(folder: Path, config: GPTConfig = ROTARY, **changes: Any) -> Checkpoint:

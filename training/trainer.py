@@ -22,13 +22,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model.checkpoint import Checkpoint, CurvePoint, TrainingRecord
 from model.device import choose_device, training_dtype
-from model.draft import Draft
 from model.errors import CheckpointError, DivergedError, InputError
 from model.network import GPT
 from training.dataset import Dataset, EpochBatches, RandomBatches, hold_out
 from training.distributed import Workers
 from training.draft import make_draft
 from training.evaluation import Evaluation, evaluate, fit_logit_scale
+from training.index import make_index
 from training.ngram import baselines
 from training.optimizers import learning_rate_factor, make_optimizers, step_all
 from training.run_folder import RunFolder, current_commit, load_state, snapshot_steps
@@ -162,9 +162,10 @@ class Trainer:
         return Checkpoint(config, self.dataset.vocabulary, self.network.state_dict(), record)
 
     @cached_property
-    def draft(self) -> Draft:
-        """The table of guesses that goes with the network."""
-        return make_draft(self.dataset.train, self.network.config.vocab_size)
+    def extras(self) -> dict[str, Any]:
+        """What goes with the weights: a table of guesses, and an index of the training text."""
+        draft = make_draft(self.dataset.train, self.network.config.vocab_size)
+        return {"draft": draft, "index": make_index(self.dataset, draft)}
 
     @property
     def characters_per_step(self) -> int:
@@ -255,7 +256,7 @@ class Trainer:
 
     def _save(self, best: Evaluation | None = None) -> None:
         if self.folder is not None:
-            checkpoint = dataclasses.replace(self.checkpoint(best.method), draft=self.draft) if best else None
+            checkpoint = dataclasses.replace(self.checkpoint(best.method), **self.extras) if best else None
             self.folder.save(self._state(), checkpoint)
 
     def _snapshot(self) -> None:

@@ -43,7 +43,7 @@ async def answer(engine: Engine, asked: GenerateRequest, header: str | None = No
     """All events, each with its data and id."""
     in_force, place = resume(asked, header, VOCABULARY, CARD)
     job = engine.submit(in_force.streams(VOCABULARY, place.sent))
-    frames = Answer(job, in_force, CARD, VOCABULARY, place).events()
+    frames = Answer(job, in_force, CARD, tiny_checkpoint(), place).events()
     return [(str(one.event), json.loads(str(one.data)), one.id) async for one in frames]
 
 

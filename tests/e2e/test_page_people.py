@@ -9,6 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from model.sentences import ENGLISH
 from tests.conftest import LiveServer
 from tests.e2e.conftest import begin, opened, text_of, written
 
@@ -155,15 +156,18 @@ def test_the_page_speaks_the_readers_language(
 
 def test_both_languages_have_all_texts() -> None:
     texts = json.loads((ROOT / "templates" / "texts.json").read_text(encoding="utf-8"))
-    keys = {language: {key: type(value) for key, value in one.items()} for language, one in texts.items()}
+    flat = {language: one | one["script"] for language, one in texts.items()}
+    keys = {language: {key: type(value) for key, value in one.items()} for language, one in flat.items()}
     assert keys["es"] == keys["en"]
     holes = re.compile(r"\{\w+\}")
-    for key, value in texts["en"].items():
+    for key, value in flat["en"].items():
         if isinstance(value, str):
-            assert sorted(holes.findall(value)) == sorted(holes.findall(texts["es"][key])), key
+            assert set(holes.findall(value)) == set(holes.findall(flat["es"][key])), key
     used = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "static").glob("*.js"))
     for key in re.findall(r'\bt\("(\w+)"', used):
-        assert key in texts["en"], key
+        assert key in texts["en"]["script"], key
+    reported = {f"report_{key.replace('.', '_')}" for key in ENGLISH}
+    assert reported <= texts["en"]["script"].keys()
 
 
 def test_it_fits_a_phone(browser: Browser, bundled_server: LiveServer) -> None:
@@ -205,15 +209,21 @@ def test_reduced_motion_shows_text_as_it_comes(page: Page, server: LiveServer) -
     assert len(text_of(page)) == 201
 
 
-def test_the_page_weighs_little_and_asks_nobody_else(browser: Browser, server: LiveServer) -> None:
+def test_the_page_weighs_little_and_asks_nobody_else(browser: Browser, bundled_server: LiveServer) -> None:
     context = browser.new_context()
     page = context.new_page()
     weights: dict[str, int] = {}
     page.on("response", lambda response: weights.__setitem__(response.url, len(response.body())))
-    page.goto(server.url)
+    page.goto(bundled_server.url)
     page.wait_for_load_state("networkidle")
-    assert all(url.startswith(server.url) for url in weights)
+    assert all(url.startswith(bundled_server.url) for url in weights)
     assert sum(weights.values()) < MOST_BYTES, weights
+    for summary in page.locator("summary").all():
+        summary.click()
+    page.click("#share-open")
+    expect(page.locator("#share")).to_be_visible()
+    expect(page.locator("#growth-slider")).to_be_enabled()
+    page.wait_for_load_state("networkidle")
     files = {path.name for path in (ROOT / "static").iterdir()}
     assert files <= {url.rsplit("/", 1)[1] for url in weights}  # nothing lies there unused
     context.close()

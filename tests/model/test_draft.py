@@ -46,6 +46,21 @@ def test_an_unknown_context_falls_back_to_a_shorter_one(draft: Draft) -> None:
     assert draft.guess([], np.zeros((1, SIZE)), 0.0)[0] == [int(draft.surprise[0].argmin())]
 
 
+def test_bits_are_those_of_the_longest_context_in_the_table(draft: Draft) -> None:
+    ids = VOCABULARY.encode("What light yonder? ZZ")
+    expected = []
+    for place, following in enumerate(ids):
+        for length in range(min(place, draft.longest), -1, -1):
+            key = context_keys(np.array([ids[place - length : place]], np.int64).reshape(1, -1), SIZE)[0]
+            if key in draft.keys:
+                row = int(np.searchsorted(draft.keys, key))
+                expected.append(draft.surprise[row, following] / UNITS / np.log(2))
+                break
+    assert draft.bits(ids) == pytest.approx(expected)
+    assert draft.bits(ids[:1]) == pytest.approx(expected[:1])
+    assert draft.bits([]).shape == (0,)
+
+
 def test_a_table_is_bounded_and_keeps_what_is_common() -> None:
     random = np.random.default_rng(0).integers(0, 3000, size=200_000).astype(np.uint16)
     draft = make_draft(random, 3000)

@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from model.cli import run
-from model.sample import SampleSettings, sample
-from tests.tiny import tiny_folder
+from model.report import make_report
+from model.sample import SampleSettings, describe, sample
+from model.source import Source
+from tests.tiny import tiny_checkpoint, tiny_folder, tiny_index, tiny_play
 
 
 @pytest.fixture
@@ -42,6 +45,35 @@ def test_a_prompt_can_come_from_a_file(folder: Path, tmp_path: Path, capsys: pyt
     assert "JULIET:" in capsys.readouterr().out
 
 
+def test_a_report_follows_each_sample(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_index().save(folder / "copies.safetensors")
+    (tmp_path / "play.txt").write_text(tiny_play())
+    arguments = [f"--out_dir={folder}", "--num_samples=2", "--max_new_tokens=40", "--device=cpu"]
+    assert run(SampleSettings, sample, arguments) == 0
+    first, second, rest = capsys.readouterr().out.split("---------------\n")
+    arguments += ["--report=True", f"--source={tmp_path / 'play.txt'}"]
+    assert run(SampleSettings, sample, arguments) == 0
+    parts = capsys.readouterr().out.split("---------------\n")
+    assert [parts[0], parts[2], parts[4]] == [first, second, rest]
+    for report in (parts[1], parts[3]):
+        assert "characters of it stand together in the training text" in report
+        assert "model_bits" in report
+
+
+def test_a_report_tells_what_was_found_and_where() -> None:
+    play = tiny_play()
+    checkpoint = replace(tiny_checkpoint(), index=tiny_index())
+    lines = list(describe(make_report(f"lighrough {play[50:90]}", checkpoint, None, Source(play))))
+    assert f"copied, 40 characters from 10 on, there from character 50 on: {play[50:90]!r}" in lines
+    assert "invented, at 0: lighrough, like light and through" in lines
+    assert any(line.startswith("copied_20 0.8; in real text ") for line in lines)
+
+
+def test_without_an_index_a_report_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(SampleSettings, sample, [f"--out_dir={folder}", "--device=cpu", "--report=True"]) == 2
+    assert capsys.readouterr().err.startswith("report: this checkpoint has no index")
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
@@ -49,6 +81,7 @@ def test_a_prompt_can_come_from_a_file(folder: Path, tmp_path: Path, capsys: pyt
         ("--top_k=0", "top_k: 0 leaves nothing to choose from"),
         ("--start=日", "start: the model has never seen '日' (position 0); use '?' instead"),
         ("--start=FILE:/nowhere/x", "start: /nowhere/x cannot be read"),
+        ("--source=/nowhere/x", "source: /nowhere/x cannot be read"),
         ("--out_dir=/nowhere", "/nowhere: no such checkpoint folder"),
         ("--num_samples=0", "--num_samples: Input should be greater than or equal to 1, not '0'"),
         ("--temprature=1", "unrecognized arguments: --temprature=1"),

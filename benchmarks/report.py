@@ -1,0 +1,183 @@
+"""What the model makes up and what it copies: 100 texts of it beside held-out text, and how often the index errs.
+
+python -m benchmarks.report [--checkpoint=DIR] [--data=data/shakespeare-char] [--other=FILE]
+
+Every figure of a report, as a Markdown table; then the index's false positives on other English text: FILE, or a
+megabyte of this machine's licences and of the docstrings of Python's own library.
+"""
+
+import ast
+import math
+import statistics
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+from pydantic_settings import BaseSettings
+from tqdm import tqdm
+
+from model.checkpoint import Checkpoint, read_checkpoint
+from model.cli import run, settings_config
+from model.copies import CopyIndex, Lengths
+from model.device import DeviceName, choose_numerics
+from model.generator import load_generator
+from model.index import HeldOut, Range
+from model.measure import FIGURES
+from model.report import index_of, make_report
+from model.sampling import Sampling
+from model.source import Source
+from model.stream import Stream
+from training.dataset import Dataset
+from training.index import summarise
+
+LENGTH = 1000
+SLOTS = 10
+OTHER = 1_000_000  # characters
+LICENCES = Path("/usr/share/common-licenses")
+
+
+class BenchmarkSettings(BaseSettings):
+    """Measure what a checkpoint makes up and copies, and how often its index errs."""
+
+    model_config = settings_config("benchmarks.report", "SOLILOQUY_BENCHMARK_")
+
+    checkpoint: Path = Path("checkpoints/shakespeare-char")
+    """Checkpoint folder"""
+    data: Path = Path("data/shakespeare-char")
+    """Folder that training.prepare wrote, of the checkpoint's training text"""
+    other: Path | None = None
+    """Text that has nothing to do with it; if not given, English from this machine"""
+    samples: int = Field(100, ge=1)
+    """Texts to write, of 1,000 characters each"""
+    temperature: float = 0.8
+    """As in model.sample"""
+    seed: int = Field(1337, ge=0)
+    """As in model.sample"""
+    device: DeviceName = "auto"
+    """Where to compute"""
+
+
+def write_samples(settings: BenchmarkSettings, checkpoint: Checkpoint) -> list[tuple[str, float]]:
+    """The texts, with their bits a character by the model."""
+    generator = load_generator(checkpoint, choose_numerics(settings.device, "auto"), SLOTS)
+    vocabulary, sampling = checkpoint.vocabulary, Sampling(settings.temperature)
+    prompt, written = vocabulary.encode("\n"), []
+    for first in tqdm(range(0, settings.samples, SLOTS), leave=False, unit_scale=SLOTS, unit="text"):
+        numbers = range(first, min(first + SLOTS, settings.samples))
+        streams = {
+            Stream(vocabulary, prompt, sampling, settings.seed, i, LENGTH, details_from=0): 0.0 for i in numbers
+        }
+        for stream in streams:
+            generator.add(stream)
+        while generator.free_slots < SLOTS:
+            for stream, piece in generator.step(streams):
+                streams[stream] -= sum(math.log2(max(one.probability, sys.float_info.min)) for one in piece.details)
+        written += [(vocabulary.decode(stream.written), bits / LENGTH) for stream, bits in streams.items()]
+    return written
+
+
+def show_table(written: HeldOut, held_out: HeldOut, checkpoint: Checkpoint) -> None:
+    """A Markdown table of each figure's mean and middle nine tenths."""
+    print(f"| figure | {written.pieces} texts of the model | {held_out.pieces} pieces of held-out text |")
+    print("| --- | ---: | ---: |")
+    real = dict(held_out.figures)
+    if "val_loss" in checkpoint.training:
+        real["model_bits"] = Range(checkpoint.training["val_loss"] / math.log(2))
+    for name, meaning in FIGURES.items():
+        print(f"| `{name}`: {meaning} | {_cell(written.figures.get(name))} | {_cell(real.get(name))} |")
+
+
+def show_errors(index: CopyIndex, train: str, text: str) -> None:
+    """How often each filter errs on a text, and what its lengths make of that."""
+    print("\n| filter of | substrings not in it | taken for members | rate |")
+    print("| --- | ---: | ---: | ---: |")
+    offset = 0
+    for length, stride, segment, segments, seed in index.rungs.tolist():
+        size = (segments + 2) * segment if segments else 0
+        alone = np.array([[length, 1, segment, segments, seed]], np.int64)
+        claimed = CopyIndex(index.salt, alone, index.cells[offset : offset + size]).lengths(text) >= length
+        offset += size
+        members = {train[i : i + length] for i in range(0, len(train) - length + 1, stride)}
+        strange = np.zeros(len(text), bool)
+        strange[length - 1 :] = [text[i : i + length] not in members for i in range(len(text) - length + 1)]
+        false = int((claimed & strange).sum())
+        name = f"{length} characters" + (f", 1 in {stride}" if stride > 1 else "")
+        print(f"| {name} | {strange.sum():,} | {false:,} | {false / max(1, strange.sum()):.4%} |")
+    told, exact = index.lengths(text), Source(train).lengths(text)
+    print("\n| characters that end a run of at least | told | in fact | falsely told |")
+    print("| --- | ---: | ---: | ---: |")
+    for least in (index.shortest, 15, 20, 30, 50, 100):
+        false = int(((told >= least) & (exact < least)).sum())
+        counts = [_count(told, least), _count(exact, least)]
+        print(f"| {least} | {counts[0]:,} | {counts[1]:,} | {false:,} ({false / len(text):.4%} of all) |")
+    print(f"longest run told: {told.max()} characters; in fact: {exact.max()}")
+
+
+def find_other(path: Path | None) -> tuple[str, str]:
+    """A text that is not the training text, and where it comes from."""
+    if path is not None:
+        return path.read_text(encoding="utf-8")[:OTHER], str(path)
+    licences = sorted(file for file in LICENCES.glob("*") if file.is_file() and not file.is_symlink())
+    text = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in licences)
+    library, docstrings = Path(sysconfig.get_paths()["stdlib"]), 0
+    for docstring in _docstrings(library):
+        if len(text) >= OTHER:
+            break
+        text, docstrings = text + "\n" + docstring, docstrings + 1
+    return text[:OTHER], f"{len(licences)} licences in {LICENCES}, and {docstrings:,} docstrings of {library}"
+
+
+def _docstrings(library: Path) -> Iterator[str]:
+    """Of all modules, classes and functions, file by file."""
+    for path in sorted(library.rglob("*.py")):
+        if not {"site-packages", "test", "tests", "idle_test"} & set(path.parts):
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    tree = ast.parse(path.read_bytes())
+            except SyntaxError:  # lib2to3's examples of Python 2
+                continue
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                    yield ast.get_docstring(node) or ""
+
+
+def _count(lengths: Lengths, least: int) -> int:
+    return int((lengths >= least).sum())
+
+
+def _cell(found: Range | None) -> str:
+    if found is None:
+        return "none"
+    return f"{found.mean:.4g}" + ("" if math.isinf(found.high) else f" ({found.low:.3g} to {found.high:.3g})")
+
+
+def main(settings: BenchmarkSettings) -> None:
+    """Write, measure, print."""
+    checkpoint = read_checkpoint(settings.checkpoint)
+    index, dataset = index_of(checkpoint), Dataset.load(settings.data)
+    train = dataset.vocabulary.decode(dataset.train.tolist())
+    other, origin = find_other(settings.other)
+    written = write_samples(settings, checkpoint)
+    reports = [make_report(text, checkpoint, bits) for text, bits in tqdm(written, leave=False, unit="report")]
+    figures = summarise(LENGTH, [report.measured.figures for report in reports])
+    print(
+        f"checkpoint {checkpoint.identity[:12]}, temperature {settings.temperature:g}, seed {settings.seed}; ",
+        end="",
+    )
+    print(f"{LENGTH:,} characters each: the mean (5 % are below, 5 % above)\n")
+    held_out = index.held_out_of(LENGTH)
+    show_table(figures, held_out or HeldOut(LENGTH, 0, {}), checkpoint)
+    lengths = [mark.word.text for report in reports for mark in report.measured.invented]
+    print(
+        f"\n{len(lengths):,} invented words, of {statistics.mean(map(len, lengths or [''])):.1f} letters on average"
+    )
+    print(f"\nThe index on {len(other):,} characters of other text: {origin}")
+    show_errors(index.copies, train, other)
+
+
+if __name__ == "__main__":
+    sys.exit(run(BenchmarkSettings, main, sys.argv[1:]))

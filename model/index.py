@@ -1,0 +1,139 @@
+"""What a checkpoint keeps of its training text to judge other texts by: `copies.safetensors`, no pickle.
+
+Filters of its substrings, its words, its speakers, and the figures of held-out text. Not the text itself.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from model.copies import CopyIndex
+from model.errors import CheckpointError
+from model.words import WordList
+
+INDEX_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Range:
+    """A figure of many pieces of text: its mean, and what 5 % of them are below and 5 % above, where known."""
+
+    mean: float
+    low: float = -math.inf
+    high: float = math.inf
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The figures of `pieces` of `characters` each, of real text that the model was not trained on."""
+
+    characters: int
+    pieces: int
+    figures: Mapping[str, Range]
+
+
+@dataclass(frozen=True)
+class TextIndex:
+    """What is known of a training text.
+
+    Attributes:
+        speakers: of a play, those who speak most often first; none for another text.
+        held_out: for several sizes of pieces, ascending; none where the validation split is too short.
+        sha256: of the data set's bytes, hex, as in `TrainingRecord`; None if it is not known.
+    """
+
+    copies: CopyIndex
+    words: WordList
+    speakers: tuple[str, ...]
+    held_out: tuple[HeldOut, ...]
+    sha256: str | None
+
+    def held_out_of(self, characters: int) -> HeldOut | None:
+        """The pieces whose size is nearest, by ratio: some figures depend on it."""
+        size = max(1, characters)
+        return min(self.held_out, key=lambda one: abs(np.log(one.characters / size)), default=None)
+
+    def save(self, path: Path) -> None:
+        """Write the index to a safetensors file."""
+        tensors = {**self.copies.tensors(), "words": _pack(self.words.words), "speakers": _pack(self.speakers)}
+        about = {
+            "format": INDEX_FORMAT,
+            "digest": digest_of(tensors),
+            "sha256": self.sha256,
+            "held_out": [asdict(one) for one in self.held_out],
+        }
+        path.write_bytes(save(tensors, {"index": json.dumps(about)}))
+
+    @classmethod
+    def load(cls, path: Path, sha256: str | None) -> "TextIndex":
+        """Read an index for a checkpoint whose training record has this `sha256` of its text, if it has one.
+
+        Raises:
+            CheckpointError: the file cannot be read, or is no index, or is one of another text.
+        """
+        try:
+            with safe_open(path, "numpy") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            about = json.loads(metadata["index"])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}); is it truncated?") from error
+        if not isinstance(about, dict) or about.get("format") != INDEX_FORMAT:
+            raise CheckpointError(f"{path}: is not an index of format {INDEX_FORMAT}")
+        if about.get("digest") != digest_of(tensors):
+            raise CheckpointError(f"{path}: is damaged: its content is not what was written")
+        try:
+            index = cls._of(about, tensors)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: is not an index that this version can read ({error})") from error
+        if sha256 and index.sha256 and sha256 != index.sha256:
+            raise CheckpointError(
+                f"{path}: is the index of another text (SHA-256 {index.sha256[:12]}) than training.json names "
+                f"({sha256[:12]}); make it again with python -m training.index"
+            )
+        return index
+
+    @classmethod
+    def _of(cls, about: dict[str, Any], tensors: dict[str, NDArray[np.generic]]) -> "TextIndex":
+        held_out = tuple(
+            HeldOut(
+                int(one["characters"]),
+                int(one["pieces"]),
+                {name: Range(**bounds) for name, bounds in one["figures"].items()},
+            )
+            for one in about["held_out"]
+        )
+        words = WordList(_unpack(tensors["words"]))
+        return cls(CopyIndex.from_tensors(tensors), words, _unpack(tensors["speakers"]), held_out, about["sha256"])
+
+
+def digest_of(tensors: Mapping[str, NDArray[np.generic]]) -> str:
+    """SHA-256 of the tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].tobytes())
+    return digest.hexdigest()
+
+
+def _pack(lines: tuple[str, ...]) -> NDArray[np.generic]:
+    return np.frombuffer("\n".join(lines).encode(), np.uint8)
+
+
+def _unpack(packed: NDArray[np.generic]) -> tuple[str, ...]:
+    """What `_pack` was given.
+
+    Raises:
+        ValueError: not UTF-8 in bytes.
+    """
+    if packed.dtype != np.uint8:
+        raise ValueError(f"a list of words is {packed.dtype}, not uint8")
+    return tuple(packed.tobytes().decode().split("\n")) if packed.size else ()
