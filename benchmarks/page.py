@@ -79,7 +79,21 @@ def measure(settings: PageSettings) -> None:
             for step in range(120):
                 page.mouse.wheel(0, -250 if step < 60 else 250)
                 page.wait_for_timeout(16)
+        several(page)
         browser.close()
+
+
+def several(page: Page) -> None:
+    """Sixteen texts side by side."""
+    page.reload()
+    page.click(".active .document")
+    page.keyboard.press("Control+a")
+    page.keyboard.press("Delete")
+    page.fill("#num_samples", "16")
+    page.fill("#max_new_tokens", "2000")
+    with frames(page, "streaming 16 texts of 2,000 characters side by side"):
+        page.click("#write")
+        page.wait_for_selector("#state[data-state=done]")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from pydantic import Field
@@ -28,6 +29,8 @@ from model.cli import run, settings_config
 
 HEARTBEAT = 0.005  # seconds
 PROBES = 0.02
+LINE = 1 << 24  # bytes in one event, at most
+ASKED = {"details": {"details": True, "alternatives": 0}, "a report": {"report": True}}
 
 
 class BenchmarkSettings(BaseSettings):
@@ -45,10 +48,10 @@ class BenchmarkSettings(BaseSettings):
     """Times that HTTP and the bare generator take turns"""
 
 
-async def read_stream(port: int, seed: int, characters: int) -> int:
-    """The characters of one stream, asked for and read as a client does."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    body = json.dumps({"seed": seed, "max_new_tokens": characters}).encode()
+async def read_stream(port: int, seed: int, characters: int, also: dict[str, Any]) -> int:
+    """The characters of one stream, asked for (with what `also` says) and read as a client does."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=LINE)
+    body = json.dumps({"seed": seed, "max_new_tokens": characters} | also).encode()
     head = "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
     writer.write(f"{head}{len(body)}\r\n\r\n".encode() + body)
     count = 0
@@ -77,21 +80,21 @@ async def probe(port: int, waits: list[float]) -> None:
         await asyncio.sleep(PROBES)
 
 
-async def load(port: int, clients: int, characters: int) -> tuple[float, list[float]]:
+async def load(port: int, clients: int, characters: int, also: dict[str, Any]) -> tuple[float, list[float]]:
     """Characters a second of all streams together, and the health checks' waits in seconds."""
     waits: list[float] = []
     probing = asyncio.create_task(probe(port, waits))
     began = time.perf_counter()
-    counts = await asyncio.gather(*(read_stream(port, seed, characters) for seed in range(clients)))
+    counts = await asyncio.gather(*(read_stream(port, seed, characters, also) for seed in range(clients)))
     seconds = time.perf_counter() - began
     probing.cancel()
     assert counts == [characters] * clients
     return clients * characters / seconds, waits
 
 
-def run_clients(port: int, clients: int, characters: int) -> tuple[float, list[float]]:
+def run_clients(port: int, clients: int, characters: int, also: dict[str, Any]) -> tuple[float, list[float]]:
     """`load` in a process of its own."""
-    return asyncio.run(load(port, clients, characters))
+    return asyncio.run(load(port, clients, characters, also))
 
 
 class Server(uvicorn.Server):
@@ -141,18 +144,23 @@ def percentile(values: list[float], share: float) -> float:
 def main(settings: BenchmarkSettings) -> None:
     """Measure in turns and print."""
     bare, served, waits = [], [], []
+    more: dict[str, list[float]] = {name: [] for name in ASKED}
     context = multiprocessing.get_context("spawn")
     server_settings = ServerSettings(checkpoint=settings.checkpoint, port=0, slots=settings.clients)
     with running(server_settings) as server, context.Pool(1) as pool:
         port = server.servers[0].sockets[0].getsockname()[1]
-        pool.apply(run_clients, (port, settings.clients, 50))  # warm
+        pool.apply(run_clients, (port, settings.clients, 50, {"report": True}))  # warm
         for _ in range(settings.rounds):
             streams = make_streams(server.vocabulary, settings.clients, settings.characters)
             bare.append(write_all(server.engine.generator, streams))  # the engine sleeps meanwhile
             server.lags.clear()
-            rate, some = pool.apply(run_clients, (port, settings.clients, settings.characters))
+            rate, some = pool.apply(run_clients, (port, settings.clients, settings.characters, {}))
             served.append(rate)
             waits += some
+            lags = list(server.lags)
+            for name, also in ASKED.items():
+                asked = pool.apply(run_clients, (port, settings.clients, settings.characters, also))
+                more[name].append(asked[0] / rate)
     ratios = [a / b for a, b in zip(served, bare, strict=True)]
     print(f"{settings.clients} streams of {settings.characters} characters")
     print(f"bare generator {statistics.median(bare):9,.0f} characters/s")
@@ -160,9 +168,9 @@ def main(settings: BenchmarkSettings) -> None:
         f"over HTTP      {statistics.median(served):9,.0f} characters/s, {statistics.median(ratios):.2f} x", end=""
     )
     print(f" ({min(ratios):.2f}-{max(ratios):.2f})")
-    print(
-        f"event loop's lag: p50 {percentile(server.lags, 0.5):.1f} ms, p99 {percentile(server.lags, 0.99):.1f} ms"
-    )
+    for name, rates in more.items():
+        print(f"with {name}: {statistics.median(rates):.2f} x ({min(rates):.2f}-{max(rates):.2f}) of that")
+    print(f"event loop's lag: p50 {percentile(lags, 0.5):.1f} ms, p99 {percentile(lags, 0.99):.1f} ms")
     print(f"/health/live: p50 {percentile(waits, 0.5):.1f} ms, p99 {percentile(waits, 0.99):.1f} ms")
 
 

@@ -1,8 +1,9 @@
-// What a screen reader hears of a growing text: whole sentences, one at a time, never a flood.
+// What a screen reader hears of a growing text: whole sentences, the latest, and never more than can be spoken.
 
 const PAUSE = 1500; // milliseconds between two messages
+const LONGEST = 200; // characters of a message
 const KEPT = 20;
-const SENTENCE = /^[\s\S]*[.!?;:\n]\s/;
+const SENTENCES = /[^.!?;:]*[.!?;:]+\s/g;
 
 export class Announcer {
   #text = "";
@@ -19,20 +20,36 @@ export class Announcer {
     while (this.region.childElementCount > KEPT) this.region.firstElementChild.remove();
   }
 
-  /** Adds text that has been written; sentences are said when they are whole. */
+  /** Adds text that has been written; sentences are said when they are whole, the latest of them if there are many. */
   add(text) {
     this.#text += text;
     if (performance.now() - this.#last < PAUSE) return;
-    const [sentences] = SENTENCE.exec(this.#text) ?? [""];
-    if (!sentences) return;
-    this.#text = this.#text.slice(sentences.length);
+    const sentences = this.#text.match(SENTENCES) ?? [];
+    if (!sentences.length) return;
+    this.#text = this.#text.slice(sentences.join("").length);
     this.#last = performance.now();
-    this.say(sentences);
+    this.say(latest(sentences));
   }
 
-  /** Says what is left of it. */
-  finish() {
-    this.say(this.#text);
+  /** Says the end of it, and `message`. */
+  finish(message) {
+    this.say(latest([...(this.#text.match(SENTENCES) ?? [])].slice(-1)));
+    this.reset();
+    this.say(message);
+  }
+
+  /** Another text is listened to. */
+  reset() {
     this.#text = "";
   }
+}
+
+/** As many of the last sentences as fit in a message. */
+function latest(sentences) {
+  let message = "";
+  for (const sentence of sentences.toReversed()) {
+    if (message && message.length + sentence.length > LONGEST) break;
+    message = sentence + message;
+  }
+  return message.slice(-LONGEST);
 }

@@ -64,7 +64,7 @@ export class TextDocument {
       start === last.start + last.inserted.length &&
       (kind !== "typing" || now - last.time < MERGE_MILLISECONDS);
     if (goesOn) {
-      last.inserted.push(...inserted);
+      for (const cell of inserted) last.inserted.push(cell);
       last.time = now;
     } else {
       this.#done.push({ start, removed, inserted: [...inserted], kind, time: now });

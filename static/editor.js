@@ -1,5 +1,5 @@
 // Typing in a document: every edit goes to the document first, and the page follows it. What a browser changes by
-// itself (an input method, a spelling correction) is read back. Also copying, and looking at characters by keyboard.
+// itself (an input method, a spelling correction) is read back. Also copying.
 
 import { textOf, typed } from "./document.js";
 import { Lines } from "./lines.js";
@@ -7,7 +7,10 @@ import { Lines } from "./lines.js";
 export class Editor {
   #composing = false;
 
-  /** `root` becomes the text box of `doc`; `look` gives a cell's class names; `onEdit` hears of edits by hand. */
+  /**
+   * `root` becomes the text box of `doc`; `look` gives a cell's class names. `onEdit` is called before each edit by
+   * hand, and tells whether that stopped the model, which then has written all that it had.
+   */
   constructor(root, doc, { look, onEdit }) {
     this.root = root;
     this.doc = doc;
@@ -15,7 +18,10 @@ export class Editor {
     this.onEdit = onEdit;
     root.setAttribute("contenteditable", "true");
     root.addEventListener("beforeinput", (event) => this.#beforeInput(event));
-    root.addEventListener("compositionstart", () => (this.#composing = true));
+    root.addEventListener("compositionstart", () => {
+      this.onEdit();
+      this.#composing = true;
+    });
     root.addEventListener("compositionend", () => {
       this.#composing = false;
       this.#readBack();
@@ -23,6 +29,8 @@ export class Editor {
     root.addEventListener("input", () => this.#composing || this.#readBack());
     root.addEventListener("copy", (event) => this.#copy(event));
     root.addEventListener("cut", (event) => {
+      if (!root.isContentEditable) return;
+      this.onEdit();
       const range = this.selection();
       if (this.#copy(event)) this.#edit(range.start, range.end, "");
     });
@@ -61,35 +69,37 @@ export class Editor {
     this.#moveTo(this.doc.redo());
   }
 
-  /** Replaces the cells from `start` to `end` by a text, as by hand. */
-  replace(start, end, text) {
-    this.#edit(start, end, text);
-  }
-
   #moveTo(index) {
-    if (index !== null) this.setCaret(index);
+    if (index === null) return;
+    const focused = document.activeElement;
+    this.setCaret(index);
+    if (focused.matches("button")) focused.focus(); // a caret takes the focus with it
   }
 
   #beforeInput(event) {
     if (event.isComposing || event.inputType === "insertCompositionText") return; // read back at its end
     event.preventDefault();
+    const stopped = this.onEdit();
     const { inputType } = event;
     if (inputType === "historyUndo") this.undo();
     else if (inputType === "historyRedo") this.redo();
     else if (inputType.startsWith("format")) return;
     else {
-      const range = this.#targetOf(event);
+      const range = this.#targetOf(event, stopped);
       if (range) this.#edit(range.start, range.end, insertedBy(event), inputType === "insertText" ? "typing" : "edit");
     }
   }
 
-  /** The cells that an input event is about to replace. */
-  #targetOf(event) {
-    const [target] = event.getTargetRanges();
-    if (!target) return this.selection();
-    let start = this.lines.indexOf(target.startContainer, target.startOffset);
-    let end = this.lines.indexOf(target.endContainer, target.endOffset);
-    if (start === null || end === null) return this.selection();
+  /** The cells that an input event is about to replace; those selected now if the text has `grown` since the event. */
+  #targetOf(event, grown) {
+    const [target] = grown ? [] : event.getTargetRanges();
+    const ends = target && [
+      this.lines.indexOf(target.startContainer, target.startOffset),
+      this.lines.indexOf(target.endContainer, target.endOffset),
+    ];
+    const range = !ends || ends.includes(null) ? this.selection() : { start: ends[0], end: ends[1] };
+    if (!range) return null;
+    let { start, end } = range;
     if (start === end && event.inputType.startsWith("delete")) {
       if (event.inputType.endsWith("Forward")) end = Math.min(end + 1, this.doc.length);
       else start = Math.max(start - 1, 0);
@@ -100,7 +110,6 @@ export class Editor {
   #edit(start, end, text, kind = "edit") {
     const cells = typed(text.replace(/\r\n?/g, "\n"));
     if (start === end && cells.length === 0) return;
-    this.onEdit();
     this.doc.splice(start, end, cells, kind);
     this.setCaret(start + cells.length);
     this.#keepCaretInView();

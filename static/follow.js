@@ -5,6 +5,7 @@ const NEAR = 80; // pixels from the end that still count as being there
 export class Follower {
   #following = true;
   #growing = false;
+  #frame = 0;
   #expected = 0; // where our own scrolling has put the page
 
   constructor(pill) {
@@ -16,13 +17,21 @@ export class Follower {
   /** A text begins to grow; whoever started it wants to see it. */
   start() {
     this.#growing = this.#following = true;
+    this.#expected = scrollY; // the text before may have been longer
+    this.end = null;
     this.#show();
   }
 
-  /** The end has moved: go there, if the reader is following. */
+  /** The end has moved: go there in the next frame, if the reader is following. */
   follow(end) {
     this.end = end;
-    if (!this.#growing || !this.#following) return;
+    if (this.#growing && this.#following) this.#frame ||= requestAnimationFrame(() => this.#move());
+  }
+
+  #move() {
+    this.#frame = 0;
+    if (!this.#growing || !this.#following || !this.end?.isConnected) return;
+    const { end } = this;
     const overlap = end.getBoundingClientRect().bottom - (innerHeight - NEAR);
     if (overlap <= 0) return;
     this.#expected = Math.round(scrollY + overlap);
@@ -31,6 +40,7 @@ export class Follower {
 
   /** Nothing grows any more. */
   stop() {
+    this.#move();
     this.#growing = false;
     this.#show();
   }
@@ -38,7 +48,7 @@ export class Follower {
   /** To the end, and on with it. */
   jump() {
     this.#following = true;
-    this.end?.scrollIntoView({ block: "end", behavior: "instant" });
+    if (this.end?.isConnected) this.end.scrollIntoView({ block: "end", behavior: "instant" });
     this.#show();
   }
 

@@ -33,7 +33,10 @@ export function parameters() {
 export function fill(fields) {
   const off = { top_k: form.elements.top_k.max, top_p: form.elements.top_p.max, min_p: form.elements.min_p.min };
   for (const name of [...SLIDERS, ...NUMBERS]) {
-    if (name in fields) form.elements[name].value = fields[name] ?? off[name] ?? "";
+    const input = form.elements[name];
+    if (!(name in fields)) continue;
+    if (input.type === "range") allow(input, fields[name]);
+    input.value = fields[name] ?? off[name] ?? "";
   }
   showValues();
 }
@@ -55,14 +58,25 @@ export function showProblem(problem) {
   for (const { field, message } of problem.errors ?? []) {
     const input = form.elements[field];
     const error = document.getElementById(`${field}-error`);
-    if (!input || !error) rest.push(field === "prompt" ? message : `${field}: ${message}`);
+    if (!input || !error) rest.push(field === "prompt" ? t("never_seen") : `${field}: ${message}`);
     else {
       input.setAttribute("aria-invalid", "true");
-      error.textContent = message;
+      const { rangeOverflow, rangeUnderflow, stepMismatch, badInput } = input.validity;
+      const out = rangeOverflow || rangeUnderflow || stepMismatch || badInput;
+      const [low, high] = [number(Number(input.min)), number(Number(input.max))];
+      error.textContent = out ? t("out_of_range", { low, high }) : message;
       input.focus();
     }
   }
-  return problem.errors?.length ? rest.join("; ") : (problem.detail ?? t("lost"));
+  if (problem.errors?.length) return rest.join("; ");
+  return [429, 503].includes(problem.status) ? t("busy") : (problem.detail ?? t("lost"));
+}
+
+/** A slider takes a value between its steps or beyond its end, until it is moved. */
+function allow(slider, value) {
+  slider.dataset.step ??= slider.step;
+  slider.step = "any";
+  if (value !== null && slider.name === "temperature") slider.max = Math.max(slider.max, value);
 }
 
 function showValues() {
@@ -74,5 +88,8 @@ function showValues() {
   }
 }
 
-form.addEventListener("input", showValues);
+form.addEventListener("input", ({ target }) => {
+  if (target.dataset.step) target.step = target.dataset.step;
+  showValues();
+});
 showValues();

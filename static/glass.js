@@ -19,7 +19,7 @@ export class Glass {
     pages.addEventListener("keydown", (event) => this.on && this.#onKey(event));
     inspector.element.addEventListener("pointerenter", () => clearTimeout(this.#timer));
     inspector.element.addEventListener("pointerleave", () => this.#leaveSoon());
-    addEventListener("scroll", () => this.inspector.open && this.inspector.draw(), { passive: true });
+    addEventListener("scroll", () => this.inspector.open && this.inspector.place(), { passive: true });
   }
 
   /** Into the looking mode, at the caret or the end of the text, or out of it. */
@@ -40,6 +40,14 @@ export class Glass {
       editor.root.toggleAttribute("aria-multiline", !this.on);
       if (!this.on) editor.root.setAttribute("aria-multiline", "true");
     }
+  }
+
+  /** A text was taken off the page: nothing in it can be looked at any more. */
+  leave(branch) {
+    if (this.inspector.at?.branch === branch) this.inspector.close();
+    if (this.#at?.branch !== branch) return;
+    this.#at = null;
+    this.toggle(false);
   }
 
   /** The keyboard goes back to the character that is being looked at. */

@@ -6,6 +6,7 @@ import { Follower } from "./follow.js";
 import * as form from "./form.js";
 import { Glass } from "./glass.js";
 import { Inspector } from "./inspector.js";
+import { Panels } from "./panels.js";
 import { Session, requestOf } from "./session.js";
 import { ProblemError } from "./sse.js";
 import { Status } from "./status.js";
@@ -28,6 +29,10 @@ const tree = new Tree({
   pages: $("pages"),
   look: lookOf($("tint").value, unknown),
   onEdit: (branch) => session.stopIn(branch),
+  onClose: (branch) => {
+    glass.leave(branch);
+    session.stopUnseen();
+  },
   onChange: () => update(),
 });
 const session = new Session({ card, tree, parameters: form.parameters, onState, onText, onProblem });
@@ -39,43 +44,53 @@ const status = new Status({
 });
 const inspector = new Inspector($("inspector"), { card, settings: form.sampling, onChoose: fork });
 const glass = new Glass({ tree, inspector, button: $("look"), pages: $("pages") });
+const panels = new Panels({ card, tree });
 
 let saving = 0;
-let reports = null; // this panel and the dialog that shares, once they have been opened
-let dialog = null;
+let heard = null; // the text that a screen reader hears
 
+/** Asks for more; not twice for the same, when a button is pressed twice. */
 function write(branch) {
-  form.clearErrors();
-  $("error").textContent = $("verdict").textContent = "";
-  return session.write(branch);
+  if (!session.waiting) session.write(branch);
 }
 
 function writeFromCaret() {
   const { active } = tree;
   const at = active.editor.selection()?.end ?? active.doc.length;
-  return at < active.doc.length ? fork(active, at, "") : write(active);
+  if (at < active.doc.length) fork(active, at, "");
+  else write(active);
 }
 
 function fork(branch, index, character) {
   if (glass.on) glass.toggle(false);
   inspector.close();
-  return session.fork(branch, index, character);
+  session.fork(branch, index, character);
 }
 
 function onState(state, figures) {
   status.show(state, figures);
-  if (state === "waiting") follower.start();
+  if (state === "waiting") {
+    clearMessages();
+    follower.start();
+  }
   if (!session.writing) {
     follower.stop();
-    announcer.finish();
-    showReport();
+    announcer.finish(figures?.count ? t("said_written", { count: number(figures.count) }) : "");
+    panels.showReport();
     saveSoon();
   }
   update();
 }
 
+function clearMessages() {
+  form.clearErrors();
+  $("error").textContent = $("verdict").textContent = "";
+}
+
 function onText(branch, text) {
   if (branch !== tree.active) return;
+  if (branch !== heard) announcer.reset();
+  heard = branch;
   announcer.add(text);
   updateText();
   follower.follow(branch.editor.root.lastElementChild);
@@ -84,7 +99,7 @@ function onText(branch, text) {
 function onProblem(error) {
   if (!(error instanceof ProblemError)) {
     console.error(error);
-    $("error").textContent = t("lost");
+    $("error").textContent = t("page_error");
     return;
   }
   const message = form.showProblem(error.problem);
@@ -110,9 +125,9 @@ function update() {
 
 function onChange(branch) {
   setPast(branch);
-  if (session.writing) return;
+  if (session.isWriting(branch)) return;
   if (inspector.at?.branch === branch) inspector.close();
-  updateText();
+  if (branch === tree.active) updateText();
   saveSoon();
 }
 
@@ -126,7 +141,7 @@ function updateText() {
   $("counters").textContent = t("counters", { count: number(doc.length), seen: number(seen) });
   $("undo").disabled = !doc.canUndo;
   $("redo").disabled = !doc.canRedo;
-  if (!session.writing) showUnknown(doc);
+  if (!session.isWriting(tree.active)) showUnknown(doc);
 }
 
 function showUnknown(doc) {
@@ -139,9 +154,21 @@ function showUnknown(doc) {
 function replaceUnknown() {
   const { doc, editor } = tree.active;
   const cells = doc.cells.flatMap((cell) => (unknown.has(cell.c) ? [cell] : typed(unknown.replacement(cell.c))));
+  session.stopIn(tree.active);
   doc.splice(0, doc.length, cells);
   editor.root.focus();
   editor.setCaret(cells.length);
+}
+
+/** Undo or redo, out of the looking mode if need be. */
+function travel(way) {
+  if (glass.on) glass.toggle(false);
+  tree.active.editor[way]();
+}
+
+function stop() {
+  session.stop();
+  if (document.activeElement === document.body) $("write").focus();
 }
 
 /** An example takes the place of what was typed; what the model wrote stays, and a new text begins. */
@@ -156,7 +183,11 @@ function begin(text) {
 
 function saveSoon() {
   clearTimeout(saving);
-  saving = setTimeout(() => session.writing || save(tree, form.parameters()), SAVE_AFTER);
+  saving = setTimeout(() => session.writing || saveNow(), SAVE_AFTER);
+}
+
+function saveNow() {
+  if (!save(tree, form.parameters()) && !session.writing) $("error").textContent = t("not_saved");
 }
 
 /** Texts of before a reload, or the first example. */
@@ -169,6 +200,7 @@ function restore() {
   form.fill(saved.settings);
   for (const { cells, name, parent, at } of saved.branches) tree.add(cells, parent && { name: parent }, at, name);
   tree.activate(tree.branches.find(({ name }) => name === saved.active) ?? tree.branches[0]);
+  for (const name of saved.closed) tree.close(tree.branches.find((branch) => branch.name === name));
   tree.setSideBySide(saved.sideBySide);
 }
 
@@ -176,6 +208,7 @@ function restore() {
 async function openLink() {
   const fragment = location.hash.slice(1);
   if (!fragment) return;
+  clearMessages();
   history.replaceState(null, "", location.pathname + location.search);
   const { fromFragment } = await import("./share.js");
   const link = await fromFragment(fragment);
@@ -195,54 +228,23 @@ async function openLink() {
   $("verdict").dataset.same = String(same);
 }
 
-async function share() {
-  const { ShareDialog } = await import("./share_dialog.js");
-  dialog ??= new ShareDialog($("share"), { tree, requestOf });
-  dialog.open();
-}
-
-/** Panels load their modules when they are first opened. */
-const panels = {
-  "card-details": async () => (await import("./card.js")).drawCard($("card-panel"), card),
-  report: async () => {
-    const { ReportPanel } = await import("./report.js");
-    reports = new ReportPanel($("report-panel"), $("report-button"), { text: () => tree.active.doc.text });
-    showReport();
-  },
-  growth: async () => new (await import("./growth.js")).Growth($("growth"), { asked: askedOfSnapshots }),
-};
-
-/** What the report says of the sample that the active text ends with. */
-function showReport() {
-  const request = requestOf(tree.active);
-  const report = request?.reports?.[tree.active.doc.cells.findLast(({ run }) => run).run.sample];
-  if (report) reports?.show(report);
-}
-
-/** The beginning of the active text, with the luck and the settings that wrote it. */
-function askedOfSnapshots() {
-  const request = requestOf(tree.active);
-  const prompt = Array.from(request?.prefix ?? tree.active.doc.text).slice(-card.block_size).join("");
-  const settings = Object.entries(form.sampling()).filter(([, value]) => value !== null);
-  return { prompt, seed: request?.seed ?? 1337, ...Object.fromEntries(settings) };
-}
-
 /** Ctrl (or Command) and Alt keys work everywhere; the others where nobody types. */
 function onKey(event) {
+  if (event.isComposing || (event.repeat && event.key === "Enter")) return;
+  if (event.getModifierState("AltGraph") || document.querySelector("dialog[open]")) return;
   const command = event.ctrlKey || event.metaKey;
   const inField = event.target.matches("input, textarea, select");
   const typing = inField || event.target.isContentEditable;
   const key = event.key.toLowerCase();
-  const { editor } = tree.active;
   const actions = [
     [command && key === "enter", () => (event.shiftKey ? writeFromCaret() : write(tree.active))],
-    [command && !inField && key === "z", () => (event.shiftKey ? editor.redo() : editor.undo())],
-    [command && !inField && key === "y", () => editor.redo()],
+    [command && !inField && key === "z", () => travel(event.shiftKey ? "redo" : "undo")],
+    [command && !inField && key === "y", () => travel("redo")],
     [event.altKey && event.code === "KeyL", () => glass.toggle()],
     [event.altKey && key === "arrowup", () => walk(-1)],
     [event.altKey && key === "arrowdown", () => walk(1)],
     [key === "?" && !typing && !command, () => $("help").showModal()],
-    [key === "escape" && !document.querySelector("dialog[open]"), stepBack],
+    [key === "escape", stepBack],
   ];
   const found = actions.find(([holds]) => holds);
   if (!found) return;
@@ -259,7 +261,7 @@ function walk(by) {
 /** Out of the candidates, else out of the writing, else out of the looking mode. */
 function stepBack() {
   if ($("inspector").contains(document.activeElement)) glass.focus();
-  else if (session.writing) session.stop();
+  else if (session.writing) stop();
   else if (glass.on) glass.toggle(false);
   else inspector.close();
 }
@@ -267,14 +269,13 @@ function stepBack() {
 const clicks = {
   write: () => write(tree.active),
   "write-caret": writeFromCaret,
-  stop: () => session.stop(),
-  undo: () => tree.active.editor.undo(),
-  redo: () => tree.active.editor.redo(),
+  stop,
+  undo: () => travel("undo"),
+  redo: () => travel("redo"),
   reopen: () => tree.reopen(),
   replace: replaceUnknown,
   "side-by-side": () => tree.setSideBySide(!tree.sideBySide),
   "last-seed": () => form.fill({ seed: Number($("last-seed").value) }),
-  "share-open": share,
   "help-open": () => $("help").showModal(),
 };
 for (const [id, action] of Object.entries(clicks)) $(id).addEventListener("click", action);
@@ -286,11 +287,11 @@ $("tint").addEventListener("change", ({ target }) => {
   tree.redraw(lookOf(target.value, unknown));
   drawLegend($("legend"), target.value);
 });
-for (const [id, load] of Object.entries(panels)) $(id)?.addEventListener("toggle", load, { once: true });
 form.listen(() => inspector.draw());
 document.addEventListener("keydown", onKey);
 addEventListener("hashchange", openLink);
-addEventListener("pagehide", () => save(tree, form.parameters()));
+addEventListener("pagehide", saveNow);
+document.addEventListener("visibilitychange", () => document.hidden && saveNow());
 
 drawLegend($("legend"), $("tint").value);
 restore();

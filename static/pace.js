@@ -39,6 +39,7 @@ export class Pacer {
   }
 
   #tick(now) {
+    this.#frame = 0;
     const seconds = Math.max(0.004, (now - this.#last) / 1000);
     this.#last = now;
     const total = this.#waiting.reduce((sum, { cells }) => sum + cells.length, 0);

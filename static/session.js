@@ -26,6 +26,11 @@ export class Session {
     return this.#now !== null;
   }
 
+  /** True from a request until the server begins to answer it. */
+  get waiting() {
+    return this.#now !== null && this.#now.branches.size === 0 && !this.#now.lost;
+  }
+
   /** What was asked and how it goes: characters, their speed, seconds to the first one, seed; null before any. */
   get figures() {
     if (!this.#now) return null;
@@ -37,7 +42,7 @@ export class Session {
 
   /** Writes on from the end of a text; samples beyond the first become texts beside it. Returns the request. */
   async write(branch, given = {}) {
-    this.stop();
+    const patient = this.stop(); // its slot on the server is free again in a moment
     const { seed = null, ...fields } = { ...this.parameters(), ...given };
     const request = new Request(branch.doc.text, fields, seed);
     const now = { request, controller: new AbortController(), branches: new Map(), started: performance.now(), first: null };
@@ -47,10 +52,14 @@ export class Session {
       await write(request, {
         card: this.card,
         signal: now.controller.signal,
+        patient,
         onStart: () => this.#begin(now, branch),
         onCells: (run, cells) => this.#arrive(now, run, cells),
         onMarks: (run, from) => this.#remark(now, run, from),
-        onWait: (milliseconds) => this.onState("lost", { seconds: milliseconds / 1000 }),
+        onWait: (milliseconds) => {
+          now.lost = true;
+          this.onState("lost", { seconds: milliseconds / 1000 });
+        },
       });
       await this.#pacer.drained();
       if (this.#now === now) this.#end("done");
@@ -64,20 +73,35 @@ export class Session {
     return request;
   }
 
-  /** Stops the writing, if any, here and on the server; what has come is shown. */
+  /** Stops the writing, if any, here and on the server; what has come is shown. Returns whether there was any. */
   stop() {
-    if (!this.#now) return;
+    if (!this.#now) return false;
     this.#now.controller.abort();
     this.#pacer.flush();
     this.#end("stopped");
+    return true;
   }
 
-  /** Stops it if it goes on in this text, as someone is about to edit it. */
+  /** Whether this text is being written. */
+  isWriting(branch) {
+    return this.#now !== null && [...this.#now.branches.values()].includes(branch);
+  }
+
+  /** Stops it if it goes on in this text, as someone is about to edit it. Returns whether it did. */
   stopIn(branch) {
-    if (this.#now && [...this.#now.branches.values()].includes(branch)) this.stop();
+    return this.isWriting(branch) && this.stop();
   }
 
-  /** A new text that leaves another before a cell, with `character` in its place; the model goes on from there. */
+  /** Stops it if nothing of it is on the page any more. */
+  stopUnseen() {
+    const written = this.#now ? [...this.#now.branches.values()] : [];
+    if (written.length && !written.some((branch) => this.tree.branches.includes(branch))) this.stop();
+  }
+
+  /**
+   * A new text that leaves another before a cell, with `character` in its place; the model goes on from there. With no
+   * character it is the luck that has to be another.
+   */
   fork(branch, index, character) {
     this.stop();
     const cells = [...branch.doc.cells.slice(0, index), ...typed(character)];
@@ -85,7 +109,7 @@ export class Session {
     this.tree.activate(other);
     other.editor.root.focus();
     other.editor.setCaret(other.doc.length);
-    return this.write(other, { num_samples: 1 });
+    return this.write(other, { num_samples: 1, ...(character ? {} : { seed: null }) });
   }
 
   /**

@@ -5,6 +5,8 @@ import { textOf } from "./document.js";
 
 const VERSION = 1;
 const PIECES = 64; // fingerprints in a link, at most
+const FIELDS = ["temperature", "top_k", "top_p", "min_p", "max_new_tokens", "num_samples"];
+const LONGEST = 200_000; // characters in a fragment that is worth reading
 const SHORTEST = 16; // characters in a piece, at least
 export const RULE = "---------------";
 
@@ -20,15 +22,17 @@ export async function toFragment(request) {
 
 /** What a link's fragment holds, {checkpoint, numerics, seed, prefix, parameters, samples}; null if it is no link. */
 export async function fromFragment(fragment) {
-  if (!fragment.startsWith("s=")) return null;
+  if (!fragment.startsWith("s=") || fragment.length > LONGEST) return null;
   try {
     const bytes = await through(new DecompressionStream("deflate-raw"), fromBase64(fragment.slice(2)));
-    const [version, checkpoint, numerics, seed, prefix, parameters, samples] = JSON.parse(new TextDecoder().decode(bytes));
+    const [version, checkpoint, numerics, seed, prefix, asked, samples] = JSON.parse(new TextDecoder().decode(bytes));
+    const parameters = Object.fromEntries(FIELDS.filter((name) => name in asked).map((name) => [name, asked[name]]));
     const sound =
       version === VERSION &&
       [checkpoint, numerics, prefix].every((value) => typeof value === "string") &&
       Number.isSafeInteger(seed) &&
-      typeof parameters === "object" &&
+      Object.values(parameters).every((value) => value === null || Number.isFinite(value)) &&
+      samples.length === (parameters.num_samples ?? 1) &&
       samples.every(({ length, size, pieces }) => length >= 0 && size >= SHORTEST && Array.isArray(pieces));
     return sound ? { checkpoint, numerics, seed, prefix, parameters, samples } : null;
   } catch {

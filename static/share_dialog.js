@@ -1,5 +1,6 @@
 // The dialog that shares a text: link, copy, download.
 
+import { textOf } from "./document.js";
 import { download, toFragment, toJson, toText } from "./share.js";
 import { t } from "./texts.js";
 
@@ -26,9 +27,15 @@ export class ShareDialog {
     const { origin, pathname } = location;
     this.link.value = request ? `${origin}${pathname}#${await toFragment(request)}` : "";
     this.dialog.querySelector("[name=copy-link]").disabled = !request;
-    this.#tell(request ? "" : t("share_nothing"));
+    this.#tell(request ? this.#differs(request) : t("share_nothing"));
     this.dialog.showModal();
     this.link.select();
+  }
+
+  /** What the link does not hold: edits after the model wrote. */
+  #differs({ prefix, runs }) {
+    const { text } = this.tree.active.doc;
+    return runs.some(({ cells }) => text === prefix + textOf(cells)) ? "" : t("share_edited");
   }
 
   async #copy(text, input = null) {
@@ -37,8 +44,9 @@ export class ShareDialog {
     } catch {
       const field = input ?? this.#fieldWith(text);
       field.select();
-      document.execCommand("copy");
+      const done = document.execCommand("copy");
       if (!input) field.remove();
+      if (!done) return;
     }
     this.#tell(t("copied"));
   }

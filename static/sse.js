@@ -3,6 +3,7 @@
 
 const FIRST_WAIT = 500; // milliseconds before the first new attempt, twice as long before each other one
 const LONGEST_WAIT = 5000;
+const SILENCE = 40_000; // milliseconds; the server says something every 15 s
 
 /** A refusal or an error event: the server's problem object (RFC 9457) as an Error. */
 export class ProblemError extends Error {
@@ -43,11 +44,12 @@ export class EventParser {
  * Sends `body` as JSON and yields each event, {event, data, id}, with its data parsed, up to `done`.
  *
  * When the connection is lost, or the server goes down and promises to come back, it asks again for the rest, as often
- * as it takes; `onWait(milliseconds)` is called before each attempt. `start` may therefore come several times.
+ * as it takes; `onWait(milliseconds)` is called before each attempt. `start` may therefore come several times. When it
+ * is `patient`, a server that is busy is asked once more.
  * Throws ProblemError when the server refuses or reports an error, AbortError when `signal` is.
  */
-export async function* stream(url, body, signal, onWait) {
-  let [lastId, asked, wait] = ["", body, FIRST_WAIT];
+export async function* stream(url, body, { signal, patient, onWait }) {
+  let [lastId, asked, wait, again] = ["", body, FIRST_WAIT, patient];
   for (;;) {
     try {
       for await (const event of connect(url, asked, lastId, signal)) {
@@ -58,8 +60,9 @@ export async function* stream(url, body, signal, onWait) {
         if (event.event === "done") return;
       }
     } catch (error) {
-      if (signal.aborted || (error instanceof ProblemError && !canWait(error.problem, asked !== body))) throw error;
+      if (signal.aborted || (error instanceof ProblemError && !canWait(error.problem, again || asked !== body))) throw error;
     }
+    again = false;
     onWait(wait);
     await pause(wait, signal);
     wait = Math.min(2 * wait, LONGEST_WAIT);
@@ -75,11 +78,12 @@ async function* connect(url, body, lastId, signal) {
   const headers = { "content-type": "application/json", accept: "text/event-stream" };
   if (lastId) headers["last-event-id"] = lastId;
   const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(body), signal });
-  if (!response.ok) throw new ProblemError(await problemOf(response));
+  const type = response.headers.get("content-type") ?? "";
+  if (!response.ok || !type.startsWith("text/event-stream")) throw new ProblemError(await problemOf(response));
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   const parser = new EventParser();
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await orSilence(reader.read());
     if (done) return;
     for (const { event, data, id } of parser.push(value)) {
       const parsed = JSON.parse(data);
@@ -103,12 +107,29 @@ async function problemOf(response) {
   return { status: response.status, detail: `the server answered ${response.status} ${response.statusText}` };
 }
 
+/** What is read, or a TypeError when nothing comes for too long: a network may be gone without a word. */
+async function orSilence(reading) {
+  let timer = 0;
+  const silence = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new TypeError("the server is silent")), SILENCE);
+  });
+  try {
+    return await Promise.race([reading, silence]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener("abort", () => {
+    const stop = () => {
       clearTimeout(timer);
       reject(signal.reason);
-    });
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    }, milliseconds);
+    signal.addEventListener("abort", stop);
   });
 }

@@ -8,9 +8,10 @@ export function t(key, values = {}) {
   return table[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
-/** A number with at most `digits` after the point, and a minus sign as wide as a plus. */
-export function number(value, digits = 0) {
-  return value.toLocaleString(language, { maximumFractionDigits: digits, signDisplay: "negative" }).replace("-", "−");
+/** A number with `least` to `most` digits after the point, and a minus sign as wide as a plus. */
+export function number(value, most = 0, least = 0) {
+  const digits = { minimumFractionDigits: least, maximumFractionDigits: most, signDisplay: "negative" };
+  return value.toLocaleString(language, digits).replace("-", "−");
 }
 
 /** A probability from 0 to 1 as a percentage that is never rounded to a certainty. */
@@ -29,4 +30,9 @@ export function glyph(character) {
 /** A character as it can be said. */
 export function spoken(character) {
   return { " ": t("space"), "\n": t("line_break") }[character] ?? character;
+}
+
+/** A rank in words. */
+export function choice(rank) {
+  return rank <= 3 ? t(`choice_${rank}`) : t("choice_n", { rank: number(rank) });
 }

@@ -10,15 +10,23 @@ export class Tree {
   #onEdit;
   #closed = [];
 
-  /** `onChange()` is called when texts come, go or become active; `onEdit(branch)` before an edit by hand. */
-  constructor({ tabs, pages, look, onEdit, onChange }) {
-    Object.assign(this, { tabs, pages, onChange });
+  /**
+   * `onChange()` is called when texts come, go or become active, `onClose(branch)` when one was taken off the page,
+   * `onEdit(branch)` before an edit by hand (see Editor).
+   */
+  constructor({ tabs, pages, look, onEdit, onClose, onChange }) {
+    Object.assign(this, { tabs, pages, onClose, onChange });
     this.#look = look;
     this.#onEdit = onEdit;
     this.branches = [];
     this.active = null;
     this.sideBySide = false;
     tabs.addEventListener("keydown", (event) => this.#onKey(event));
+  }
+
+  /** Those closed too, in the order in which they were closed. */
+  get closed() {
+    return this.#closed.map(({ branch }) => branch);
   }
 
   get canReopen() {
@@ -64,7 +72,9 @@ export class Tree {
     this.branches.splice(place, 1);
     this.#closed.push({ branch, place });
     if (this.active === branch) this.active = this.branches[Math.max(0, place - 1)];
+    this.onClose(branch);
     this.draw();
+    if (!this.tabs.contains(document.activeElement)) this.active.editor.root.focus({ preventScroll: true });
   }
 
   reopen() {
@@ -72,13 +82,6 @@ export class Tree {
     this.branches.splice(place, 0, branch);
     this.active = branch;
     this.draw();
-  }
-
-  /** Takes all texts away, for good. */
-  clear() {
-    this.branches = [];
-    this.#closed = [];
-    this.active = null;
   }
 
   setSideBySide(on) {

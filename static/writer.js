@@ -25,15 +25,15 @@ export class Request {
 /**
  * Sends a request and hands its text on: `onStart()` when the server begins or goes on, `onCells(run, cells)` as
  * they come, `onMarks(run, from)` when copies or invented words were found in what came before, from a cell on,
- * `onWait(milliseconds)` while the connection is lost.
+ * `onWait(milliseconds)` while the connection is lost. `patient` as in `stream`.
  *
  * Throws what `stream` throws.
  */
-export async function write(request, { card, signal, onStart, onCells, onMarks, onWait }) {
+export async function write(request, { card, signal, patient, onStart, onCells, onMarks, onWait }) {
   const prompt = Array.from(request.prefix).slice(-card.block_size).join("");
   const body = { ...request.parameters, prompt, details: true, alternatives: 0, report: card.report };
   if (request.seed !== null) body.seed = request.seed;
-  for await (const { event, data } of stream("/generate", body, signal, onWait)) {
+  for await (const { event, data } of stream("/generate", body, { signal, patient, onWait })) {
     if (event === "start") {
       if (request.runs.length === 0) begin(request, data, card);
       onStart();
