@@ -66,7 +66,7 @@ class LiveReport:
     async def finish(self) -> dict[str, Any]:
         """The report of the whole, made beside the event loop."""
         text = "".join(self._parts)
-        bits = self._bits / len(text) if text else None
+        bits = self._bits / len(text) if self._bits else None
         report = await asyncio.to_thread(make_report, text, self._checkpoint, bits)
         return report.content()
 

@@ -66,7 +66,8 @@ class GenerateRequest(Asked):
     entropy in bits, and likeliest alternatives."""
     report: bool = False
     """Tell while it is written what is copied from the training text (`copied`: the length of the run that ends at
-    each character) and which words are `invented`; and at the end all that `/report` tells."""
+    each character) and which words are `invented`; and at the end all that `/report` tells. The model's own surprise
+    is told with `details`: it costs more than the rest."""
     stream: bool = True
     """Server-sent events; false for one JSON object."""
 
@@ -93,8 +94,8 @@ class GenerateRequest(Asked):
             num_samples=self.num_samples,
             max_new_tokens=self.max_new_tokens,
             stop=self.stop,
-            details_from=[0] * self.num_samples if self.report else sent if self.details else None,
-            alternatives=self.alternatives if self.details else 0,
+            details_from=None if not self.details else [0] * self.num_samples if self.report else sent,
+            alternatives=self.alternatives,
         )
 
     def check_size(self) -> None:

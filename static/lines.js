@@ -21,7 +21,7 @@ export class Lines {
 
   /** Draws everything again. */
   refresh() {
-    this.#keepSelection(() => {
+    this.#keepSelection([this.root], () => {
       this.#starts = [];
       this.root.replaceChildren(...this.#make(0, this.doc.length, this.#starts));
       this.#markSpeakers(0, this.#starts.length);
@@ -153,19 +153,20 @@ export class Lines {
   }
 
   #redraw(from, to) {
-    this.#keepSelection(() => {
-      for (let line = from; line <= to; line++) {
-        const element = this.root.children[line];
+    const elements = Array.from({ length: to - from + 1 }, (_, i) => this.root.children[from + i]);
+    this.#keepSelection(elements, () => {
+      elements.forEach((element, i) => {
         element.replaceChildren();
-        this.#fill(element, this.#starts[line], this.#endOf(line));
-      }
+        this.#fill(element, this.#starts[from + i], this.#endOf(from + i));
+      });
     });
   }
 
-  /** Does `action`, which draws cells again, and puts back what was selected and the keyboard's focus. */
-  #keepSelection(action) {
+  /** Does `action`, which draws `elements` again, and puts back what was selected there and the keyboard's focus. */
+  #keepSelection(elements, action) {
     const { anchorNode, anchorOffset, focusNode, focusOffset } = getSelection();
-    const inside = this.#starts.length > 0 && this.root.contains(anchorNode) && this.root.contains(focusNode);
+    const touched = elements.some((element) => element.contains(anchorNode) || element.contains(focusNode));
+    const inside = touched && this.#starts.length > 0 && this.root.contains(anchorNode) && this.root.contains(focusNode);
     const ends = inside ? [this.indexOf(anchorNode, anchorOffset), this.indexOf(focusNode, focusOffset)] : [null];
     const focused = this.#cursorSpan !== null && document.activeElement === this.#cursorSpan;
     action();

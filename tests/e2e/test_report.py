@@ -15,7 +15,7 @@ from tests.conftest import LiveServer
 from tests.e2e.conftest import BUNDLED
 from tests.tiny import INT8
 
-ASKED = {"prompt": "ROMEO:\n", "seed": 4, "max_new_tokens": 500, "report": True}
+ASKED = {"prompt": "ROMEO:\n", "seed": 4, "max_new_tokens": 500, "report": True, "details": True, "alternatives": 0}
 
 
 def post(server: LiveServer, path: str, **body: Any) -> Any:
