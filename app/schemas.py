@@ -66,8 +66,8 @@ class GenerateRequest(Asked):
     entropy in bits, and likeliest alternatives."""
     report: bool = False
     """Tell while it is written what is copied from the training text (`copied`: the length of the run that ends at
-    each character) and which words are `invented`; and at the end all that `/report` tells. The model's own surprise
-    is told with `details`: it costs more than the rest."""
+    each character) and which words are `invented`; and at the end all that `/report` tells: with `details` the
+    model's own surprise too, which costs more than the rest."""
     stream: bool = True
     """Server-sent events; false for one JSON object."""
 
