@@ -46,6 +46,8 @@ def make_router(card: ModelCard) -> APIRouter:
     texts: dict[str, dict[str, Any]] = json.loads((ROOT / "templates" / "texts.json").read_text(encoding="utf-8"))
     languages = {code: own.get("language", code) for code, own in texts.items()}
     templates, router = Jinja2Templates(ROOT / "templates"), APIRouter()
+    templates.env.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    templates.env.trim_blocks = templates.env.lstrip_blocks = True
 
     @router.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page(request: Request, lang: str | None = None) -> HTMLResponse:

@@ -221,8 +221,11 @@ def test_reduced_motion_shows_text_as_it_comes(page: Page, server: LiveServer) -
     assert len(text_of(page)) == 201
 
 
-def test_the_page_weighs_little_and_asks_nobody_else(browser: Browser, bundled_server: LiveServer) -> None:
-    context = browser.new_context()
+@pytest.mark.parametrize("locale", ["en", "es"])
+def test_the_page_weighs_little_and_asks_nobody_else(
+    browser: Browser, bundled_server: LiveServer, locale: str
+) -> None:
+    context = browser.new_context(locale=locale)
     page = context.new_page()
     weights: dict[str, int] = {}
     page.on("response", lambda response: weights.__setitem__(response.url, len(response.body())))
