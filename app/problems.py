@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model.errors import InputError, SoliloquyError, UnavailableError, UnknownCharactersError
+from model.errors import CheckpointError, InputError, SoliloquyError, UnavailableError, UnknownCharactersError
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,9 @@ def to_problem(error: SoliloquyError) -> Problem:
         return Problem(422, str(error), _errors([(error.field, error.message)]))
     if isinstance(error, UnavailableError):
         return Problem(503, str(error), headers={"Retry-After": str(error.retry_after)})
+    if isinstance(error, CheckpointError):  # it names files, which are nobody else's business
+        logger.error("%s", error)
+        return Problem(500, "a checkpoint on the server cannot be read; the server's log says which and why")
     return Problem(500, str(error))
 
 

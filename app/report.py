@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.details import json_line
 from app.job import Job
 from model.checkpoint import Checkpoint
-from model.report import LiveMarks, Update, index_of, make_report
+from model.report import LiveMarks, index_of, make_report, mark_content
 from model.sampling import Likelihood, Sampling
 from model.stream import Stream, make_scored_stream
 
@@ -59,9 +59,9 @@ class LiveReport:
         the words that it completes."""
         self._parts.append(text)
         self._bits += bits_of(likelihoods)
-        update = self._marks.append(text).content()
-        words = update["words"] + (_finish(self._marks.finish()) if ended else [])
-        return update["lengths"], [word for word in words if not word["real"]]
+        update = self._marks.append(text)
+        words = [*update.words, *(self._marks.finish().words if ended else ())]
+        return update.lengths.tolist(), [mark_content(word) for word in words if not word.real]
 
     async def finish(self) -> dict[str, Any]:
         """The report of the whole, made beside the event loop."""
@@ -83,8 +83,3 @@ async def report_on(text: str, checkpoint: Checkpoint, job: Job | None) -> str:
 def bits_of(likelihoods: Iterable[Likelihood]) -> float:
     """The summed surprise, by the model alone."""
     return -sum(math.log2(max(one.probability, sys.float_info.min)) for one in likelihoods)
-
-
-def _finish(update: Update) -> list[dict[str, Any]]:
-    words: list[dict[str, Any]] = update.content()["words"]
-    return words

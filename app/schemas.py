@@ -20,7 +20,7 @@ MAX_TOLD = 2_000_000  # alternatives in one JSON object: about 100 MB
 
 
 class Asked(BaseModel):
-    """What texts that are written and texts that are scored have in common; the defaults are nanoGPT's."""
+    """A prompt and how characters are chosen after it; the defaults are nanoGPT's."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -36,6 +36,15 @@ class Asked(BaseModel):
     """Choose among the likeliest characters that together have this probability."""
     min_p: float | None = Field(None, ge=0, le=1)
     """Choose among characters at least this fraction as likely as the likeliest."""
+
+    def sampling(self) -> Sampling:
+        """How a character is chosen."""
+        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p)
+
+
+class Told(Asked):
+    """What texts that are written and texts that are scored have in common."""
+
     alternatives: int = Field(ALTERNATIVES, ge=0, le=MAX_ALTERNATIVES)
     """How many of the likeliest characters are told of for each character; clamped to the vocabulary."""
 
@@ -45,12 +54,8 @@ class Asked(BaseModel):
         alternatives = min(self.alternatives, len(vocabulary))
         return self.model_copy(update={"prompt": self.prompt or "\n", "top_k": top_k, "alternatives": alternatives})
 
-    def sampling(self) -> Sampling:
-        """How a character is chosen."""
-        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p)
 
-
-class GenerateRequest(Asked):
+class GenerateRequest(Told):
     """The body of `POST /generate`."""
 
     max_new_tokens: int = Field(500, ge=1, le=MAX_NEW_TOKENS)
@@ -108,7 +113,7 @@ class GenerateRequest(Asked):
             check_told(self.num_samples * self.max_new_tokens * self.alternatives, "stream them")
 
 
-class ScoreRequest(Asked):
+class ScoreRequest(Told):
     """The body of `POST /score`."""
 
     text: str = Field(min_length=1, max_length=MAX_PROMPT)

@@ -19,7 +19,7 @@ export function textOf(cells) {
 }
 
 export class TextDocument {
-  #listeners = new Set();
+  #listeners = [];
   #done = []; // edits, {start, removed, inserted, kind, time}
   #undone = [];
 
@@ -43,10 +43,9 @@ export class TextDocument {
     return this.#undone.length > 0;
   }
 
-  /** Calls `listener({start, end, inserted})` after each change; returns a function that ends it. */
+  /** Calls `listener({start, end, inserted})` after each change. */
   listen(listener) {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    this.#listeners.push(listener);
   }
 
   /**

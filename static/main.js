@@ -29,6 +29,7 @@ const tree = new Tree({
   pages: $("pages"),
   look: lookOf($("tint").value, unknown),
   onEdit: (branch) => session.stopIn(branch),
+  onText: (branch) => onChange(branch),
   onClose: (branch) => {
     glass.leave(branch);
     session.stopUnseen();
@@ -115,10 +116,7 @@ function update() {
   $("side-by-side").hidden = tree.branches.length < 2;
   $("side-by-side").setAttribute("aria-pressed", String(tree.sideBySide));
   $("reopen").hidden = !tree.canReopen;
-  for (const branch of tree.branches) {
-    branch.listening ??= branch.doc.listen(() => onChange(branch));
-    setPast(branch);
-  }
+  for (const branch of tree.branches) setPast(branch);
   glass.update();
   updateText();
 }

@@ -103,7 +103,6 @@ export class Session {
    * character it is the luck that has to be another.
    */
   fork(branch, index, character) {
-    this.stop();
     const cells = [...branch.doc.cells.slice(0, index), ...typed(character)];
     const other = this.tree.add(cells, branch, index);
     this.tree.activate(other);
@@ -158,8 +157,7 @@ export class Session {
   #remark(now, run, from) {
     if (now !== this.#now) return;
     const { doc, editor } = now.branches.get(run);
-    const start = Array.from(run.prefix).length;
-    editor.lines.redraw(start + from, doc.length);
+    editor.lines.redraw(run.request.start + from, doc.length);
   }
 
   #end(state) {

@@ -12,10 +12,10 @@ export class Tree {
 
   /**
    * `onChange()` is called when texts come, go or become active, `onClose(branch)` when one was taken off the page,
-   * `onEdit(branch)` before an edit by hand (see Editor).
+   * `onEdit(branch)` before an edit by hand (see Editor), `onText(branch)` after each change of a text.
    */
-  constructor({ tabs, pages, look, onEdit, onClose, onChange }) {
-    Object.assign(this, { tabs, pages, onClose, onChange });
+  constructor({ tabs, pages, look, onEdit, onText, onClose, onChange }) {
+    Object.assign(this, { tabs, pages, onText, onClose, onChange });
     this.#look = look;
     this.#onEdit = onEdit;
     this.branches = [];
@@ -46,6 +46,7 @@ export class Tree {
     root.setAttribute("aria-label", t("text_named", { name: branch.name }));
     root.dataset.placeholder = t("placeholder");
     branch.editor = new Editor(root, doc, { look: (cell) => this.#look(cell), onEdit: () => this.#onEdit(branch) });
+    doc.listen(() => this.onText(branch));
     root.addEventListener("focus", () => this.activate(branch));
     const after = this.branches.findLastIndex((one) => parent && isUnder(one.name, parent.name));
     this.branches.splice(after === -1 ? this.branches.length : after + 1, 0, branch);

@@ -7,6 +7,7 @@ export class Request {
   /** `prefix` is all the text that the request continues; `parameters` are those sent, without the prompt. */
   constructor(prefix, parameters, seed = null) {
     this.prefix = prefix;
+    this.start = Array.from(prefix).length; // the cell that the first of each run follows
     this.parameters = parameters;
     this.seed = seed; // the server's choice if null
     this.checkpoint = null;

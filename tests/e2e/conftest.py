@@ -28,8 +28,9 @@ def chromium() -> str | None:
     return named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """For one module: while Playwright is there, no other event loop can run in this thread."""
     path = chromium()
     if path is None and "CI" not in os.environ:
         pytest.skip("no Chromium on this machine; name one with CHROMIUM=/path")

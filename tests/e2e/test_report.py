@@ -8,12 +8,14 @@ import httpx
 import pytest
 from httpx_sse import connect_sse
 
+from app.main import create_app
+from app.settings import ServerSettings
 from model.checkpoint import read_checkpoint
 from model.generator import load_generator
 from model.stream import Stream
 from tests.conftest import LiveServer
 from tests.e2e.conftest import BUNDLED
-from tests.tiny import INT8
+from tests.tiny import INT8, tiny_folder
 
 ASKED = {"prompt": "ROMEO:\n", "seed": 4, "max_new_tokens": 500, "report": True, "details": True, "alternatives": 0}
 
@@ -119,6 +121,17 @@ def test_each_snapshot_writes_what_it_writes_alone(bundled_server: LiveServer) -
     assert losses[-1] < losses[0]
     refused = httpx.get(f"{bundled_server.url}/snapshots", params={"prompt": "ñ"})
     assert refused.status_code == 422
+
+
+def test_a_damaged_snapshot_is_a_clear_error_without_a_path(tmp_path: Path) -> None:
+    tiny_folder(tmp_path / "tiny")
+    tiny_folder(tmp_path / "tiny-snapshots" / "000000")
+    (tmp_path / "tiny-snapshots" / "000000" / "model.safetensors").write_bytes(b"no weights")
+    with LiveServer(create_app(ServerSettings(checkpoint=tmp_path / "tiny", device="cpu"))) as live:
+        answer = httpx.get(f"{live.url}/snapshots", timeout=60)
+    assert answer.status_code == 500
+    assert "cannot be read" in answer.json()["detail"]
+    assert str(tmp_path) not in answer.text
 
 
 def test_a_checkpoint_without_snapshots_has_none(server: LiveServer) -> None:

@@ -182,4 +182,6 @@ def test_live_marks_are_those_of_the_whole(text: str, cuts: list[int]) -> None:
 @given(TEXTS)
 def test_any_text_has_a_report(text: str) -> None:
     report: Report = make_report(text, CHECKPOINT, 1.0, Source(TRAIN))
-    json.dumps(report.content(), allow_nan=False)
+    content = json.loads(json.dumps(report.content(), allow_nan=False))
+    assert content["characters"] == len(content["copies"]["lengths"]) == len(text)
+    assert set(content["sentences"]) == {"copies", "words", "structure", "quality"}
