@@ -16,12 +16,16 @@ from model.stream import Piece, Stream
 
 logger = logging.getLogger(__name__)
 
+MOST_FAILURES = 3
+RETRY = 10  # seconds until another server has probably taken over
+
 
 class Engine:
     """A bounded queue in front of a generator's slots.
 
-    Threads: `submit`, `drain` and `Job.cancel` may be called from any; everything else belongs to the
-    engine's own. `steps` counts decode steps.
+    Threads: `submit`, `drain`, `retire` and `Job.cancel` may be called from any; everything else belongs to the
+    engine's own. `steps` counts decode steps, `failures` those that failed. A step that fails ends the streams that
+    were being written; those that wait are written after it. When the generator cannot go on, `failed` is true.
     """
 
     def __init__(self, generator: Generator, queue_size: int, buffer_characters: int) -> None:
@@ -33,15 +37,38 @@ class Engine:
         self._active: dict[Stream, Job] = {}
         self._free = generator.free_slots  # as `submit` may count on, under the condition
         self._drain_at: float | None = None
+        self._retiring = False
         self._closing = False
-        self._failed = False
+        self._in_a_row = 0  # failures since a text was finished
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
         self.steps = 0
+        self.failures = 0
+        self.failed = False
 
     @property
     def ready(self) -> bool:
         """True while new work is taken."""
-        return self._thread.is_alive() and not self._failed and self._drain_at is None
+        return self._thread.is_alive() and not self.failed and self._drain_at is None
+
+    @property
+    def active(self) -> int:
+        """Streams that have a slot."""
+        return len(self._active)
+
+    @property
+    def waiting(self) -> int:
+        """Streams that wait for one."""
+        return len(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """True while nothing is written and nothing waits."""
+        return not self._active and not self._waiting
+
+    @property
+    def ended(self) -> bool:
+        """True once the thread has."""
+        return self._thread.ident is not None and not self._thread.is_alive()
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -59,10 +86,10 @@ class Engine:
         if len(streams) > most:
             raise InputError("num_samples", f"this server takes {most} at most, not {len(streams)}")
         with self._changed:
-            if self._failed:
+            if self.failed:
                 raise EngineFailedError("the generator has failed; the server must be restarted")
-            if self._drain_at is not None or self._closing:
-                raise DrainingError("the server is stopping", retry_after=10)
+            if self._drain_at is not None or self._retiring or self._closing:
+                raise DrainingError("the server is stopping", retry_after=RETRY)
             if len(self._waiting) + len(streams) > self._free + self._queue_size:
                 raise QueueFullError(
                     f"all {self.generator.backend.slots} slots are writing and the queue is full", retry_after=5
@@ -78,12 +105,19 @@ class Engine:
             self._drain_at = time.monotonic() + seconds
             self._changed.notify()
 
+    def retire(self) -> None:
+        """Take no new work; the thread ends when all that was taken is written."""
+        with self._changed:
+            self._retiring = True
+            self._changed.notify()
+
     def close(self) -> None:
         """End everything and wait for the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _notify(self) -> None:
         with self._changed:
@@ -91,26 +125,52 @@ class Engine:
 
     def _main(self) -> None:
         try:
+            while self._work():
+                self._recover()
+        except Exception:  # the thread's boundary: every client must hear of it, whatever it is
+            logger.exception("the generator cannot go on")
+            self.failed = True
+        finally:
+            with self._changed:
+                self._closing = True
+                self._end(self._jobs())
+
+    def _work(self) -> bool:
+        """Write until the engine is to end, or True: a step failed."""
+        try:
             while self._wait_for_work():
                 self._drop_cancelled()
                 self._admit()
                 self._step()
-        except Exception:  # the thread's boundary: every client must hear of it, whatever it is
-            logger.exception("the generator failed")
-            self._failed = True
-        finally:
-            with self._changed:
-                self._closing = True
-                self._end_all()
+        except Exception:  # NaN, a kernel's error: a fault of one moment, or so we hope
+            logger.exception("a step of the generator failed")
+            self.failures += 1
+            return True
+        return False
+
+    def _recover(self) -> None:
+        """End the streams that were being written and make the generator as new.
+
+        Raises:
+            RuntimeError: it fails again and again. And whatever its device raises if that is lost.
+        """
+        self._in_a_row += 1
+        with self._changed:
+            self._end(set(self._active.values()), EngineFailedError("the generator failed; ask for the rest again"))
+        self.generator.reset()
+        if self._in_a_row >= MOST_FAILURES:
+            raise RuntimeError(f"{MOST_FAILURES} failures, and no text finished between them")
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to do; False when the engine is to end."""
         with self._changed:
             while not self._closing:
                 remaining = None if self._drain_at is None else self._drain_at - time.monotonic()
-                if remaining is not None and remaining <= 0:
-                    self._end_all()
-                    remaining = None
+                if remaining is not None:
+                    self._end(self._jobs() if remaining <= 0 else self._not_begun())
+                    remaining = None if remaining <= 0 else remaining
+                if self._retiring and self.idle:
+                    return False
                 if self._has_work():
                     return True
                 self._changed.wait(remaining)
@@ -152,6 +212,7 @@ class Engine:
     def _deliver(self, stream: Stream, piece: Piece) -> None:
         job = self._active[stream]
         if piece.finish_reason is not None:
+            self._in_a_row = 0
             self._leave(stream)  # first, so that a client that knows the end finds the slot free
         if piece.text or piece.finish_reason is not None:
             job.put(stream, piece)
@@ -163,16 +224,23 @@ class Engine:
             self._free += 1
         job.leave()
 
-    def _end_all(self) -> None:
-        """Tell every client that its text will not be finished; with the condition held."""
-        error: SoliloquyError = DrainingError("the server stopped before the text was finished", retry_after=10)
-        if self._failed:
+    def _jobs(self) -> set[Job]:
+        return {job for job, _ in self._waiting} | set(self._active.values())
+
+    def _not_begun(self) -> set[Job]:
+        """The jobs all of whose streams wait, once no slot is free for them."""
+        if self.generator.free_slots:
+            return set()
+        return {job for job, _ in self._waiting} - set(self._active.values())
+
+    def _end(self, jobs: set[Job], error: SoliloquyError | None = None) -> None:
+        """Tell these clients that their texts will not be finished; with the condition held."""
+        if error is None and self.failed:
             error = EngineFailedError("the generator failed before the text was finished")
-        jobs = {job for job, _ in self._waiting} | set(self._active.values())
-        for stream in list(self._active):
+        for stream in [stream for stream, job in self._active.items() if job in jobs]:
             self._leave(stream)
-        for job, _ in self._waiting:
+        for job, _ in [entry for entry in self._waiting if entry[0] in jobs]:
             job.leave()
-        self._waiting.clear()
+        self._waiting = deque(entry for entry in self._waiting if entry[0] not in jobs)
         for job in jobs:
-            job.fail(error)
+            job.fail(error or DrainingError("the server stopped before the text was finished", retry_after=RETRY))

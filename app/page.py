@@ -35,13 +35,13 @@ class PageFiles(StaticFiles):
         return response
 
 
-def install(app: FastAPI, card: ModelCard) -> None:
+def install(app: FastAPI) -> None:
     """Give the app its page and the page's files; its texts are read now."""
-    app.include_router(make_router(card))
+    app.include_router(make_router())
     app.mount("/static", PageFiles(directory=ROOT / "static"))
 
 
-def make_router(card: ModelCard) -> APIRouter:
+def make_router() -> APIRouter:
     """The route of the page. `texts.json` has one object of texts for each language."""
     texts: dict[str, dict[str, Any]] = json.loads((ROOT / "templates" / "texts.json").read_text(encoding="utf-8"))
     languages = {code: own.get("language", code) for code, own in texts.items()}
@@ -53,6 +53,7 @@ def make_router(card: ModelCard) -> APIRouter:
     def page(request: Request, lang: str | None = None) -> HTMLResponse:
         """The playground."""
         chosen = choose_language(lang, request.headers.get("accept-language", ""), texts)
+        card: ModelCard = request.app.state.service.current.card
         context = {"card": card, "lang": chosen, "languages": languages, "texts": texts[chosen]}
         headers = GUARDS | {"Content-Language": chosen, "Vary": "Accept-Language"}
         return templates.TemplateResponse(request, "index.html", context, headers=headers)

@@ -1,4 +1,7 @@
-"""Every refusal as an RFC 9457 problem object. Nothing in one tells of files, code or other clients."""
+"""Every refusal as an RFC 9457 problem object, and below /v1 as OpenAI's clients expect it.
+
+Nothing in one tells of files, code or other clients.
+"""
 
 import json
 import logging
@@ -18,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 256 * 1024
 MAX_LISTED = 100
+OPENAI_CODES = {401: "invalid_api_key", 404: "not_found", 429: "rate_limit_exceeded", 503: "server_overloaded"}
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,18 @@ class Problem:
         title = HTTPStatus(self.status).phrase
         return {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail} | self.extra
 
-    def response(self) -> Response:
-        """The problem as an answer of its own."""
-        body = json.dumps(self.content())
-        return Response(body, self.status, self.headers, "application/problem+json")
+    def openai_content(self) -> dict[str, Any]:
+        """The same as OpenAI's error object; `param` is the first field at fault."""
+        fields = [one["field"] for one in self.extra.get("errors", [])]
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        code = OPENAI_CODES.get(self.status)
+        return {"error": {"message": self.detail, "type": kind, "param": next(iter(fields), None), "code": code}}
+
+    def response(self, path: str) -> Response:
+        """The problem as an answer of its own, in the form that clients of this path expect."""
+        if path.startswith("/v1/"):
+            return Response(json.dumps(self.openai_content()), self.status, self.headers, "application/json")
+        return Response(json.dumps(self.content()), self.status, self.headers, "application/problem+json")
 
 
 def to_problem(error: SoliloquyError) -> Problem:
@@ -49,7 +61,8 @@ def to_problem(error: SoliloquyError) -> Problem:
     if isinstance(error, InputError):
         return Problem(422, str(error), _errors([(error.field, error.message)]))
     if isinstance(error, UnavailableError):
-        return Problem(503, str(error), headers={"Retry-After": str(error.retry_after)})
+        retry = error.retry_after
+        return Problem(503, str(error), {"retry_after": retry}, {"Retry-After": str(retry)})
     if isinstance(error, CheckpointError):  # it names files, which are nobody else's business
         logger.error("%s", error)
         return Problem(500, "a checkpoint on the server cannot be read; the server's log says which and why")
@@ -62,19 +75,21 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(SoliloquyError)
     def on_domain_error(request: Request, error: SoliloquyError) -> Response:
-        return to_problem(error).response()
+        return to_problem(error).response(request.scope["path"])
 
     @app.exception_handler(RequestValidationError)
     def on_invalid_request(request: Request, error: RequestValidationError) -> Response:
-        return _invalid(error.errors()).response()
+        return _invalid(error.errors()).response(request.scope["path"])
 
     @app.exception_handler(HTTPException)
     def on_http_error(request: Request, error: HTTPException) -> Response:
-        return Problem(error.status_code, error.detail, headers=dict(error.headers or {})).response()
+        problem = Problem(error.status_code, error.detail, headers=dict(error.headers or {}))
+        return problem.response(request.scope["path"])
 
     @app.exception_handler(Exception)
     def on_any_error(request: Request, error: Exception) -> Response:
-        return Problem(500, "an unexpected error; the server's log has it").response()
+        problem = Problem(500, "an unexpected error; the server's log has it")
+        return problem.response(request.scope["path"])
 
 
 def _invalid(errors: Sequence[Any]) -> Problem:
@@ -118,7 +133,7 @@ class BodyLimit:
             return
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
-            await Problem(413, self._message()).response()(scope, receive, send)
+            await Problem(413, self._message()).response(scope["path"])(scope, receive, send)
             return
         received = 0
 

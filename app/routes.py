@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -12,33 +11,22 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from app.card import ModelCard
-from app.engine import Engine
 from app.events import Answer
 from app.job import Job
 from app.report import ReportRequest, report_on
 from app.resume import FIELD, resume
 from app.schemas import GenerateQuery, GenerateRequest, ScoreRequest
 from app.score import Score, score
+from app.service import Service
 from app.settings import ServerSettings
-from model.checkpoint import Checkpoint
 from model.report import index_of
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
 
 
-class Service:
-    """What the routes need of the running server."""
-
-    def __init__(self, settings: ServerSettings, engine: Engine, checkpoint: Checkpoint, card: ModelCard) -> None:
-        self.settings, self.engine, self.card = settings, engine, card
-        self.checkpoint = replace(checkpoint, weights={})  # the generator has made its own of them
-        self.vocabulary = checkpoint.vocabulary
-
-
-def get_service(request: Request) -> Service:
-    """The one service of this app."""
+async def get_service(request: Request) -> Service:
+    """The one service of this app; not in a thread, which a plain function would be."""
     service: Service = request.app.state.service
     return service
 
@@ -103,13 +91,14 @@ async def generate(
     """Admit the request, or refuse it; then stream its answer or wait for all of it."""
     accept = request.headers.get("accept", "")
     streamed = asked.stream and not ("application/json" in accept and "text/event-stream" not in accept)
-    in_force, place = resume(asked, last_event_id if streamed else None, service.vocabulary, service.card)
+    serving = service.current
+    in_force, place = resume(asked, last_event_id if streamed else None, serving.vocabulary, serving.card)
     if not streamed:
         in_force.check_size()
     if in_force.report:
-        index_of(service.checkpoint)
-    job = service.engine.submit(in_force.streams(service.vocabulary, place.sent))
-    answer = Answer(job, in_force, service.card, service.checkpoint, place)
+        index_of(serving.checkpoint)
+    job = serving.engine.submit(in_force.streams(serving.vocabulary, place.sent))
+    answer = Answer(job, in_force, serving.card, serving.checkpoint, place)
     if streamed:
         return JobStream(job, answer, service.settings)
     return await whole(job, answer.whole(), request)
@@ -118,18 +107,20 @@ async def generate(
 @router.post("/score", response_model=Score)
 async def post_score(body: ScoreRequest, request: Request, service: ServiceDependency) -> Response:
     """How likely the model finds each character of a text after a prompt, by the rules by which it writes."""
-    in_force = body.in_force(service.vocabulary)
-    job = service.engine.submit([in_force.stream(service.vocabulary)])
-    return await whole(job, score(job, in_force, service.card, service.vocabulary), request)
+    serving = service.current
+    in_force = body.in_force(serving.vocabulary)
+    job = serving.engine.submit([in_force.stream(serving.vocabulary)])
+    return await whole(job, score(job, in_force, serving.card, serving.vocabulary), request)
 
 
 @router.post("/report")
 async def post_report(body: ReportRequest, request: Request, service: ServiceDependency) -> Response:
     """What in a text is copied from the training text, what is invented, and how good it is, beside real text."""
-    index_of(service.checkpoint)
-    stream = body.stream(service.checkpoint)
-    job = service.engine.submit([stream]) if stream else None
-    return await whole(job, report_on(body.text, service.checkpoint, job), request)
+    serving = service.current
+    index_of(serving.checkpoint)
+    stream = body.stream(serving.checkpoint)
+    job = serving.engine.submit([stream]) if stream else None
+    return await whole(job, report_on(body.text, serving.checkpoint, job), request)
 
 
 async def whole(job: Job | None, writing: Coroutine[Any, Any, str], request: Request) -> Response:
@@ -155,20 +146,20 @@ async def _disconnect(request: Request) -> None:
 
 
 @router.get("/info")
-def info(service: ServiceDependency) -> dict[str, Any]:
+async def info(service: ServiceDependency) -> dict[str, Any]:
     """The model card."""
-    return service.card.content()
+    return service.current.card.content()
 
 
 @router.get("/health/live")
-def live() -> dict[str, str]:
+async def live() -> dict[str, str]:
     """The process is up."""
     return {"status": "live"}
 
 
 @router.get("/health/ready")
-def ready(service: ServiceDependency) -> JSONResponse:
+async def ready(service: ServiceDependency) -> JSONResponse:
     """The model is loaded and the server takes work; 503 while it stops."""
-    if service.engine.ready:
+    if service.current.engine.ready:
         return JSONResponse({"status": "ready"})
     return JSONResponse({"status": "not ready"}, status_code=503)

@@ -1,10 +1,12 @@
 """What can be set for the server, by flag, environment or `.env` file."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
 
+from app.schemas import MAX_NEW_TOKENS
 from model.cli import settings_config
 from model.device import DeviceName, GenerationDtypeName
 
@@ -19,7 +21,7 @@ class ServerSettings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on"""
     checkpoint: Path = Path("checkpoints/shakespeare-char")
-    """Checkpoint folder"""
+    """Checkpoint folder; SIGHUP reads it again and changes over without ending a stream"""
     device: DeviceName = "auto"
     """Where to compute"""
     dtype: GenerationDtypeName = "auto"
@@ -36,3 +38,33 @@ class ServerSettings(BaseSettings):
     """Seconds that a client may leave sent text unread before it is dropped"""
     drain_seconds: float = Field(5.0, ge=0)
     """Seconds that running streams get to finish when the server stops"""
+
+    max_new_tokens: int = Field(MAX_NEW_TOKENS, ge=1, le=MAX_NEW_TOKENS)
+    """Most characters that one request may ask for, per sample"""
+    api_keys: SecretStr | None = None
+    """Keys, separated by commas, one of which every client must send; best given in the environment"""
+    api_keys_file: Path | None = None
+    """File with such keys, one a line; read again at SIGHUP"""
+    rate_limit: str | None = None
+    """Requests per client, such as 60/minute; no limit if not given"""
+    streams_per_client: int | None = Field(None, ge=1)
+    """Texts that one client may have written at once; no limit if not given"""
+    trusted_hosts: str | None = None
+    """Host names, separated by commas, that requests may be for; *.example.org for all below; any if not given"""
+    trusted_proxies: str | None = None
+    """Addresses or networks, separated by commas, of proxies whose X-Forwarded headers count; none if not given"""
+    cors_origins: str | None = None
+    """Origins, separated by commas, whose pages may call the API from a browser; none if not given"""
+    request_timeout: float = Field(10.0, gt=0)
+    """Seconds that a client may take to send a request"""
+    idle_timeout: int = Field(15, ge=1)
+    """Seconds that a connection is kept for a next request"""
+
+    log_format: Literal["text", "json"] = "text"
+    """Lines to read, or a JSON object a line"""
+    log_prompts: bool = False
+    """Write prompts into the log; they may be private"""
+    metrics: bool = True
+    """Tell Prometheus at /metrics"""
+    tracing: bool = False
+    """Send OpenTelemetry traces; configured by the standard OTEL_ variables"""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
 from app.schemas import Asked
@@ -19,6 +19,8 @@ from model.errors import QueueFullError
 from model.generator import Generator, load_generator
 from model.noise import SEED_LIMIT
 from model.stream import make_streams
+
+router = APIRouter()
 
 WAITING = 4
 MOST_CHARACTERS = 1000
@@ -102,13 +104,8 @@ class Gallery:
         return Snapshot(step, checkpoint, load_generator(checkpoint, self._numerics, slots=1, threads=1))
 
 
-def make_router(gallery: Gallery) -> APIRouter:
-    """The route of the snapshots."""
-    router = APIRouter()
-
-    @router.get("/snapshots")
-    async def get_snapshots(query: Annotated[SnapshotQuery, Query()]) -> dict[str, Any]:
-        """The same prompt and seed at each snapshot of a training run; none if there are none."""
-        return await gallery.write(query)
-
-    return router
+@router.get("/snapshots")
+async def get_snapshots(query: Annotated[SnapshotQuery, Query()], request: Request) -> dict[str, Any]:
+    """The same prompt and seed at each snapshot of a training run; none if there are none."""
+    gallery: Gallery = request.app.state.service.current.gallery
+    return await gallery.write(query)

@@ -102,8 +102,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, settings: ServerSettings) -> None:
         app = create_app(settings)
-        self.engine: Engine = app.state.service.engine
-        self.vocabulary = app.state.service.vocabulary
+        self.engine: Engine = app.state.service.current.engine
+        self.vocabulary = app.state.service.current.vocabulary
         self.lags: list[float] = []
         self.up = threading.Event()
         super().__init__(uvicorn.Config(app, port=0, log_level="warning", ws="none"))

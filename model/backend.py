@@ -48,6 +48,9 @@ class Backend(Protocol):
     def forget(self, slot: int, length: int = 0) -> None:
         """Leave the sequence's first `length` characters: none, or all but some that the last `extend` read."""
 
+    def reset(self) -> None:
+        """Forget all slots, and clear what a failed step may have left that is not finite."""
+
     def extend(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
         """Append ids to each slot named; return the logits (n, V) after each of the slot's n ids.
 
@@ -83,6 +86,12 @@ class EagerBackend:
     def forget(self, slot: int, length: int = 0) -> None:
         """Leave the first `length` characters of the slot's sequence."""
         self._lengths[slot] = length
+
+    @torch.inference_mode()
+    def reset(self) -> None:
+        """Forget all slots; attention multiplies even what it masks, so a NaN must not stay."""
+        self._cache.zero_()
+        self._lengths = [0] * len(self._lengths)
 
     @torch.inference_mode()
     def extend(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
@@ -129,8 +138,7 @@ class EagerBackend:
         ids: list[int] = random.integers(self.config.vocab_size, size=self.group).tolist()
         whole = self._decode_group(0, ids)
         alike = [n for n in SMALLER_GROUPS if np.array_equal(self._decode_group(0, ids[:n]), whole[:n])]
-        self._cache.zero_()
-        self._lengths[: self.group] = [0] * self.group
+        self.reset()
         return [*alike, self.group]
 
     def _decode_group(self, first: int, ids: list[int]) -> Logits:

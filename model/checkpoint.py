@@ -16,7 +16,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from model.config import GPTConfig
@@ -127,11 +127,12 @@ def read_checkpoint(folder: Path, with_index: bool = True) -> Checkpoint:
         )
     path = folder / "model.safetensors"
     try:
-        weights = load_file(path)
+        stored = path.read_bytes()  # not mapped: whoever copies a new checkpoint over this one must not change it here
+        weights = load(stored)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); is it missing or truncated?") from error
     check_shapes(path, config, weights)
-    digest = hashlib.sha256(path.read_bytes())
+    digest = hashlib.sha256(stored)
     digest.update((folder / "config.json").read_bytes())
     training = folder / "training.json"
     record = cast(TrainingRecord, _read_json(training) if training.exists() else {})

@@ -1,5 +1,6 @@
 """Streams in slots: every step gives each of them its next characters. Knows nothing of threads or of HTTP."""
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -68,6 +69,9 @@ class Generator:
         """Write one or more characters of each stream whose prompt is read; read on in the others' prompts.
 
         A stream that ends leaves its slot. Prompts are read a little in each step, so that nobody's text stalls.
+
+        Raises:
+            FloatingPointError: a logit is not finite. After it, as after any failure of the backend, `reset`.
         """
         runs = self._plan(streams)
         logits = self.backend.extend({self._seats[stream].slot: run for stream, run in runs.items()})
@@ -76,6 +80,9 @@ class Generator:
             for stream in runs
             if not (seat := self._seats[stream]).unread
         ]
+        for turn in turns:
+            if not math.isfinite(turn.logits.sum()):
+                raise FloatingPointError("the model's logits are not finite")
         self._choose(turns)
         self._tell(turns)
         for turn in turns:
@@ -87,6 +94,12 @@ class Generator:
         if seat is not None:
             self._free.append(seat.slot)
             self._free.sort()  # low slots first: streams share as few groups as they can
+
+    def reset(self) -> None:
+        """Remove all streams and make the backend as new, after a step that failed."""
+        self._seats.clear()
+        self._free = list(range(self.backend.slots))
+        self.backend.reset()
 
     def write(self, stream: Stream) -> Iterator[Piece]:
         """The whole of one stream, piece by piece."""

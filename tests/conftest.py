@@ -37,7 +37,7 @@ class LiveServer(uvicorn.Server):
     def __init__(self, app: FastAPI) -> None:
         super().__init__(uvicorn.Config(app, port=0, log_level="warning", ws="none", timeout_graceful_shutdown=5))
         self.app = app
-        self.engine: Engine = app.state.service.engine
+        self.engine: Engine = app.state.service.current.engine
         self.gate = GatedBackend(self.engine.generator.backend)
         self.engine.generator.backend = self.gate
         self._up = threading.Event()

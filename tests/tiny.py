@@ -41,10 +41,14 @@ def tiny_checkpoint(config: GPTConfig = ROTARY, seed: int = 0, **changes: Any) -
 
 
 def tiny_generator(
-    config: GPTConfig = ROTARY, slots: int = 4, numerics: Numerics = INT8, threads: int | None = None
+    config: GPTConfig = ROTARY,
+    slots: int = 4,
+    numerics: Numerics = INT8,
+    threads: int | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Generator:
-    """A generator over `tiny_checkpoint`."""
-    return load_generator(tiny_checkpoint(config), numerics, slots, threads)
+    """A generator over `tiny_checkpoint`, or another."""
+    return load_generator(checkpoint or tiny_checkpoint(config), numerics, slots, threads)
 
 
 def tiny_draft() -> Draft:
@@ -71,8 +75,8 @@ def tiny_index(text: str | None = None) -> TextIndex:
     return make_index(dataset, None)
 
 
-def tiny_folder(folder: Path, config: GPTConfig = ROTARY, **changes: Any) -> Checkpoint:
+def tiny_folder(folder: Path, config: GPTConfig = ROTARY, seed: int = 0, **changes: Any) -> Checkpoint:
     """`tiny_checkpoint` written to a folder and read back."""
     folder.mkdir(parents=True)
-    write_checkpoint(folder, tiny_checkpoint(config, **changes))
+    write_checkpoint(folder, tiny_checkpoint(config, seed, **changes))
     return read_checkpoint(folder)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Timer
 
 import numpy as np
@@ -76,6 +76,11 @@ class Int8Backend:
         if not length:
             self._cache.scales[slot] = 0  # whatever was there, even if it was not finite
 
+    def reset(self) -> None:
+        """Forget all slots."""
+        for slot in range(self.slots):
+            self.forget(slot)
+
     def extend(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
         """Append ids to each slot named; return the logits (n, V) after each of the slot's n ids.
 
@@ -86,7 +91,10 @@ class Int8Backend:
             self._check(slot, ids)
         first, *others = self._shares(list(runs.items()))
         waiting = [self._helpers.submit(self._compute, share, i) for i, share in enumerate(others, start=1)]
-        logits = self._compute(first, 0)
+        try:
+            logits = self._compute(first, 0)
+        finally:
+            wait(waiting)  # none may still write when a failure is over
         for share in waiting:
             logits |= share.result()
         for slot, ids in runs.items():

@@ -27,6 +27,9 @@ class GatedBackend:
     def forget(self, slot: int, length: int = 0) -> None:
         self.backend.forget(slot, length)
 
+    def reset(self) -> None:
+        self.backend.reset()
+
     def extend(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
         with self.changed:
             while self.shut and not self.may_pass():

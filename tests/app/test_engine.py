@@ -2,17 +2,22 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
+import numpy as np
 import pytest
 
-from app.engine import Engine
+from app.engine import MOST_FAILURES, Engine
 from app.job import Job
+from model.backend import EagerBackend
+from model.device import Numerics
 from model.errors import DrainingError, EngineFailedError, InputError, QueueFullError
-from model.sampling import Sampling
+from model.sampling import Logits, Sampling
 from model.stream import Stream
 from tests.app.gate import GatedBackend
-from tests.tiny import VOCABULARY, tiny_generator
+from tests.tiny import DEVICES, INT8, VOCABULARY, tiny_generator
 
 ENDLESS = 100_000
 
@@ -158,22 +163,97 @@ async def test_a_drain_that_is_over_ends_the_rest_with_an_error(engine: Engine) 
     assert await asyncio.to_thread(job.released.wait, 10)
 
 
-async def test_an_unknown_failure_reaches_every_client(
+def fail_once(backend: Any, monkeypatch: pytest.MonkeyPatch, failure: str) -> None:
+    """Let the next step fail: an exception, or numbers that are not."""
+    extend = backend.extend
+
+    def fail(runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
+        monkeypatch.setattr(backend, "extend", extend)
+        logits: dict[int, Logits] = extend(runs)
+        if failure == "exception":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return {slot: np.full_like(rows, np.nan) for slot, rows in logits.items()}
+
+    monkeypatch.setattr(backend, "extend", fail)
+
+
+@pytest.mark.parametrize("failure", ["exception", "nan"])
+async def test_a_step_that_fails_ends_its_streams_and_the_engine_goes_on(
+    engine: Engine, gate: GatedBackend, monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    gate.close()
+    jobs = [engine.submit([make_stream(seed)]) for seed in range(2)]
+    queued = engine.submit([make_stream(2, 30)])
+    await asyncio.to_thread(gate.step)
+    fail_once(gate.backend, monkeypatch, failure)
+    gate.open()
+    for job in jobs:
+        with pytest.raises(EngineFailedError) as caught:
+            await read(job)
+        assert "CUDA" not in str(caught.value)
+        assert await asyncio.to_thread(job.released.wait, 10)
+    assert await read(queued) == expected(2, 30)
+    assert await read(engine.submit([make_stream(3, 30)])) == expected(3, 30)
+    assert engine.ready
+    assert engine.failures == 1
+
+
+@pytest.mark.parametrize("numerics", [*DEVICES, INT8], ids=lambda one: one.name)
+def test_what_a_failed_step_left_behind_does_not_stay(numerics: Numerics) -> None:
+    """A masked place is multiplied too, and 0 x NaN is NaN: the caches of a failed step must be cleared."""
+    generator = tiny_generator(numerics=numerics)
+    text = "".join(piece.text for piece in generator.write(make_stream(length=30)))
+    if isinstance(generator.backend, EagerBackend):
+        generator.backend._cache.fill_(float("nan"))
+    else:
+        generator.backend._cache.scales[:] = np.nan  # type: ignore[attr-defined]
+    generator.add(make_stream())
+    generator.reset()
+    assert generator.free_slots == 4
+    assert "".join(piece.text for piece in generator.write(make_stream(length=30))) == text
+
+
+async def test_an_engine_that_fails_again_and_again_says_so(
     engine: Engine, gate: GatedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(ids: object) -> None:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    def fail(runs: object) -> None:
+        raise RuntimeError("CUDA error: the device is lost")
 
-    gate.close()
-    job = engine.submit([make_stream()])
     monkeypatch.setattr(gate.backend, "extend", fail)
-    gate.open()
-    with pytest.raises(EngineFailedError) as caught:
-        await read(job)
-    assert "CUDA" not in str(caught.value)
+    jobs = []
+    while not engine.failed:
+        with suppress(EngineFailedError):
+            jobs.append(engine.submit([make_stream()]))
+            await read(jobs[-1])
+    assert len(jobs) <= MOST_FAILURES + 1
     assert not engine.ready
-    with pytest.raises(EngineFailedError):
+    with pytest.raises(EngineFailedError, match="must be restarted"):
         engine.submit([make_stream()])
+
+
+async def test_a_drain_tells_those_that_wait_at_once_and_lets_the_others_finish(
+    engine: Engine, gate: GatedBackend
+) -> None:
+    gate.close()
+    running = [engine.submit([make_stream(seed, 40)]) for seed in range(2)]
+    await asyncio.to_thread(gate.step)
+    queued = engine.submit([make_stream(2, 40)])
+    engine.drain(60)
+    gate.open()
+    with pytest.raises(DrainingError) as caught:
+        await read(queued)
+    assert caught.value.retry_after > 0
+    assert await asyncio.gather(*(read(job) for job in running)) == [expected(seed, 40) for seed in range(2)]
+
+
+async def test_a_retired_engine_finishes_all_that_it_took_and_ends(engine: Engine) -> None:
+    jobs = [engine.submit([make_stream(seed, 40)]) for seed in range(4)]  # two of them wait
+    engine.retire()
+    with pytest.raises(DrainingError):
+        engine.submit([make_stream()])
+    assert await asyncio.gather(*(read(job) for job in jobs)) == [expected(seed, 40) for seed in range(4)]
+    await asyncio.to_thread(engine.close)
+    assert engine.ended
 
 
 async def test_samples_of_a_request_differ_and_do_not_wait_for_each_other(engine: Engine) -> None:

@@ -1,0 +1,102 @@
+"""What is served, and changing it under way: a checkpoint, the engine that writes by it, what is known of it."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, replace
+
+from app.card import ModelCard
+from app.engine import Engine
+from app.settings import ServerSettings
+from app.snapshots import Gallery
+from model.checkpoint import Checkpoint, read_checkpoint
+from model.device import choose_numerics
+from model.errors import SoliloquyError
+from model.generator import load_generator
+from model.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """One checkpoint being served. Its weights are the engine's alone."""
+
+    checkpoint: Checkpoint
+    engine: Engine
+    card: ModelCard
+    gallery: Gallery
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The characters that can be read and written."""
+        return self.checkpoint.vocabulary
+
+    @classmethod
+    def load(cls, settings: ServerSettings) -> "Serving":
+        """Read the checkpoint that the settings name and make ready to write; the engine is not started.
+
+        Raises:
+            CheckpointError, DeviceError: what cannot be served.
+        """
+        numerics = choose_numerics(settings.device, settings.dtype)
+        checkpoint = read_checkpoint(settings.checkpoint)
+        generator = load_generator(checkpoint, numerics, settings.slots, settings.threads)
+        engine = Engine(generator, settings.queue_size, settings.buffer_characters)
+        gallery = Gallery(settings.checkpoint, numerics)
+        card = ModelCard.of(checkpoint, numerics, gallery.steps)
+        return cls(replace(checkpoint, weights={}), engine, card, gallery)
+
+
+class Service:
+    """The running server's state: `current` is what new requests are written by.
+
+    A request takes `current` once and stays on it; use it without awaiting between that and `Engine.submit`.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.current = Serving.load(settings)
+        self._retired: list[Serving] = []
+        self._reloading = asyncio.Lock()
+
+    @property
+    def engines(self) -> list[Engine]:
+        """The engine that takes work, and those that finish what they have begun."""
+        return [self.current.engine, *(one.engine for one in self._retired)]
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing is being written and nothing waits."""
+        return all(engine.idle for engine in self.engines)
+
+    def start(self) -> None:
+        """Begin to take work."""
+        self.current.engine.start()
+
+    async def reload(self) -> bool:
+        """Read the checkpoint folder again and change over: running streams stay on the old checkpoint.
+
+        False, and nothing has changed, if the new one cannot be served.
+        """
+        async with self._reloading:
+            try:
+                new = await asyncio.to_thread(Serving.load, self.settings)
+            except SoliloquyError as error:
+                logger.error("the old checkpoint serves on: %s", error)
+                return False
+            old, self.current = self.current, new
+            new.engine.start()
+            self._retired = [one for one in (*self._retired, old) if not one.engine.ended]
+            old.engine.retire()
+            logger.info("checkpoint %s took over from %s", new.card.checkpoint, old.card.checkpoint)
+            return True
+
+    def drain(self) -> None:
+        """Take no new work, and end what does not finish in time."""
+        for engine in self.engines:
+            engine.drain(self.settings.drain_seconds)
+
+    def close(self) -> None:
+        """End everything."""
+        for engine in self.engines:
+            engine.close()

@@ -1,0 +1,90 @@
+"""Changing to another checkpoint under way: nobody's text is lost, mixed or refused."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from app.job import Job
+from app.service import Service
+from app.settings import ServerSettings
+from model.stream import Stream
+from tests.tiny import VOCABULARY, tiny_checkpoint, tiny_folder, tiny_generator
+
+
+def make_stream(seed: int, length: int) -> Stream:
+    return Stream(VOCABULARY, VOCABULARY.encode("ROMEO:"), seed=seed, max_new_tokens=length)
+
+
+async def read(job: Job) -> str:
+    text = ""
+    while pieces := await job.take():
+        text += "".join(piece.text for _, piece in pieces)
+    return text
+
+
+def expected(seed: int, length: int, weights: int) -> str:
+    generator = tiny_generator(checkpoint=tiny_checkpoint(seed=weights))
+    return "".join(piece.text for piece in generator.write(make_stream(seed, length)))
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A checkpoint folder of this test's own."""
+    folder = tmp_path / "mine"
+    tiny_folder(folder)
+    return folder
+
+
+def replace_checkpoint(folder: Path, seed: int) -> None:
+    shutil.rmtree(folder)
+    tiny_folder(folder, seed=seed)
+
+
+async def test_running_streams_stay_on_their_checkpoint_and_new_ones_take_the_new(mine: Path) -> None:
+    service = Service(ServerSettings(checkpoint=mine, device="cpu", slots=2, buffer_characters=20))
+    service.start()
+    try:
+        old = service.current
+        jobs = [old.engine.submit([make_stream(seed, 200)]) for seed in range(4)]  # two wait
+        replace_checkpoint(mine, seed=1)
+        assert await service.reload()
+        assert service.current.card.identity != old.card.identity
+        new = service.current.engine.submit([make_stream(0, 200)])
+        assert await read(new) == expected(0, 200, weights=1)
+        assert await asyncio.gather(*(read(job) for job in jobs)) == [expected(i, 200, weights=0) for i in range(4)]
+        await asyncio.to_thread(old.engine.close)
+        assert old.engine.ended
+        assert service.idle
+    finally:
+        service.close()
+
+
+async def test_a_checkpoint_that_cannot_be_served_changes_nothing(
+    mine: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service(ServerSettings(checkpoint=mine, device="cpu"))
+    service.start()
+    try:
+        old = service.current
+        (mine / "model.safetensors").write_bytes(b"not weights")
+        assert not await service.reload()
+        assert service.current is old
+        assert "model.safetensors" in caplog.text
+        assert await read(old.engine.submit([make_stream(0, 50)])) == expected(0, 50, weights=0)
+    finally:
+        service.close()
+
+
+async def test_many_changes_leave_no_engine_behind(mine: Path) -> None:
+    service = Service(ServerSettings(checkpoint=mine, device="cpu", slots=2))
+    service.start()
+    try:
+        for _ in range(4):
+            old = service.current
+            assert await service.reload()
+            await asyncio.to_thread(old.engine.close)
+        assert len(service.engines) <= 2
+    finally:
+        service.close()
