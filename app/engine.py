@@ -185,10 +185,11 @@ class Engine:
         """Free the slots and queue places of clients that have gone."""
         for stream in [stream for stream, job in self._active.items() if job.cancelled]:
             self._leave(stream)
-        with self._changed:
-            gone = [entry for entry in self._waiting if entry[0].cancelled]
-            for entry in gone:
-                self._waiting.remove(entry)
+        gone: deque[tuple[Job, Stream]] = deque()
+        with self._changed:  # in one pass: thousands may leave together, and more while we look
+            waiting, self._waiting = self._waiting, deque()
+            for entry in waiting:
+                (gone if entry[0].cancelled else self._waiting).append(entry)
         for job, _ in gone:
             job.leave()
 

@@ -127,7 +127,7 @@ def read_checkpoint(folder: Path, with_index: bool = True) -> Checkpoint:
         )
     path = folder / "model.safetensors"
     try:
-        stored = path.read_bytes()  # not mapped: whoever copies a new checkpoint over this one must not change it here
+        stored = path.read_bytes()  # not mapped: who copies a new checkpoint over it must not change this one
         weights = load(stored)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); is it missing or truncated?") from error

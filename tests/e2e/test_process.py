@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,15 +22,20 @@ def serving(folder: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], 
     """`python -m app` on a free port, once it listens; killed at the end."""
     command = [sys.executable, "-m", "app", "--port=0", "--device=cpu", f"--checkpoint={folder}", *flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    reading: threading.Thread | None = None
     try:
         assert process.stderr is not None
         for line in process.stderr:
             if found := re.search(r"running on (http://\S+)", line):
+                reading = threading.Thread(target=process.stderr.read)  # a full pipe would stop it
+                reading.start()
                 yield process, found[1]
                 return
         pytest.fail("the server ended before it listened")
     finally:
         process.kill()
+        if reading is not None:
+            reading.join()
         process.communicate()
 
 
