@@ -1,6 +1,7 @@
 """Serve: `python -m app --host --port`."""
 
 import asyncio
+import logging.config
 import signal
 import sys
 import time
@@ -8,11 +9,16 @@ from types import FrameType
 
 import uvicorn
 
+from app import log
+from app.connections import ServerConfig
 from app.main import create_app
+from app.protection import ApiKeys
 from app.service import Service
 from app.settings import ServerSettings
 from model.cli import run
 from model.errors import EngineFailedError
+
+logger = logging.getLogger("app")
 
 SWITCH_SECONDS = 0.0005  # that Python code may keep the generator waiting; 0.005 if not set
 FLUSH_SECONDS = 1  # for the last frames to reach their clients, once all is written
@@ -25,18 +31,22 @@ class Server(uvicorn.Server):
     until running streams have ended. Asked again, or when that takes too long, it stops at once.
     """
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, keys: ApiKeys) -> None:
         super().__init__(config)
-        self.service = service
+        self.service, self.keys = service, keys
         self._draining: tuple[int, FrameType | None] | None = None
         self._deadline = 0.0
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """As uvicorn's; from then on SIGHUP changes to a new checkpoint."""
+        """As uvicorn's; from then on SIGHUP changes to a new checkpoint and to new keys."""
         await super().startup(sockets)  # type: ignore[arg-type]
         if hasattr(signal, "SIGHUP"):
-            loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self.service.reload()))
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.handle_hangup)
+
+    def handle_hangup(self) -> None:
+        """On SIGHUP."""
+        self.keys.reload()
+        asyncio.get_running_loop().create_task(self.service.reload())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On SIGINT or SIGTERM."""
@@ -59,19 +69,19 @@ class Server(uvicorn.Server):
 def serve(settings: ServerSettings) -> None:
     """Start up, serve until told to stop, finish what was begun."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    logging.config.dictConfig(log.configuration(settings))
     app = create_app(settings)
     service: Service = app.state.service
     card = service.current.card
-    print(f"checkpoint {card.checkpoint}: {card.parameters / 1e6:.2f}M parameters on {card.numerics}")
-    config = uvicorn.Config(
+    logger.info("checkpoint %s: %.2fM parameters on %s", card.checkpoint, card.parameters / 1e6, card.numerics)
+    config = ServerConfig(
         app,
-        host=settings.host,
-        port=settings.port,
+        settings,
         timeout_graceful_shutdown=FLUSH_SECONDS,
-        timeout_keep_alive=settings.idle_timeout,
-        ws="none",
+        log_config=None,
+        access_log=False,  # it has prompts: they are in the query of GET /generate
     )
-    Server(config, service).run()
+    Server(config, service, app.state.keys).run()
     if service.current.engine.failed:
         raise EngineFailedError("the generator cannot go on; the log has why")
 

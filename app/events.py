@@ -12,6 +12,7 @@ from sse_starlette import ServerSentEvent
 from app.card import ModelCard
 from app.details import DetailsWriter, json_line
 from app.job import Job
+from app.observe import Meter
 from app.problems import to_problem
 from app.report import LiveReport
 from app.resume import Place
@@ -57,9 +58,16 @@ class Answer:
     """One request's answer, in either form: all after `place`."""
 
     def __init__(
-        self, job: Job, request: GenerateRequest, card: ModelCard, checkpoint: Checkpoint, place: Place
+        self,
+        job: Job,
+        request: GenerateRequest,
+        card: ModelCard,
+        checkpoint: Checkpoint,
+        place: Place,
+        meter: Meter | None = None,
     ) -> None:
         self._job, self._request, self._card, self._place = job, request, card, place
+        self._meter = meter or Meter()
         self._details = DetailsWriter(checkpoint.vocabulary)
         self._head = {
             "id": job.id,
@@ -86,6 +94,7 @@ class Answer:
             samples = {"samples": [sample.summary() for sample in self._samples]}
             yield _event("done", json_line(samples | self._tail() | await self._reports()))
         except SoliloquyError as error:
+            self._meter.failed(error)
             yield _event("error", json_line(to_problem(error).content()))
 
     async def whole(self) -> str:
@@ -123,6 +132,7 @@ class Answer:
         self, pieces: list[tuple[Stream, Piece]]
     ) -> Iterator[tuple[Sample, str, list[Likelihood], dict[str, Any]]]:
         """Per sample: its text that the client does not have, its likelihoods and marks; counted as sent."""
+        self._meter.wrote(sum(len(piece.text) for _, piece in pieces))
         by_sample: dict[int, list[Piece]] = {}
         for stream, piece in pieces:
             by_sample.setdefault(stream.sample, []).append(piece)

@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app import page, problems, routes, snapshots
+from app import completions, openapi, page, problems, protection, routes, snapshots
+from app.observe import Observer
 from app.service import Service
 from app.settings import ServerSettings
 
@@ -15,21 +16,36 @@ def create_app(settings: ServerSettings) -> FastAPI:
 
     Raises:
         CheckpointError, DeviceError: what cannot be served, before anything listens.
+        InputError: a setting that cannot be used.
     """
     service = Service(settings)
+    observer = Observer(service)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.start()
         try:
-            yield
+            async with observer.running():
+                yield
         finally:
             service.close()
 
-    app = FastAPI(title="Soliloquy", summary="A small GPT, one character at a time", lifespan=lifespan)
+    app = FastAPI(
+        title="Soliloquy",
+        summary="A small GPT, one character at a time",
+        lifespan=lifespan,
+        docs_url=None,  # app/page.py has it, guarded
+        redoc_url=None,
+        # FastAPI's own spans have the query, which may be a prompt; ours are made in app/tracing.py
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
     app.state.service = service
     problems.install(app)
+    protection.install(app, settings)
     app.include_router(routes.router)
     app.include_router(snapshots.router)
+    app.include_router(completions.router)
     page.install(app)
+    openapi.install(app)
+    observer.install(app)
     return app

@@ -1,5 +1,7 @@
 """The page: one template, in the language that its reader asks for, and static files. Owns what guards them."""
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Collection
@@ -7,22 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from starlette.types import Scope
 
-from app.card import ModelCard
-
 ROOT = Path(__file__).parent.parent
 DEFAULT_LANGUAGE = "en"
 RANGE = re.compile(r"\s*([a-z]{1,8})(?:-[a-z0-9-]*)?\s*(?:;\s*q=([01](?:\.[0-9]{0,3})?)\s*)?", re.IGNORECASE)
-NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
-GUARDS = NO_SNIFFING | {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"
+SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
 class PageFiles(StaticFiles):
@@ -31,13 +32,14 @@ class PageFiles(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         """The file, or 304 if the browser has it."""
         response = await super().get_response(path, scope)
-        response.headers.update(NO_SNIFFING | {"Cache-Control": "no-cache"})
+        response.headers["Cache-Control"] = "no-cache"
         return response
 
 
 def install(app: FastAPI) -> None:
-    """Give the app its page and the page's files; its texts are read now."""
+    """Give the app its page, the page's files and the API's page; texts are read now."""
     app.include_router(make_router())
+    app.include_router(make_docs_router(app.title))
     app.mount("/static", PageFiles(directory=ROOT / "static"))
 
 
@@ -53,10 +55,36 @@ def make_router() -> APIRouter:
     def page(request: Request, lang: str | None = None) -> HTMLResponse:
         """The playground."""
         chosen = choose_language(lang, request.headers.get("accept-language", ""), texts)
-        card: ModelCard = request.app.state.service.current.card
-        context = {"card": card, "lang": chosen, "languages": languages, "texts": texts[chosen]}
-        headers = GUARDS | {"Content-Language": chosen, "Vary": "Accept-Language"}
+        state = request.app.state
+        context = {
+            "card": state.service.current.card,
+            "longest": state.service.settings.max_new_tokens,
+            "keys": bool(state.keys),
+            "lang": chosen,
+            "languages": languages,
+            "texts": texts[chosen],
+        }
+        headers = {"Content-Security-Policy": POLICY, "Content-Language": chosen, "Vary": "Accept-Language"}
         return templates.TemplateResponse(request, "index.html", context, headers=headers)
+
+    return router
+
+
+def make_docs_router(title: str) -> APIRouter:
+    """The route of the API's page: FastAPI's, whose script and style come from elsewhere, and nothing else does."""
+    page = get_swagger_ui_html(openapi_url="/openapi.json", title=title, swagger_favicon_url="/static/favicon.svg")
+    [inline] = SCRIPT.findall(bytes(page.body).decode())
+    digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+    page.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; script-src {SWAGGER} 'sha256-{digest}'; style-src {SWAGGER} 'unsafe-inline'; "
+        "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    router = APIRouter()
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        """What can be asked for, to try out."""
+        return page
 
     return router
 

@@ -13,14 +13,21 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model.errors import CheckpointError, InputError, SoliloquyError, UnavailableError, UnknownCharactersError
+from model.errors import (
+    CheckpointError,
+    DrainingError,
+    InputError,
+    QueueFullError,
+    SoliloquyError,
+    UnavailableError,
+    UnknownCharactersError,
+)
 
 logger = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 256 * 1024
 MAX_LISTED = 100
+REASONS: dict[type[SoliloquyError], str] = {QueueFullError: "queue_full", DrainingError: "draining"}  # for metrics
 OPENAI_CODES = {401: "invalid_api_key", 404: "not_found", 429: "rate_limit_exceeded", 503: "server_overloaded"}
 
 
@@ -42,7 +49,7 @@ class Problem:
         """The same as OpenAI's error object; `param` is the first field at fault."""
         fields = [one["field"] for one in self.extra.get("errors", [])]
         kind = "invalid_request_error" if self.status < 500 else "server_error"
-        code = OPENAI_CODES.get(self.status)
+        code = self.extra.get("code", OPENAI_CODES.get(self.status))
         return {"error": {"message": self.detail, "type": kind, "param": next(iter(fields), None), "code": code}}
 
     def response(self, path: str) -> Response:
@@ -70,11 +77,11 @@ def to_problem(error: SoliloquyError) -> Problem:
 
 
 def install(app: FastAPI) -> None:
-    """Give the app one handler per family of errors, and the limit on bodies."""
-    app.add_middleware(BodyLimit)
+    """Give the app one handler per family of errors."""
 
     @app.exception_handler(SoliloquyError)
     def on_domain_error(request: Request, error: SoliloquyError) -> Response:
+        request.state.reason = REASONS.get(type(error))
         return to_problem(error).response(request.scope["path"])
 
     @app.exception_handler(RequestValidationError)
@@ -83,7 +90,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def on_http_error(request: Request, error: HTTPException) -> Response:
-        problem = Problem(error.status_code, error.detail, headers=dict(error.headers or {}))
+        detail = _unreadable(error.__cause__) or error.detail
+        problem = Problem(error.status_code, detail, headers=dict(error.headers or {}))
         return problem.response(request.scope["path"])
 
     @app.exception_handler(Exception)
@@ -101,13 +109,25 @@ def _invalid(errors: Sequence[Any]) -> Problem:
     found = []
     for error in errors:
         name = ".".join(str(part) for part in error["loc"][1:])
-        if not name:
+        if len(error["loc"]) < 2 and error["type"] == "string_unicode":
+            found.append(("body", "has a field whose name is not valid Unicode"))
+        elif len(error["loc"]) < 2:
             found.append(("body", "must be one JSON object, sent with content-type: application/json"))
         elif error["type"] == "extra_forbidden":
             found.append((name, "is not a field of this request; remove it or check its spelling"))
         else:
             found.append((name, f"{error['msg']}, not {_short(error['input'])}"))
     return Problem(422, "; ".join(f"{name}: {message}" for name, message in found[:5]), _errors(found))
+
+
+def _unreadable(cause: BaseException | None) -> str | None:
+    """Why a body cannot be read, where FastAPI says only that; None if that is not what went wrong."""
+    reasons = (
+        (UnicodeDecodeError, "it is not UTF-8"),
+        (RecursionError, "it is nested too deep"),
+        (ValueError, "a number in it has too many digits"),
+    )
+    return next((f"the body is not valid JSON: {why}" for kind, why in reasons if isinstance(cause, kind)), None)
 
 
 def _errors(found: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -117,36 +137,3 @@ def _errors(found: Sequence[tuple[str, str]]) -> dict[str, Any]:
 def _short(value: object) -> str:
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:40]}… ({len(text)} characters)"
-
-
-class BodyLimit:
-    """Refuses a body over `MAX_BODY_BYTES` before it is read (413). Pure ASGI: it neither buffers nor hides
-    a disconnect."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check the announced length, then count what comes."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
-            await Problem(413, self._message()).response(scope["path"])(scope, receive, send)
-            return
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > MAX_BODY_BYTES:
-                raise HTTPException(413, self._message())
-            return message
-
-        await self.app(scope, counted, send)
-
-    @staticmethod
-    def _message() -> str:
-        return f"the body is over {MAX_BODY_BYTES} bytes; send a shorter prompt"

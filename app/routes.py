@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -13,6 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.events import Answer
 from app.job import Job
+from app.limits import claim_streams, limit_length
+from app.observe import meter_of
 from app.report import ReportRequest, report_on
 from app.resume import FIELD, resume
 from app.schemas import GenerateQuery, GenerateRequest, ScoreRequest
@@ -45,9 +47,9 @@ LastEventId = Annotated[
 class JobStream(EventSourceResponse):
     """An event stream that gives its job up however it ends, even if it never began."""
 
-    def __init__(self, job: Job, answer: Answer, settings: ServerSettings) -> None:
+    def __init__(self, job: Job, events: AsyncIterator[ServerSentEvent], settings: ServerSettings) -> None:
         super().__init__(
-            answer.events(),
+            events,
             sep="\n",
             ping=15,
             ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
@@ -58,9 +60,12 @@ class JobStream(EventSourceResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until done, disconnected, too slow, or shut down."""
+        meter = meter_of(scope)
+        meter.job = self._job
         try:
             await super().__call__(scope, receive, send)
         except SendTimeoutError:
+            meter.dropped()
             logger.info("dropped %s: its reader took nothing for %g seconds", self._job.id, self.send_timeout)
         finally:
             self._job.cancel()
@@ -91,16 +96,20 @@ async def generate(
     """Admit the request, or refuse it; then stream its answer or wait for all of it."""
     accept = request.headers.get("accept", "")
     streamed = asked.stream and not ("application/json" in accept and "text/event-stream" not in accept)
+    asked = limit_length(asked, service.settings.max_new_tokens)
     serving = service.current
     in_force, place = resume(asked, last_event_id if streamed else None, serving.vocabulary, serving.card)
     if not streamed:
         in_force.check_size()
     if in_force.report:
         index_of(serving.checkpoint)
+    claim_streams(request, in_force.num_samples)
     job = serving.engine.submit(in_force.streams(serving.vocabulary, place.sent))
-    answer = Answer(job, in_force, serving.card, serving.checkpoint, place)
+    meter = meter_of(request.scope)
+    meter.asked(in_force.prompt)
+    answer = Answer(job, in_force, serving.card, serving.checkpoint, place, meter)
     if streamed:
-        return JobStream(job, answer, service.settings)
+        return JobStream(job, answer.events(), service.settings)
     return await whole(job, answer.whole(), request)
 
 
@@ -109,6 +118,7 @@ async def post_score(body: ScoreRequest, request: Request, service: ServiceDepen
     """How likely the model finds each character of a text after a prompt, by the rules by which it writes."""
     serving = service.current
     in_force = body.in_force(serving.vocabulary)
+    claim_streams(request, 1)
     job = serving.engine.submit([in_force.stream(serving.vocabulary)])
     return await whole(job, score(job, in_force, serving.card, serving.vocabulary), request)
 
@@ -119,12 +129,14 @@ async def post_report(body: ReportRequest, request: Request, service: ServiceDep
     serving = service.current
     index_of(serving.checkpoint)
     stream = body.stream(serving.checkpoint)
+    claim_streams(request, 1)
     job = serving.engine.submit([stream]) if stream else None
     return await whole(job, report_on(body.text, serving.checkpoint, job), request)
 
 
 async def whole(job: Job | None, writing: Coroutine[Any, Any, str], request: Request) -> Response:
     """A JSON answer; given up as soon as the client goes."""
+    meter_of(request.scope).job = job
     answering = asyncio.ensure_future(writing)
     leaving = asyncio.ensure_future(_disconnect(request))
     try:

@@ -1,14 +1,49 @@
 """What can be set for the server, by flag, environment or `.env` file."""
 
+import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings
 
+from app.limits import parse_rate
 from app.schemas import MAX_NEW_TOKENS
 from model.cli import settings_config
 from model.device import DeviceName, GenerationDtypeName
+
+HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.IGNORECASE)
+ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
+FORMS = {
+    "rate_limit": "one rate above 0, such as 60/minute",
+    "trusted_hosts": "host names without a port, such as example.org or *.example.org, separated by commas",
+    "trusted_proxies": "addresses or networks, such as 10.0.0.0/8, separated by commas",
+    "cors_origins": "origins in small letters, such as https://example.org, separated by commas, or *",
+}
+
+
+def listed(text: str | None) -> list[str]:
+    """The parts of a setting that has several, separated by commas."""
+    return [] if text is None else [part.strip() for part in text.split(",")]
+
+
+def has_form(name: str, text: str) -> bool:
+    """Whether a setting can be used; what is refused would protect nobody, or let everybody in."""
+    try:
+        match name:
+            case "rate_limit":
+                parse_rate(text)
+            case "trusted_proxies":
+                [ip_network(part) for part in listed(text)]
+            case "trusted_hosts":
+                return all(map(HOST_PATTERN.fullmatch, listed(text)))
+            case _:
+                return text == "*" or all(map(ORIGIN.fullmatch, listed(text)))
+    except ValueError:
+        return False
+    return True
 
 
 class ServerSettings(BaseSettings):
@@ -55,7 +90,7 @@ class ServerSettings(BaseSettings):
     """Addresses or networks, separated by commas, of proxies whose X-Forwarded headers count; none if not given"""
     cors_origins: str | None = None
     """Origins, separated by commas, whose pages may call the API from a browser; none if not given"""
-    request_timeout: float = Field(10.0, gt=0)
+    request_timeout: float = Field(8.0, gt=0)
     """Seconds that a client may take to send a request"""
     idle_timeout: int = Field(15, ge=1)
     """Seconds that a connection is kept for a next request"""
@@ -68,3 +103,11 @@ class ServerSettings(BaseSettings):
     """Tell Prometheus at /metrics"""
     tracing: bool = False
     """Send OpenTelemetry traces; configured by the standard OTEL_ variables"""
+
+    @field_validator(*FORMS)
+    @classmethod
+    def check_form(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """Refuse by name what cannot be used."""
+        if value is not None and not has_form(str(info.field_name), value):
+            raise PydanticCustomError("form", "Input should be {form}", {"form": FORMS[str(info.field_name)]})
+        return value

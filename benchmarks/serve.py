@@ -21,6 +21,7 @@ import uvicorn
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+from app.connections import ServerConfig
 from app.engine import Engine
 from app.main import create_app
 from app.settings import ServerSettings
@@ -106,7 +107,7 @@ class Server(uvicorn.Server):
         self.vocabulary = app.state.service.current.vocabulary
         self.lags: list[float] = []
         self.up = threading.Event()
-        super().__init__(uvicorn.Config(app, port=0, log_level="warning", ws="none"))
+        super().__init__(ServerConfig(app, settings, port=0, log_level="warning"))
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """As uvicorn's; then the heart beats."""

@@ -1,7 +1,7 @@
 // From gibberish to verse: the same prompt and the same luck at each snapshot of a training run, under a slider.
 
 import { drawCurve } from "./card.js";
-import { ProblemError } from "./sse.js";
+import { ProblemError, send } from "./sse.js";
 import { number, t } from "./texts.js";
 
 export class Growth {
@@ -20,7 +20,7 @@ export class Growth {
     const status = this.box.querySelector("[role=status]");
     status.textContent = t("asking");
     try {
-      const response = await fetch(`/snapshots?${new URLSearchParams(this.asked())}`);
+      const response = await send(`/snapshots?${new URLSearchParams(this.asked())}`);
       const answer = await response.json();
       if (!response.ok) throw new ProblemError(answer);
       this.#answer = answer;

@@ -5,11 +5,28 @@ const FIRST_WAIT = 500; // milliseconds before the first new attempt, twice as l
 const LONGEST_WAIT = 5000;
 const SILENCE = 40_000; // milliseconds; the server says something every 15 s
 
+let key = null; // that the server wants, if it wants one
+
 /** A refusal or an error event: the server's problem object (RFC 9457) as an Error. */
 export class ProblemError extends Error {
   constructor(problem) {
     super(problem.detail ?? problem.title ?? "the server refused the request");
     this.problem = problem;
+  }
+}
+
+/** `fetch`, with an API key where the server wants one: it is asked for when a request is refused for want of it. */
+export async function send(url, options = {}) {
+  for (;;) {
+    const sent = key;
+    const headers = { ...options.headers, ...(sent && { authorization: `Bearer ${sent}` }) };
+    const response = await fetch(url, { ...options, headers });
+    if (response.status !== 401) return response;
+    if (key !== sent) continue; // another request has been given one meanwhile
+    const { nextKey } = await import("./key.js");
+    const next = await nextKey(sent);
+    if (!next) return response;
+    key = next;
   }
 }
 
@@ -77,7 +94,7 @@ function canWait({ status }, begun) {
 async function* connect(url, body, lastId, signal) {
   const headers = { "content-type": "application/json", accept: "text/event-stream" };
   if (lastId) headers["last-event-id"] = lastId;
-  const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(body), signal });
+  const response = await send(url, { method: "POST", headers, body: JSON.stringify(body), signal });
   const type = response.headers.get("content-type") ?? "";
   if (!response.ok || !type.startsWith("text/event-stream")) throw new ProblemError(await problemOf(response));
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -96,7 +113,7 @@ async function* connect(url, body, lastId, signal) {
 /** The answer to a POST of `body`, as JSON. Throws ProblemError when the server refuses. */
 export async function ask(url, body, signal) {
   const headers = { "content-type": "application/json", accept: "application/json" };
-  const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(body), signal });
+  const response = await send(url, { method: "POST", headers, body: JSON.stringify(body), signal });
   if (!response.ok) throw new ProblemError(await problemOf(response));
   return response.json();
 }

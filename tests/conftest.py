@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from hypothesis import settings as hypothesis_settings
 
+from app.connections import ServerConfig
 from app.engine import Engine
 from app.main import create_app
 from app.settings import ServerSettings
@@ -35,7 +36,8 @@ class LiveServer(uvicorn.Server):
     """A real uvicorn on loopback, in a thread, with its app and engine in reach."""
 
     def __init__(self, app: FastAPI) -> None:
-        super().__init__(uvicorn.Config(app, port=0, log_level="warning", ws="none", timeout_graceful_shutdown=5))
+        settings = app.state.service.settings
+        super().__init__(ServerConfig(app, settings, port=0, log_level="warning", timeout_graceful_shutdown=5))
         self.app = app
         self.engine: Engine = app.state.service.current.engine
         self.gate = GatedBackend(self.engine.generator.backend)

@@ -1,0 +1,298 @@
+"""`/v1`, asked by OpenAI's own Python client, as its users ask."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import openai
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai import AsyncOpenAI, OpenAI
+from openai.types import Completion, CompletionChoice
+
+from app.job import Job
+from app.main import create_app
+from app.settings import ServerSettings
+from model.generator import Generator
+from model.sampling import Sampling
+from model.stream import Stream
+from tests.conftest import LiveServer
+from tests.tiny import VOCABULARY, tiny_generator
+
+PLAIN = Sampling(temperature=1.0, top_k=None)
+ASKED: dict[str, Any] = {"model": "tiny", "prompt": "ROMEO:", "seed": 7, "max_tokens": 120}
+
+
+@cache
+def generator() -> Generator:
+    """The model alone."""
+    return tiny_generator()
+
+
+def alone(prompt: str, seed: int, length: int, sample: int = 0, sampling: Sampling = PLAIN) -> str:
+    """The text by the model alone."""
+    stream = Stream(VOCABULARY, VOCABULARY.encode(prompt), sampling, seed, sample, length)
+    return "".join(piece.text for piece in generator().write(stream))
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[LiveServer]:
+    """One for all tests here: none changes it, but the one that takes it for its own."""
+    with LiveServer(create_app(ServerSettings(checkpoint=folder, device="cpu", queue_size=4))) as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def client(server: LiveServer) -> Iterator[OpenAI]:
+    """OpenAI's client as its documentation makes it."""
+    with client_of(server) as client:
+        yield client
+
+
+def client_of(server: LiveServer) -> OpenAI:
+    """Without patience, so that refusals show."""
+    return OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0)
+
+
+def raw(server: LiveServer, **asked: Any) -> list[str]:
+    """The frames of a stream."""
+    answer = httpx.post(f"{server.url}/v1/completions", json=ASKED | {"stream": True} | asked)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.content.isascii()
+    assert answer.text.endswith("\n\n")
+    return answer.text.rstrip("\n").split("\n\n")
+
+
+def joined(chunks: Sequence[Completion], choices: int) -> list[dict[str, Any]]:
+    """The choices of a stream, each as one that came whole."""
+    lists = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+    whole: list[dict[str, Any]] = [{"index": i, "text": "", "finish_reason": None} for i in range(choices)]
+    for chunk in chunks:
+        [choice] = chunk.choices
+        told = whole[choice.index]
+        assert told["finish_reason"] is None  # nothing comes after the end
+        told["text"] += choice.text
+        told["finish_reason"] = choice.finish_reason
+        if choice.logprobs is None:
+            told["logprobs"] = None
+        else:
+            known = told.setdefault("logprobs", {name: [] for name in lists})
+            told["logprobs"] = {name: known[name] + getattr(choice.logprobs, name) for name in lists}
+    return whole
+
+
+def test_models_are_listed_and_found(client: OpenAI, server: LiveServer) -> None:
+    card = httpx.get(f"{server.url}/info").json()
+    names = [model.id for model in client.models.list()]
+    assert names == ["tiny", f"tiny-{card['checkpoint']}"]
+    for name in names:
+        model = client.models.retrieve(name)
+        assert (model.id, model.object, model.owned_by) == (name, "model", "soliloquy")
+        assert client.completions.create(model=name, prompt="a", max_tokens=1).model == names[1]
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("tiny-000000000000")
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+def test_a_completion_is_the_models_text(client: OpenAI) -> None:
+    completion = client.completions.create(**ASKED, n=2)
+    assert [choice.index for choice in completion.choices] == [0, 1]
+    assert [choice.text for choice in completion.choices] == [alone("ROMEO:", 7, 120, i) for i in (0, 1)]
+    assert {choice.finish_reason for choice in completion.choices} == {"length"}
+    assert (completion.object, completion.id[:5]) == ("text_completion", "cmpl-")
+    assert completion.system_fingerprint == f"{completion.model.removeprefix('tiny-')}-cpu-int8"
+    assert completion.usage is not None
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (6, 240)
+    assert completion.usage.total_tokens == 246
+
+
+def test_the_same_parameters_give_the_text_of_generate(client: OpenAI, server: LiveServer) -> None:
+    stop = alone("ROMEO:", 3, 200, 1, Sampling(0.9, 12, 0.8, 0.4))[90:92]
+    common = {"prompt": "ROMEO:", "temperature": 0.9, "top_p": 0.8, "seed": 3, "stop": [stop]}
+    extra = {"top_k": 12, "min_p": 0.4}
+    asked = common | extra | {"max_new_tokens": 200, "num_samples": 3, "stream": False}
+    native = httpx.post(f"{server.url}/generate", json=asked).json()["samples"]
+    ours = client.completions.create(model="tiny", max_tokens=200, n=3, extra_body=extra, **common).choices  # type: ignore[call-overload]
+    assert [(one.text, one.finish_reason) for one in ours] == [
+        (one["text"], one["finish_reason"]) for one in native
+    ]
+    assert ours[1].finish_reason == "stop"
+
+
+def test_what_is_left_out_is_openais_default(client: OpenAI) -> None:
+    """And the seed that was drawn gives the text again; null is the same as absent."""
+    answer = client.completions.with_raw_response.create(model="tiny", prompt="JULIET:")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "no-store"
+    completion = answer.parse()
+    seed = (completion.model_extra or {})["seed"]
+    assert completion.choices[0].text == alone("JULIET:", seed, 16)
+    names = "best_of echo logit_bias logprobs max_tokens n stop stream_options suffix temperature top_p"
+    nulls: dict[str, Any] = dict.fromkeys(names.split())
+    again = client.completions.create(model="tiny", prompt=["JULIET:"], seed=seed, user="me", **nulls)
+    assert again.choices[0].text == alone("JULIET:", seed, 16)
+    assert client.completions.create(model="tiny", prompt="", seed=5).choices[0].text == alone("\n", 5, 16)
+
+
+@settings(max_examples=30)
+@given(
+    prompts=st.lists(st.text(VOCABULARY.characters, min_size=1, max_size=40), min_size=1, max_size=3),
+    n=st.integers(1, 3),
+    seed=st.integers(0, 2**53 - 1),
+    length=st.integers(1, 60),
+    stop=st.lists(st.text("abeiou", min_size=1, max_size=2), max_size=2),
+    echo=st.booleans(),
+    logprobs=st.sampled_from([None, 0, 2]),
+)
+def test_a_stream_is_what_comes_whole(
+    client: OpenAI,
+    prompts: list[str],
+    n: int,
+    seed: int,
+    length: int,
+    stop: list[str],
+    echo: bool,
+    logprobs: int | None,
+) -> None:
+    asked = {"prompt": prompts, "n": n, "seed": seed, "max_tokens": length, "stop": stop, "echo": echo}
+    whole = client.completions.create(model="tiny", logprobs=logprobs, **asked)  # type: ignore[call-overload]
+    chunks = list(client.completions.create(model="tiny", logprobs=logprobs, stream=True, **asked))  # type: ignore[call-overload]
+    assert joined(chunks, len(prompts) * n) == [choice.model_dump() for choice in whole.choices]
+    assert {chunk.model for chunk in chunks} == {whole.model}
+    for choice in whole.choices:
+        prompt = prompts[choice.index // n]
+        text = alone(prompt, seed, length, choice.index % n)
+        ends = [text.index(one) for one in stop if one in text]
+        text = text[: min(ends, default=None)]
+        assert choice.text == (prompt if echo else "") + text
+        assert choice.finish_reason == ("stop" if ends else "length")
+
+
+def test_logprobs_are_the_details_of_generate(client: OpenAI, server: LiveServer) -> None:
+    details = {"prompt": "ROMEO:", "temperature": 1, "seed": 7, "max_new_tokens": 120, "details": True}
+    answer = httpx.post(f"{server.url}/generate", json=details | {"alternatives": 3, "stream": False}).json()
+    [choice] = client.completions.create(**ASKED, logprobs=3).choices
+    check_logprobs(choice, answer["samples"][0]["chars"], 6)
+    assert choice.logprobs
+    assert {len(top) for top in choice.logprobs.top_logprobs or ()} == {3, 4}
+
+
+@pytest.mark.parametrize("length", [0, 5])
+def test_an_echoed_prompt_has_the_logprobs_of_score(client: OpenAI, server: LiveServer, length: int) -> None:
+    def score(prompt: str, text: str) -> list[dict[str, Any]]:
+        asked = {"prompt": prompt, "text": text, "temperature": 1, "alternatives": 2}
+        chars: list[dict[str, Any]] = httpx.post(f"{server.url}/score", json=asked).json()["chars"]
+        return chars
+
+    prompt = "what light through yonder window breaks"
+    asked: dict[str, Any] = {"prompt": [prompt, "a"], "echo": True, "logprobs": 2, "max_tokens": length, "n": 2}
+    completion = client.completions.create(model="tiny", **asked)
+    choices = completion.choices
+    for choice in choices[:2]:
+        assert choice.text.startswith(prompt)
+        text = choice.text.removeprefix(prompt)
+        written = score(prompt, text) if length else []
+        check_logprobs(choice, [None, *score(prompt[0], prompt[1:]), *written], 0)
+    assert [len(choice.text) for choice in choices[2:]] == [1 + length] * 2
+    assert {choice.finish_reason for choice in choices} == {"length"}
+    assert completion.usage is not None
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (len(prompt) + 1, 4 * length)
+
+
+def check_logprobs(choice: CompletionChoice, chars: list[dict[str, Any] | None], offset: int) -> None:
+    """They say what the details `chars` say; None is a character that nothing was said about."""
+    told = choice.logprobs
+    assert told is not None
+    assert told.tokens == list(choice.text)
+    assert told.text_offset == list(range(offset, offset + len(chars)))
+    logprobs, tops = told.token_logprobs or [], told.top_logprobs or []
+    for character, logprob, top, one in zip(choice.text, logprobs, tops, chars, strict=True):
+        if one is None:
+            assert logprob is None
+            assert top is None
+            continue
+        assert logprob == pytest.approx(math.log(one["prob"]), abs=1e-4)
+        others = {other["char"]: math.log(other["prob"]) for other in one["alternatives"]}
+        assert top == pytest.approx(others | {character: logprob}, abs=1e-4)
+        assert list(top)[: len(others)] == list(others)
+
+
+def test_frames_have_neither_ids_nor_names(server: LiveServer) -> None:
+    *frames, last = raw(server, n=2, stream_options={"include_usage": True})
+    assert last == "data: [DONE]"
+    assert all(frame.startswith("data: {") and "\n" not in frame for frame in frames)
+    *chunks, usage = (json.loads(frame.removeprefix("data: ")) for frame in frames)
+    assert {chunk["usage"] for chunk in chunks} == {None}
+    assert usage["choices"] == []
+    assert usage["usage"] == {"prompt_tokens": 6, "completion_tokens": 240, "total_tokens": 246}
+    assert sum(chunk["choices"][0]["finish_reason"] == "length" for chunk in chunks) == 2
+    assert all("usage" not in json.loads(frame.removeprefix("data: ")) for frame in raw(server)[:-1])
+
+
+def test_the_first_character_comes_at_once(client: OpenAI, server: LiveServer) -> None:
+    """Held between steps: the client has the first one while no other is written."""
+    server.gate.close()
+    stream = client.completions.create(**ASKED | {"prompt": "a"}, stream=True)
+    server.gate.step()
+    first = next(stream)
+    server.gate.open()
+    assert (first.choices[0].text, first.choices[0].finish_reason) == (alone("a", 7, 1), None)
+    assert first.choices[0].text + "".join(chunk.choices[0].text for chunk in stream) == alone("a", 7, 120)
+
+
+def test_text_is_gathered_for_25_milliseconds(client: OpenAI) -> None:
+    """However long it takes, there are no more chunks than that; else there would be one for each step."""
+    begun = time.monotonic()
+    chunks = list(client.completions.create(**ASKED | {"max_tokens": 5000}, stream=True))
+    assert len(chunks) <= (time.monotonic() - begun) / 0.025 + 2
+
+
+def test_many_at_once_by_the_async_client(server: LiveServer) -> None:
+    texts: dict[int, str] = {}
+
+    async def one(client: AsyncOpenAI, seed: int) -> None:
+        async with await client.completions.create(**ASKED | {"seed": seed}, stream=True) as stream:
+            texts[seed] = "".join([chunk.choices[0].text async for chunk in stream])
+
+    async def all_of_them() -> Completion:
+        async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
+            async with anyio.create_task_group() as group:
+                for seed in range(20):
+                    group.start_soon(one, client, seed)
+            completion: Completion = await client.completions.create(**ASKED)
+        return completion
+
+    assert anyio.run(all_of_them).choices[0].text == alone("ROMEO:", 7, 120)
+    assert texts == {seed: alone("ROMEO:", seed, 120) for seed in range(20)}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_its_slots(
+    client: OpenAI, server: LiveServer, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[Job] = []
+
+    def submit(streams: Sequence[Stream]) -> Job:
+        jobs.append(type(server.engine).submit(server.engine, streams))
+        return jobs[-1]
+
+    monkeypatch.setattr(server.engine, "submit", submit)
+    asked = ASKED | {"max_tokens": 100_000, "n": 3}
+    if stream:
+        with client.completions.create(**asked, stream=True) as chunks:
+            next(chunks)
+    else:
+        with pytest.raises(openai.APITimeoutError):
+            client.completions.create(**asked, timeout=0.5)
+    assert jobs[0].released.wait(10)
+    assert max(len(one.written) for one in jobs[0].streams) < 100_000
+    assert server.engine.generator.free_slots == 32
