@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from uvicorn.server import ServerState
 
+from app.observe import Observer
 from app.problems import Problem
 from app.protection import MAX_HEAD_BYTES, guarded
 from app.settings import ServerSettings, listed
@@ -40,6 +41,7 @@ class ServerConfig(uvicorn.Config):
 
     def __init__(self, app: FastAPI, settings: ServerSettings, **more: Any) -> None:
         self.settings = settings
+        self.observer: Observer = app.state.observer
         own: dict[str, Any] = {
             "host": settings.host,
             "port": settings.port,
@@ -165,6 +167,7 @@ class Connection(H11Protocol):
             self.transport.close()
             return
         status = status if status in REFUSALS else 400
+        self.config.observer.refused(status)
         answer = Problem(status, REFUSALS[status]).response(self.scope["path"] if self.scope else "")
         headers = guarded([*self.server_state.default_headers, *answer.raw_headers, (b"connection", b"close")])
         head = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])

@@ -90,9 +90,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def on_http_error(request: Request, error: HTTPException) -> Response:
+        path, headers = request.scope["path"], dict(error.headers or {})
+        if error.status_code == 405 and (methods := app.openapi()["paths"].get(path)):
+            headers["Allow"] = ", ".join(sorted(map(str.upper, methods)))  # of all routes, not only the first
         detail = _unreadable(error.__cause__) or error.detail
-        problem = Problem(error.status_code, detail, headers=dict(error.headers or {}))
-        return problem.response(request.scope["path"])
+        return Problem(error.status_code, detail, headers=headers).response(path)
 
     @app.exception_handler(Exception)
     def on_any_error(request: Request, error: Exception) -> Response:

@@ -38,7 +38,7 @@ GUARDS = {
     b"cross-origin-opener-policy": b"same-origin",
     b"cross-origin-resource-policy": b"same-origin",
 }
-CORS_ALLOWED = ("Authorization", "Content-Type", "Last-Event-ID")
+CORS_ALLOWED = ("Authorization", "Content-Type", "Last-Event-ID", "X-Request-ID", "traceparent")
 CORS_EXPOSED = ("Retry-After", "RateLimit", "RateLimit-Policy", "X-Request-ID")
 
 
@@ -97,7 +97,7 @@ class SecurityHeaders:
 class TrustedHosts:
     """Middleware that refuses requests for other host names (400): a page elsewhere may have its name lead here.
 
-    Health checks are for whoever comes: those who make them know an address only.
+    Health checks and metrics are for whoever comes: those who ask for them know an address only.
     """
 
     def __init__(self, app: ASGIApp, trusted: Collection[str]) -> None:
@@ -107,7 +107,7 @@ class TrustedHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Look at the Host header."""
-        if scope["type"] != "http" or scope["path"].startswith("/health/") or self._trusts(scope):
+        if scope["type"] != "http" or _is_for_operators(scope) or self._trusts(scope):
             await self.app(scope, receive, send)
             return
         detail = "the Host header names a host that this server does not answer for"
@@ -117,6 +117,11 @@ class TrustedHosts:
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
         match = HOST.fullmatch(host)
         return match is not None and (match[1] in self._names or match[1].endswith(self._endings))
+
+
+def _is_for_operators(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path == "/metrics" or path.startswith("/health/")
 
 
 class SizeLimits:
@@ -134,17 +139,22 @@ class SizeLimits:
         if problem := self._problem(scope):
             await problem.response(scope["path"])(scope, receive, send)
             return
-        received = 0
+        received, begun = 0, False
 
         async def receive_counted() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > MAX_BODY_BYTES:
+            if received > MAX_BODY_BYTES and not begun:  # later it is too late to refuse, and nobody keeps the rest
                 raise HTTPException(413, self._body_detail())
             return message
 
-        await self.app(scope, receive_counted, send)
+        async def send_noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        await self.app(scope, receive_counted, send_noted)
 
     def _problem(self, scope: Scope) -> Problem | None:
         url = len(scope.get("raw_path") or b"") + len(scope["query_string"])

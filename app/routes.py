@@ -144,6 +144,7 @@ async def whole(job: Job | None, writing: Coroutine[Any, Any, str], request: Req
         if answering.done():
             headers = {"Cache-Control": "no-store"}
             return Response(answering.result(), headers=headers, media_type="application/json")
+        leaving.result()  # a body without end is refused here
         return Response(status_code=499)  # nobody will read it
     finally:
         if job is not None:
@@ -163,12 +164,14 @@ async def info(service: ServiceDependency) -> dict[str, Any]:
     return service.current.card.content()
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live")
 async def live() -> dict[str, str]:
     """The process is up."""
     return {"status": "live"}
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready")
 async def ready(service: ServiceDependency) -> JSONResponse:
     """The model is loaded and the server takes work; 503 while it stops."""

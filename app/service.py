@@ -10,8 +10,9 @@ from app.settings import ServerSettings
 from app.snapshots import Gallery
 from model.checkpoint import Checkpoint, read_checkpoint
 from model.device import choose_numerics
-from model.errors import SoliloquyError
+from model.errors import CheckpointError, SoliloquyError
 from model.generator import load_generator
+from model.stream import Stream
 from model.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,10 @@ class Serving:
         numerics = choose_numerics(settings.device, settings.dtype)
         checkpoint = read_checkpoint(settings.checkpoint)
         generator = load_generator(checkpoint, numerics, settings.slots, settings.threads)
+        try:
+            list(generator.write(Stream(checkpoint.vocabulary, [0], max_new_tokens=1)))
+        except FloatingPointError as error:
+            raise CheckpointError(f"{settings.checkpoint}: cannot write ({error})") from error
         engine = Engine(generator, settings.queue_size, settings.buffer_characters)
         gallery = Gallery(settings.checkpoint, numerics)
         card = ModelCard.of(checkpoint, numerics, gallery.steps)
@@ -83,6 +88,9 @@ class Service:
                 new = await asyncio.to_thread(Serving.load, self.settings)
             except SoliloquyError as error:
                 logger.error("the old checkpoint serves on: %s", error)
+                return False
+            except Exception:  # no memory, a driver's error: whatever it is, it must not end what is served
+                logger.exception("the old checkpoint serves on")
                 return False
             old, self.current = self.current, new
             new.engine.start()

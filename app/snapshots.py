@@ -67,8 +67,9 @@ class Gallery:
     def __init__(self, folder: Path, numerics: Numerics) -> None:
         self._folder = folder.with_name(f"{folder.name}-snapshots")
         self._numerics = numerics
-        names = sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []
-        self.steps = [int(name) for name in names if name.isdecimal()]
+        names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
+        steps = sorted(int(name) for name in names if name.isdecimal())
+        self.steps = [step for step in steps if _name(step) in names]
         self._snapshots: list[Snapshot] = []
         self._turn = asyncio.Lock()
         self._asked = 0
@@ -100,8 +101,13 @@ class Gallery:
         return {"parameters": last.parameter_count, "curve": curve, "snapshots": texts}
 
     def _load(self, step: int) -> Snapshot:
-        checkpoint = read_checkpoint(self._folder / f"{step:06d}")
+        checkpoint = read_checkpoint(self._folder / _name(step))
         return Snapshot(step, checkpoint, load_generator(checkpoint, self._numerics, slots=1, threads=1))
+
+
+def _name(step: int) -> str:
+    """Of a snapshot's folder."""
+    return f"{step:06d}"
 
 
 @router.get("/snapshots")

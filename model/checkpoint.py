@@ -10,19 +10,23 @@ copies.safetensors  what it takes to judge texts by the training text (`TextInde
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Annotated, Any, NotRequired, cast
 
 import torch
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from model.config import GPTConfig
 from model.draft import Draft
 from model.errors import CheckpointError, InputError
-from model.files import recover
+from model.files import check_file, read_json, recover
 from model.index import TextIndex
 from model.network import GPT
 from model.vocabulary import Vocabulary
@@ -30,6 +34,20 @@ from model.vocabulary import Vocabulary
 FORMAT = 1
 DRAFT_FILE = "draft.safetensors"
 INDEX_FILE = "copies.safetensors"
+LARGEST = {"n_layer": 250, "n_embd": 1 << 16, "block_size": 1 << 16, "logit_scale": 1000}  # in a stranger's file
+MOST_HEADER = 1 << 20  # bytes
+TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+
+
+def _check_source(source: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(source.get("name", ""), str):
+        raise ValueError("its name is not a text")
+    return source
+
+
+def _check_date(date: str) -> str:
+    datetime.fromisoformat(date).timestamp()
+    return date
 
 
 class CurvePoint(TypedDict):
@@ -49,13 +67,13 @@ class CurvePoint(TypedDict):
 class TrainingRecord(TypedDict, total=False):
     """Where the weights come from."""
 
-    dataset: dict[str, Any]  # name, characters, bytes, sha256
+    dataset: Annotated[dict[str, Any], AfterValidator(_check_source)]  # name, characters, bytes, sha256
     recipe: dict[str, Any]  # every setting of the run
     curve: list[CurvePoint]
     val_loss: float  # the best, in nats per character: that of these weights
     val_method: str
     baselines: dict[str, float]  # validation losses of chance and of n-gram models, in nats per character
-    date: str  # UTC, ISO 8601
+    date: Annotated[str, AfterValidator(_check_date)]  # UTC, ISO 8601
     commit: str | None
     seconds: float
 
@@ -115,7 +133,10 @@ def read_checkpoint(folder: Path, with_index: bool = True) -> Checkpoint:
     Raises:
         CheckpointError: names the file and what is wrong with it.
     """
-    folder = recover(folder)
+    try:
+        folder = recover(folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be read ({error})") from error
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such checkpoint folder")
     config = _read_config(folder / "config.json")
@@ -125,32 +146,23 @@ def read_checkpoint(folder: Path, with_index: bool = True) -> Checkpoint:
             f"{folder}: vocab.json has {len(vocabulary)} characters but config.json says "
             f"vocab_size {config.vocab_size}; the two files belong to different checkpoints"
         )
-    path = folder / "model.safetensors"
-    try:
-        stored = path.read_bytes()  # not mapped: who copies a new checkpoint over it must not change this one
-        weights = load(stored)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); is it missing or truncated?") from error
-    check_shapes(path, config, weights)
-    digest = hashlib.sha256(stored)
-    digest.update((folder / "config.json").read_bytes())
-    training = folder / "training.json"
-    record = cast(TrainingRecord, _read_json(training) if training.exists() else {})
+    weights, identity = _read_weights(folder, config)
+    path = folder / "training.json"
+    record = _read_record(path) if _is_there(path) else TrainingRecord()
     path = folder / DRAFT_FILE
-    draft = Draft.load(path, config.vocab_size) if path.exists() else None
-    path = folder / INDEX_FILE
-    index = TextIndex.load(path, record.get("dataset", {}).get("sha256")) if with_index and path.exists() else None
-    return Checkpoint(config, vocabulary, weights, record, digest.hexdigest(), draft, index)
+    draft = Draft.load(path, config.vocab_size) if _is_there(path) else None
+    path, sha256 = folder / INDEX_FILE, record.get("dataset", {}).get("sha256")
+    index = TextIndex.load(path, sha256) if with_index and _is_there(path) else None
+    return Checkpoint(config, vocabulary, weights, record, identity, draft, index)
 
 
 def check_shapes(path: Path, config: GPTConfig, weights: dict[str, Tensor]) -> None:
-    """Refuse weights (from `path`) that are not exactly those of `config`'s network.
+    """Refuse weights (from `path`) that are not exactly those of `config`'s network, or not finite.
 
     Raises:
-        CheckpointError: names the first tensor that is missing, unknown, or of the wrong shape or type.
+        CheckpointError: names the first tensor that is missing, unknown, of the wrong shape or type, or not finite.
     """
-    with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in GPT(config).state_dict().items()}
+    expected = _shapes(config)
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:
             raise CheckpointError(f"{path}: has no tensor {name}, which config.json asks for")
@@ -160,8 +172,47 @@ def check_shapes(path: Path, config: GPTConfig, weights: dict[str, Tensor]) -> N
             raise CheckpointError(
                 f"{path}: {name} has shape {tuple(weights[name].shape)}, config.json asks for {expected[name]}"
             )
-        if not weights[name].is_floating_point():
-            raise CheckpointError(f"{path}: {name} has type {weights[name].dtype}, not a float")
+        if weights[name].dtype not in TYPES:
+            raise CheckpointError(f"{path}: {name} has type {weights[name].dtype}, not one of {TYPES}")
+        if not weights[name].float().isfinite().all():
+            raise CheckpointError(f"{path}: {name} has numbers that are not finite")
+
+
+def _shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in GPT(config).state_dict().items()}
+
+
+def _read_weights(folder: Path, config: GPTConfig) -> tuple[dict[str, Tensor], str]:
+    """The weights, checked, and the checkpoint's identity."""
+    path = folder / "model.safetensors"
+    largest = MOST_HEADER + sum(8 * math.prod(shape) for shape in _shapes(config).values())
+    try:
+        check_file(path, largest)
+        stored = path.read_bytes()  # not mapped: who copies a new checkpoint over it must not change this one
+        weights = load(stored)
+        digest = hashlib.sha256(stored)
+        digest.update((folder / "config.json").read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); is it missing or truncated?") from error
+    check_shapes(path, config, weights)
+    return weights, digest.hexdigest()
+
+
+def _is_there(path: Path) -> bool:
+    """Also if it is a link that leads nowhere: then somebody meant it to be there."""
+    return path.exists() or path.is_symlink()
+
+
+def _read_record(path: Path) -> TrainingRecord:
+    record = _read_json(path)
+    try:
+        TypeAdapter(TrainingRecord).validate_python(record, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path}: {where}: {first['msg']}, not {first['input']!r:.60}") from error
+    return cast(TrainingRecord, record)
 
 
 def _read_config(path: Path) -> GPTConfig:
@@ -170,14 +221,18 @@ def _read_config(path: Path) -> GPTConfig:
     if found != FORMAT:
         raise CheckpointError(f"{path}: format {found!r} is not known here; this version reads format {FORMAT}")
     try:
-        return GPTConfig(**fields)
+        config = GPTConfig(**fields)
     except (InputError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
+    for name, most in LARGEST.items():
+        if getattr(config, name) > most:
+            raise CheckpointError(f"{path}: {name}: {getattr(config, name):,} is more than {most:,}")
+    return config
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
     if not isinstance(value, dict):

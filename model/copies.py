@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Lengths = NDArray[np.int32]
-LONGEST = 1 << 16  # of a filter, in characters
+LONGEST = 1 << 10  # of a filter, in characters
+MOST_RUNGS = 64
+MOST_CELLS = 1 << 28
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
@@ -58,12 +60,16 @@ class CopyIndex:
         if self.rungs.dtype != np.int64 or self.rungs.ndim != 2 or self.rungs.shape[1] != 5 or not len(self.rungs):
             raise ValueError(f"rungs are {self.rungs.dtype} {self.rungs.shape}, not int64 (K, 5)")
         lengths, strides, segment, segments, _ = self.rungs.T
-        if (np.diff(lengths) <= 0).any() or lengths[0] < 1 or lengths[-1] > LONGEST:
+        if len(self.rungs) > MOST_RUNGS:
+            raise ValueError(f"{len(self.rungs):,} filters are more than {MOST_RUNGS}")
+        if lengths.min() < 1 or lengths.max() > LONGEST or (np.diff(lengths) <= 0).any():
             raise ValueError(f"lengths do not ascend from 1 or more to at most {LONGEST:,}")
         if (strides < 1).any() or (strides > LONGEST).any():
             raise ValueError(f"a stride is not from 1 to {LONGEST:,}")
         if (segments < 0).any() or (segment < 1).any() or (segment & (segment - 1)).any():
             raise ValueError("a filter's segments are not powers of two")
+        if segment.max() > MOST_CELLS or segments.max() > MOST_CELLS:  # more would overflow below
+            raise ValueError(f"a filter has more than {MOST_CELLS:,} cells")
         expected = int(np.where(segments, (segments + 2) * segment, 0).sum())
         if self.cells.dtype != np.uint8 or self.cells.shape != (expected,):
             raise ValueError(f"cells are {self.cells.dtype} {self.cells.shape}, not uint8 ({expected},)")

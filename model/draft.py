@@ -17,7 +17,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from model.errors import CheckpointError
+from model.files import NO_SUCH_TYPE, check_file
 
+MOST_BYTES = 1 << 30  # of a file
 UNITS = 24  # of surprise in a nat: a byte holds up to 10.6 nats
 CERTAINTY = 0.85  # per nat of margin: what the bundled model's own characters agreed with at temperatures 0.5 to 1
 
@@ -91,12 +93,13 @@ class Draft:
             CheckpointError: the file cannot be read, or is of another vocabulary.
         """
         try:
+            check_file(path, MOST_BYTES)
             tensors = load_file(path)
             keys, surprise = tensors["keys"], tensors["surprise"]
-        except (OSError, SafetensorError, KeyError) as error:
+        except (OSError, SafetensorError, KeyError, *NO_SUCH_TYPE) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}); is it truncated?") from error
         typed = keys.dtype == np.int64 and surprise.dtype == np.uint8 and keys.ndim == 1 and len(keys) > 0
-        if not typed or surprise.shape != (len(keys), vocab_size) or keys[0] != 0 or (np.diff(keys) <= 0).any():
+        if not typed or surprise.shape != (len(keys), vocab_size) or keys[0] != 0 or (keys[1:] <= keys[:-1]).any():
             raise CheckpointError(f"{path}: is not a table of contexts for {vocab_size} characters")
         return cls(keys, surprise)
 

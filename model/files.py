@@ -1,10 +1,62 @@
-"""Folders and files that are replaced whole or not at all. Knows nothing of what is in them."""
+"""Files that anyone may have written, read with care; folders and files that are replaced whole or not at all.
 
+Knows nothing of what is in them.
+"""
+
+import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+MOST_JSON = 1 << 26  # bytes
+NO_SUCH_TYPE = (AttributeError, TypeError)  # of NumPy, where a safetensors file has a type that it lacks
+
+
+def check_file(path: Path, most: int) -> None:
+    """Refuse what would be read for ever, or into more memory than there is.
+
+    Raises:
+        OSError: there is nothing, or no file (a folder, a pipe, a device), or one of more than `most` bytes.
+    """
+    size = path.stat().st_size
+    if not path.is_file():
+        raise OSError("it is not a file")
+    if size > most:
+        raise OSError(f"its {size:,} bytes are more than {most:,}")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        OSError: see `check_file`.
+        ValueError: not UTF-8, or see `parse_json`.
+    """
+    check_file(path, MOST_JSON)
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: not JSON, nested too deep, or with a number that is not finite.
+    """
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
 
 
 def _sync(path: Path) -> None:

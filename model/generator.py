@@ -1,6 +1,5 @@
 """Streams in slots: every step gives each of them its next characters. Knows nothing of threads or of HTTP."""
 
-import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -81,7 +80,7 @@ class Generator:
             if not (seat := self._seats[stream]).unread
         ]
         for turn in turns:
-            if not math.isfinite(turn.logits.sum()):
+            if not np.isfinite(turn.logits).all():
                 raise FloatingPointError("the model's logits are not finite")
         self._choose(turns)
         self._tell(turns)

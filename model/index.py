@@ -18,9 +18,11 @@ from safetensors.numpy import save
 
 from model.copies import CopyIndex
 from model.errors import CheckpointError
+from model.files import NO_SUCH_TYPE, check_file, parse_json
 from model.words import WordList
 
 INDEX_FORMAT = 1
+MOST_BYTES = 1 << 30  # of a file
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,12 @@ class TextIndex:
             CheckpointError: the file cannot be read, or is no index, or is one of another text.
         """
         try:
+            check_file(path, MOST_BYTES)
             with safe_open(path, "numpy") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            about = json.loads(metadata["index"])
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            about = parse_json(metadata["index"])
+        except (OSError, SafetensorError, KeyError, ValueError, *NO_SUCH_TYPE) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}); is it truncated?") from error
         if not isinstance(about, dict) or about.get("format") != INDEX_FORMAT:
             raise CheckpointError(f"{path}: is not an index of format {INDEX_FORMAT}")
@@ -93,12 +96,12 @@ class TextIndex:
             raise CheckpointError(f"{path}: is damaged: its content is not what was written")
         try:
             index = cls._of(about, tensors)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: is not an index that this version can read ({error})") from error
         if sha256 and index.sha256 and sha256 != index.sha256:
             raise CheckpointError(
                 f"{path}: is the index of another text (SHA-256 {index.sha256[:12]}) than training.json names "
-                f"({sha256[:12]}); make it again with python -m training.index"
+                f"({str(sha256)[:12]}); make it again with python -m training.index"
             )
         return index
 
@@ -108,12 +111,23 @@ class TextIndex:
             HeldOut(
                 int(one["characters"]),
                 int(one["pieces"]),
-                {name: Range(**bounds) for name, bounds in one["figures"].items()},
+                {name: _range(bounds) for name, bounds in one["figures"].items()},
             )
             for one in about["held_out"]
         )
-        words = WordList(_unpack(tensors["words"]))
-        return cls(CopyIndex.from_tensors(tensors), words, _unpack(tensors["speakers"]), held_out, about["sha256"])
+        if any(one.characters < 1 for one in held_out):
+            raise ValueError("held-out pieces of no characters")
+        words, sha256 = WordList(_unpack(tensors["words"])), about["sha256"]
+        if not isinstance(sha256, str | None):
+            raise TypeError(f"sha256 is {sha256!r:.60}")
+        return cls(CopyIndex.from_tensors(tensors), words, _unpack(tensors["speakers"]), held_out, sha256)
+
+
+def _range(bounds: Mapping[str, Any]) -> Range:
+    numbers = [bounds[name] for name in ("mean", "low", "high")]
+    if not all(type(number) in (int, float) for number in numbers):
+        raise TypeError(f"a figure is {numbers}")
+    return Range(*map(float, numbers))
 
 
 def digest_of(tensors: Mapping[str, NDArray[np.generic]]) -> str:

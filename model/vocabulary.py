@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from model.errors import CheckpointError, UnknownCharacter, UnknownCharactersError
+from model.files import read_json
 
 # What typographers and keyboards produce, as a typewriter would have written it.
 TYPEWRITER = {
@@ -25,11 +26,9 @@ class Vocabulary:
 
     def __init__(self, characters: Iterable[str]) -> None:
         self.characters = tuple(characters)
-        self._ids = {character: i for i, character in enumerate(self.characters)}
-        if not self.characters or any(
-            not isinstance(character, str) or len(character) != 1 for character in self.characters
-        ):
+        if not self.characters or not all(map(_is_character, self.characters)):
             raise CheckpointError("vocab.json must be a list of one or more single characters")
+        self._ids = {character: i for i, character in enumerate(self.characters)}
         if len(self._ids) != len(self.characters):
             raise CheckpointError("vocab.json lists a character twice")
 
@@ -76,9 +75,14 @@ class Vocabulary:
             CheckpointError: missing or malformed.
         """
         try:
-            characters = json.loads(path.read_text(encoding="utf-8"))
+            characters = read_json(path)
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: {error}") from error
+            raise CheckpointError(f"{path}: cannot be read ({error})") from error
         if not isinstance(characters, list):
             raise CheckpointError(f"{path}: must be a list of single characters")
         return cls(characters)
+
+
+def _is_character(value: object) -> bool:
+    """True for one code point that can be written: half of a surrogate pair cannot."""
+    return isinstance(value, str) and len(value) == 1 and not "\ud800" <= value <= "\udfff"

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from app.job import Job
 from app.service import Service
 from app.settings import ServerSettings
+from model.checkpoint import write_checkpoint
 from model.stream import Stream
-from tests.tiny import VOCABULARY, tiny_checkpoint, tiny_folder, tiny_generator
+from tests.tiny import LEARNED, VOCABULARY, tiny_checkpoint, tiny_folder, tiny_generator
 
 
 def make_stream(seed: int, length: int) -> Stream:
@@ -75,6 +77,16 @@ async def test_a_checkpoint_that_cannot_be_served_changes_nothing(
         assert await read(old.engine.submit([make_stream(0, 50)])) == expected(0, 50, weights=0)
     finally:
         service.close()
+
+
+async def test_weights_that_write_nothing_finite_are_refused(mine: Path) -> None:
+    """Finite but far too large weights were served, and failed at the first text."""
+    service = Service(ServerSettings(checkpoint=mine, device="cpu", dtype="float32"))
+    checkpoint = tiny_checkpoint(LEARNED)
+    weights = {name: 3e38 * tensor.sign() for name, tensor in checkpoint.weights.items()}
+    write_checkpoint(mine, replace(checkpoint, weights=weights))
+    assert not await service.reload()
+    service.close()
 
 
 async def test_many_changes_leave_no_engine_behind(mine: Path) -> None:

@@ -211,6 +211,14 @@ def test_a_stream_that_breaks_is_counted(server: LiveServer) -> None:
     until(server, "soliloquy_stream_errors_total", 1)
 
 
+def test_a_refusal_that_never_was_a_request_is_counted(server: LiveServer) -> None:
+    address = server.servers[0].sockets[0].getsockname()
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    until(server, "soliloquy_rejections_total invalid", 1)
+
+
 def test_figures_go_on_when_the_checkpoint_changes(tmp_path: Path) -> None:
     path = tmp_path / "tiny"
     path.mkdir()

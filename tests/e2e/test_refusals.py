@@ -109,7 +109,7 @@ def test_form_data_is_told_what_to_send(server: LiveServer) -> None:
         ("0123456789ab:cpu-int8:00000000:7:٣".encode(), 422),
         (b"\xff\xfe", 422),
         (b"x" * 60_000, 422),
-        (b"x" * 1_000_000, 400),  # what the server does not read on its own account
+        (b"x" * 1_000_000, 431),  # what the server does not read on its own account
         (b"0123456789ab:cpu-int8:00000000:7:\x00", 400),  # nor is this HTTP
         (b"", 200),
         (b" \t", 200),
@@ -126,9 +126,6 @@ def test_any_last_event_id_is_answered(server: LiveServer, method: bytes, header
         client.sendall(head + header + b"\r\n\r\n" + body)
         while received := client.recv(65536):
             answer += received
-    if not answer:
-        assert len(header) == 1_000_000  # closed before it had read all, so that the answer is lost
-        return
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     if status == 422:
         assert b'"field": "Last-Event-ID"' in answer
