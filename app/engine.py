@@ -94,7 +94,7 @@ class Engine:
                 raise QueueFullError(
                     f"all {self.generator.backend.slots} slots are writing and the queue is full", retry_after=5
                 )
-            job = Job(streams, self._buffer_characters, self._notify)
+            job = Job(streams, self._buffer_characters, self._notify, lambda: self.active)
             self._waiting.extend((job, stream) for stream in streams)
             self._changed.notify()
         return job
@@ -207,16 +207,20 @@ class Engine:
         running = [stream for stream, job in self._active.items() if not job.full]
         if running:
             self.steps += 1
+            woken: list[Job] = []
             for stream, piece in self.generator.step(running):
-                self._deliver(stream, piece)
+                if job := self._deliver(stream, piece):
+                    woken.append(job)
+            Job.wake(woken)
 
-    def _deliver(self, stream: Stream, piece: Piece) -> None:
+    def _deliver(self, stream: Stream, piece: Piece) -> Job | None:
+        """Hand the piece over; the job, if its reader has to be woken."""
         job = self._active[stream]
         if piece.finish_reason is not None:
             self._in_a_row = 0
             self._leave(stream)  # first, so that a client that knows the end finds the slot free
-        if piece.text or piece.finish_reason is not None:
-            job.put(stream, piece)
+        told = piece.text or piece.finish_reason is not None
+        return job if told and job.put(stream, piece) else None
 
     def _leave(self, stream: Stream) -> None:
         job = self._active.pop(stream)

@@ -23,8 +23,6 @@ from model.receipt import Digest, Parameters, Receipt
 from model.sampling import Likelihood
 from model.stream import FinishReason, Piece, Stream
 
-FLUSH_SECONDS = 0.025
-
 
 class Sample:
     """What has been written of one stream's text, and how much of it the client has: `sent` characters, perhaps
@@ -83,14 +81,14 @@ class Answer:
     async def events(self) -> AsyncIterator[ServerSentEvent]:
         """`start`, then `text` and `end` as they come, then `done`; or `error`.
 
-        The first character goes out at once, then all that has come every 25 ms.
+        The first character goes out at once, then all that has come every 25 ms, or more rarely (`Job.pause`).
         """
         try:
             yield _event("start", json_line(self._head))
             while pieces := await self._job.take():
                 for event in self._frames(pieces):
                     yield event
-                await asyncio.sleep(FLUSH_SECONDS)
+                await self._job.pause()
             samples = {"samples": [sample.summary() for sample in self._samples]}
             yield _event("done", json_line(samples | self._tail() | await self._reports()))
         except SoliloquyError as error:

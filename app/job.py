@@ -7,19 +7,31 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 
 from model.errors import SoliloquyError
 from model.stream import Piece, Stream
+
+FLUSH_SECONDS = 0.025  # between two flushes of a text
+FLUSHED_STREAMS = 32  # that can be flushed so often
+MOST_STRETCH = 4.0
 
 
 class Job:
     """A request's streams and its bounded buffer.
 
-    `released` is set once none of its streams has a slot or waits for one.
+    `released` is set once none of its streams has a slot or waits for one. `active` tells how many streams are
+    being written, for whomever.
     """
 
-    def __init__(self, streams: Sequence[Stream], buffer_characters: int, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        streams: Sequence[Stream],
+        buffer_characters: int,
+        on_change: Callable[[], None],
+        active: Callable[[], int] = lambda: 1,
+    ) -> None:
         self.id = uuid.uuid4().hex
         self.streams = list(streams)
         self.submitted = time.monotonic()
@@ -27,7 +39,7 @@ class Job:
         self.cancelled = False
         self.released = threading.Event()
         self._limit = buffer_characters
-        self._on_change = on_change
+        self._on_change, self._active = on_change, active
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._lock = threading.Lock()
@@ -42,16 +54,15 @@ class Job:
         """True while the reader is too far behind for more text."""
         return self._buffered >= self._limit
 
-    def put(self, stream: Stream, piece: Piece) -> None:
-        """Hand a piece over, from the engine's thread."""
+    def put(self, stream: Stream, piece: Piece) -> bool:
+        """Hand a piece over, from the engine's thread; True if the reader has to be woken."""
         if self.first_character is None:
             self.first_character = time.monotonic()
         with self._lock:
-            wake = not self._pieces
+            first = not self._pieces
             self._pieces.append((stream, piece))
             self._buffered += max(1, len(piece.text)) + sum(len(one.alternatives) for one in piece.details)
-        if wake:
-            self._wake()
+        return first
 
     def leave(self) -> None:
         """One stream has given its slot or its place in the queue back, from the engine's thread."""
@@ -62,7 +73,7 @@ class Job:
     def fail(self, error: SoliloquyError) -> None:
         """End the job with an error, from the engine's thread."""
         self._error = error
-        self._wake()
+        Job.wake([self])
 
     def cancel(self) -> None:
         """Nobody reads any more: give up what is unwritten. Harmless when the job has ended."""
@@ -90,6 +101,22 @@ class Job:
             await self._arrived.wait()
         return []
 
-    def _wake(self) -> None:
-        if not self._loop.is_closed():  # a client of a server that has gone
-            self._loop.call_soon_threadsafe(self._arrived.set)
+    async def pause(self) -> None:
+        """Until the text may be flushed again. The more are written, the rarer: else frames of one character each
+        would take the time that all of them need."""
+        await asyncio.sleep(FLUSH_SECONDS * min(MOST_STRETCH, max(1.0, self._active() / FLUSHED_STREAMS)))
+
+    @staticmethod
+    def wake(jobs: Iterable["Job"]) -> None:
+        """Wake the readers of these jobs, from the engine's thread: with one system call for each loop."""
+        arrived = defaultdict(list)
+        for job in jobs:
+            arrived[job._loop].append(job._arrived)
+        for loop, events in arrived.items():
+            if not loop.is_closed():  # a client of a server that has gone
+                loop.call_soon_threadsafe(_set_all, events)
+
+
+def _set_all(events: Iterable[asyncio.Event]) -> None:
+    for event in events:
+        event.set()

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from sse_starlette import ServerSentEvent
 
 from app.details import json_line
-from app.events import FLUSH_SECONDS
 from app.job import Job
 from app.observe import Meter
 from app.openai_schemas import CompletionRequest
@@ -141,7 +140,7 @@ class CompletionAnswer:
             while pieces := await self._job.take():
                 for part in self._parts(pieces):
                     yield _frame(json_line(head, choices=[part.json()]))
-                await asyncio.sleep(FLUSH_SECONDS)
+                await self._job.pause()
             if counted:
                 yield _frame(json_line(head | {"usage": self._usage()}, choices=[]))
             yield _frame("[DONE]")

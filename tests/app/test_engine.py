@@ -256,6 +256,21 @@ async def test_a_retired_engine_finishes_all_that_it_took_and_ends(engine: Engin
     assert engine.ended
 
 
+@pytest.mark.parametrize(("active", "seconds"), [(1, 0.025), (32, 0.025), (64, 0.05), (1000, 0.1)])
+async def test_the_more_are_written_the_rarer_a_text_is_flushed(
+    monkeypatch: pytest.MonkeyPatch, active: int, seconds: float
+) -> None:
+    """With 128 streams, each step's frames of one character each took as long as the step itself."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    await Job([make_stream()], 50, lambda: None, lambda: active).pause()
+    assert slept == [seconds]
+
+
 async def test_samples_of_a_request_differ_and_do_not_wait_for_each_other(engine: Engine) -> None:
     streams = [Stream(VOCABULARY, [0], Sampling(), seed=5, sample=sample, max_new_tokens=25) for sample in range(3)]
     job = engine.submit(streams)

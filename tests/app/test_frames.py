@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import events, openai_answers
+from app import job as jobs
 from app.card import ModelCard
 from app.events import Answer
 from app.job import Job
@@ -161,7 +161,7 @@ def test_any_text_comes_back_and_nothing_else(
     request = GenerateRequest(prompt=prompt or "\n", seed=7, num_samples=2, details=details)
     request = request.model_copy(update={"stop": [stop]})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(events, "FLUSH_SECONDS", 0)
+        patch.setattr(jobs, "FLUSH_SECONDS", 0)
         first, *middle, last = read_strictly(asyncio.run(write(request, pieces, error)))
     found = json.loads(first.data)
     assert (first.type, found["parameters"]["prompt"], found["parameters"]["stop"]) == (
@@ -198,8 +198,7 @@ def wild(checkpoint: tuple[Path, Checkpoint]) -> Iterator[tuple[LiveServer, http
     """A server of that model, a client, and the model by itself."""
     settings = ServerSettings(checkpoint=checkpoint[0], device="cpu", slots=4, queue_size=100)
     with pytest.MonkeyPatch.context() as patch, httpx.Client() as client:
-        patch.setattr(events, "FLUSH_SECONDS", 0)
-        patch.setattr(openai_answers, "FLUSH_SECONDS", 0)
+        patch.setattr(jobs, "FLUSH_SECONDS", 0)
         with LiveServer(create_app(settings)) as live:
             yield live, client, load_generator(checkpoint[1], INT8, 4)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import events
+from app import job as jobs
 from app.card import ModelCard
 from app.engine import Engine
 from app.events import Answer
@@ -32,7 +32,7 @@ Event = tuple[str, dict[str, Any], str | None]
 def engine() -> Iterator[Engine]:
     """Its clients are sent what there is at once, and a small buffer makes that little."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(events, "FLUSH_SECONDS", 0)
+        patch.setattr(jobs, "FLUSH_SECONDS", 0)
         engine = Engine(tiny_generator(), queue_size=8, buffer_characters=20)
         engine.start()
         yield engine

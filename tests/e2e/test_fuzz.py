@@ -22,7 +22,8 @@ from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 from schemathesis.schemas import APIOperation
 
-from app import events, limits, openai_answers
+from app import job as jobs
+from app import limits
 from app.main import create_app
 from app.settings import ServerSettings
 from model.checkpoint import write_checkpoint
@@ -56,8 +57,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     for step in (0, 9):
         tiny_folder(folder.with_name("tiny-snapshots") / f"{step:06d}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(events, "FLUSH_SECONDS", 0)
-        patch.setattr(openai_answers, "FLUSH_SECONDS", 0)
+        patch.setattr(jobs, "FLUSH_SECONDS", 0)
         with LiveServer(create_app(ServerSettings(checkpoint=folder, device="cpu", queue_size=1000))) as live:
             yield live
 
