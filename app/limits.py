@@ -5,6 +5,7 @@ All counts are in memory and bounded; what is counted for a request is given bac
 
 import asyncio
 import math
+import random
 import time
 from collections import Counter
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -22,7 +23,8 @@ from model.errors import InputError
 
 LIMITED = frozenset({"/generate", "/score", "/report", "/snapshots", "/v1/completions"})
 MOST_COUNTERS = 65_536  # some 20 MB; each client that asked in the last two windows has one or two
-REFUSAL_SECONDS = 0.25  # so long a refusal takes: who asks on and on, asks slower, and others notice nothing
+REFUSAL_GAP = 0.02  # seconds between two refusals: who asks on and on has to wait, and others notice nothing
+REFUSAL_WAIT = 1.0  # at most; when that is not enough for all, by chance within it
 CEILING_RETRY = 5  # seconds: nobody knows how long its other texts will take
 
 
@@ -85,6 +87,7 @@ class RateLimit:
         self._rate = rate
         self._policy = f'"default";q={rate.amount};w={rate.get_expiry()}'
         self._limiter = SlidingWindowCounterRateLimiter(Counters())
+        self._next_refusal = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count the request, if it is one that costs."""
@@ -97,7 +100,7 @@ class RateLimit:
         seconds = max(1, math.ceil(reset - time.time()))
         fields = {"RateLimit-Policy": self._policy, "RateLimit": f'"default";r={remaining};t={seconds}'}
         if not allowed:
-            await asyncio.sleep(REFUSAL_SECONDS)
+            await self._take_turn()
             await self._problem(seconds, fields).response(scope["path"])(scope, receive, send)
             return
 
@@ -107,6 +110,16 @@ class RateLimit:
             await send(message)
 
         await self.app(scope, receive, send_with_fields)
+
+    async def _take_turn(self) -> None:
+        """Refusals go out one after another: many at once would keep the texts of others waiting."""
+        now = time.monotonic()
+        turn = max(now, self._next_refusal)
+        if turn > now + REFUSAL_WAIT:
+            turn = now + REFUSAL_WAIT * random.random()
+        else:
+            self._next_refusal = turn + REFUSAL_GAP
+        await asyncio.sleep(turn - now)
 
     def _problem(self, seconds: int, fields: dict[str, str]) -> Problem:
         detail = f"over {self._rate.amount} requests in {self._rate.get_expiry()} seconds; wait {seconds} seconds"

@@ -22,8 +22,8 @@ WINDOW = 60
 requests = st.lists(st.tuples(st.floats(0, 40), st.sampled_from(["192.0.2.1", "192.0.2.2"])), max_size=60)
 
 
-def scope_of(host: str, path: str = "/generate") -> Scope:
-    return {"type": "http", "path": path, "client": (host, 1), "headers": []}
+def scope_of(host: str, path: str = "/generate", **more: Any) -> Scope:
+    return {"type": "http", "path": path, "client": (host, 1), "headers": []} | more
 
 
 async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +41,7 @@ class Asked:
         self.now = time.time()
         self.app = RateLimit(nothing, parse_rate(f"{amount}/minute"))
         patch.setattr(time, "time", lambda: self.now)
-        patch.setattr(limits, "REFUSAL_SECONDS", 0)
+        patch.setattr(limits, "REFUSAL_GAP", 0)
 
     def ask(self, host: str, path: str = "/generate") -> tuple[int, dict[str, str]]:
         """The status, and the fields that tell of the limit."""
@@ -89,6 +89,23 @@ def test_no_client_notices_another_ones_limit(amount: int, asked: list[tuple[flo
             answer = both.ask(host)
             if host == "192.0.2.1":
                 assert alone.ask(host) == answer
+
+
+def test_refusals_go_out_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise who asks most is served most of the server's time."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    here = Asked(monkeypatch, 1)
+    monkeypatch.undo()
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    assert [here.ask("192.0.2.1")[0] for _ in range(201)] == [200] + 200 * [429]
+    assert waits[:51] == pytest.approx([0.02 * number for number in range(51)])
+    assert all(0 <= wait <= 1 for wait in waits[51:])
+    assert len({round(wait, 1) for wait in waits[51:]}) == 11  # all over a second
 
 
 def test_only_what_costs_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +158,7 @@ def test_what_a_request_had_is_given_back_however_it_ends(ends: list[tuple[str, 
         hosts = {"a": "192.0.2.1", "b": "192.0.2.2", "c": "2001:db8::1"}
         tasks = []
         for asked in ends:
-            scope = scope_of(hosts[asked[0]]) | {"asked": asked}
+            scope = scope_of(hosts[asked[0]], asked=asked)
             tasks.append(asyncio.ensure_future(ceiling(scope, receive, nothing_sent)))
         for _ in range(4):
             await asyncio.sleep(0)
@@ -178,9 +195,9 @@ def test_an_ipv4_address_is_one_client_in_either_form(address: IPv4Address) -> N
 
 
 def test_who_has_a_key_is_known_by_it_and_who_has_no_address_is_one_client() -> None:
-    assert client_of(scope_of("192.0.2.1") | {"state": {"key": "abc"}}) == "key abc"
+    assert client_of(scope_of("192.0.2.1", state={"key": "abc"})) == "key abc"
     assert client_of(scope_of("unix:")) == client_of(scope_of("x" * 9999)) == "address unknown"
-    assert client_of(scope_of("") | {"client": None}) == "address unknown"
+    assert client_of(scope_of("", client=None)) == "address unknown"
 
 
 @pytest.mark.parametrize(

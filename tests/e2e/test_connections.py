@@ -13,9 +13,10 @@ import httpx
 import pytest
 
 from app import connections
-from app.connections import MAX_HEAD_BYTES, Connection
+from app.connections import Connection
 from app.job import Job
 from app.main import create_app
+from app.protection import MAX_HEAD_BYTES
 from app.settings import ServerSettings
 from model.stream import Stream
 from tests.conftest import LiveServer

@@ -65,7 +65,7 @@ def test_keys_open_what_costs_or_tells_and_never_show(
             "Bearer a b",
             "Bearer no",
         ):
-            headers = {"authorization": header.encode()}
+            headers = [(b"authorization", header.encode())]
             answers.append(client.post("/generate", json=SHORT, headers=headers))
         assert {answer.status_code for answer in answers} == {401}
         assert {answer.headers["www-authenticate"].partition(" ")[0] for answer in answers} == {"Bearer"}
@@ -140,7 +140,7 @@ def test_what_would_protect_nobody_is_refused_at_start_by_name(
 def test_a_client_over_its_rate_is_refused_and_others_are_not(
     serve: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "REFUSAL_SECONDS", 0)
+    monkeypatch.setattr(limits, "REFUSAL_GAP", 0)
     with (
         serve(rate_limit="2/hour", trusted_proxies="127.0.0.0/8, ::1") as server,
         httpx.Client(base_url=server.url) as client,
@@ -176,7 +176,7 @@ def test_a_client_over_its_rate_is_refused_and_others_are_not(
 def test_nobody_is_believed_to_be_a_proxy_who_is_not_named(
     serve: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "REFUSAL_SECONDS", 0)
+    monkeypatch.setattr(limits, "REFUSAL_GAP", 0)
     for more in ({}, {"trusted_proxies": "10.0.0.0/8"}):
         with serve(rate_limit="2/hour", **more) as server, httpx.Client(base_url=server.url) as client:
             asked = [client.post("/score", json={"text": "a"}, headers=forwarded(f"192.0.2.{i}")) for i in range(3)]
@@ -186,7 +186,7 @@ def test_nobody_is_believed_to_be_a_proxy_who_is_not_named(
 def test_with_keys_each_has_a_rate_of_its_own(
     serve: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "REFUSAL_SECONDS", 0)
+    monkeypatch.setattr(limits, "REFUSAL_GAP", 0)
     with serve(rate_limit="1/hour", api_keys="one,two") as server, httpx.Client(base_url=server.url) as client:
         asked = [
             client.post("/score", json={"text": "a"}, headers=bearer(key)).status_code
