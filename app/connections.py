@@ -48,8 +48,7 @@ class ServerConfig(uvicorn.Config):
             "http": Connection,
             "ws": "none",
             "server_header": False,
-            "proxy_headers": settings.trusted_proxies is not None,
-            "forwarded_allow_ips": listed(settings.trusted_proxies),
+            "forwarded_allow_ips": listed(settings.trusted_proxies),  # nobody, unless named
             "timeout_keep_alive": settings.idle_timeout,
             "h11_max_incomplete_event_size": MAX_HEAD_BYTES,
         }

@@ -31,6 +31,7 @@ export class Panels {
   async #report() {
     const { ReportPanel } = await import("./report.js");
     this.#reports = new ReportPanel($("report-panel"), $("report-button"), { text: () => this.tree.active.doc.text });
+    $("report-button").disabled = false; // a click before would be lost
     this.showReport();
   }
 
