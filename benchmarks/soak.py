@@ -65,7 +65,7 @@ class Crowd:
     def _left(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.exception() is not None:
-            self.outcomes[f"failed: {type(task.exception()).__name__}"] += 1
+            self.outcomes[f"failed: {task.exception()}"] += 1
 
     async def _one(self) -> None:
         kind = self._chance.random()
