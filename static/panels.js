@@ -12,7 +12,10 @@ export class Panels {
   constructor({ card, tree }) {
     Object.assign(this, { card, tree });
     const panels = { "card-details": () => this.#card(), report: () => this.#report(), growth: () => this.#growth() };
-    for (const [id, load] of Object.entries(panels)) $(id)?.addEventListener("toggle", load, { once: true });
+    for (const [id, load] of Object.entries(panels)) {
+      if ($(id)?.open) load(); // by somebody quicker than this module
+      else $(id)?.addEventListener("toggle", load, { once: true });
+    }
     $("share-open").addEventListener("click", () => this.#share());
   }
 

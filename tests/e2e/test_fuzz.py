@@ -154,7 +154,7 @@ def test_a_refused_method_is_told_all_others(live: LiveServer) -> None:
 
 def test_refusals_at_the_door_are_described(live: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a key, and with one that has asked too often."""
-    monkeypatch.setattr(limits, "REFUSAL_SECONDS", 0)
+    monkeypatch.setattr(limits, "REFUSAL_WAIT", 0)
     guarded = ServerSettings(checkpoint=folder_of(live), device="cpu", api_keys=SecretStr("k"), rate_limit="2/hour")
     statuses: Counter[int] = Counter()
     with LiveServer(create_app(guarded)) as door:
