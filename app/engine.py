@@ -208,10 +208,12 @@ class Engine:
         if running:
             self.steps += 1
             woken: list[Job] = []
-            for stream, piece in self.generator.step(running):
-                if job := self._deliver(stream, piece):
-                    woken.append(job)
-            Job.wake(woken)
+            try:
+                for stream, piece in self.generator.step(running):
+                    if job := self._deliver(stream, piece):
+                        woken.append(job)
+            finally:  # a text may have ended before the step failed at another
+                Job.wake(woken)
 
     def _deliver(self, stream: Stream, piece: Piece) -> Job | None:
         """Hand the piece over; the job, if its reader has to be woken."""

@@ -198,6 +198,21 @@ async def test_a_step_that_fails_ends_its_streams_and_the_engine_goes_on(
     assert engine.failures == 1
 
 
+async def test_a_text_that_ended_in_a_step_that_failed_is_heard_of(
+    engine: Engine, gate: GatedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers are woken once a step; when the step failed half-way, one whose text was whole waited for ever."""
+    gate.close()
+    short, other = engine.submit([make_stream(0, 1)]), engine.submit([make_stream(1)])
+    monkeypatch.setattr(other.streams[0], "accept", lambda *_: 1 / 0)
+    reading = asyncio.create_task(read(short))
+    await asyncio.sleep(0)  # now it waits
+    gate.open()
+    assert await asyncio.wait_for(reading, 30) == expected(0, 1)
+    with pytest.raises(EngineFailedError):
+        await read(other)
+
+
 @pytest.mark.parametrize("numerics", [*DEVICES, INT8], ids=lambda one: one.name)
 def test_what_a_failed_step_left_behind_does_not_stay(numerics: Numerics) -> None:
     """A masked place is multiplied too, and 0 x NaN is NaN: the caches of a failed step must be cleared."""
