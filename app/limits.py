@@ -24,7 +24,7 @@ from model.errors import InputError
 LIMITED = frozenset({"/generate", "/score", "/report", "/snapshots", "/v1/completions"})
 MOST_COUNTERS = 65_536  # some 20 MB; each client that asked in the last two windows has one or two
 REFUSAL_GAP = 0.02  # seconds between two refusals: who asks on and on has to wait, and others notice nothing
-REFUSAL_WAIT = 1.0  # at most; when that is not enough for all, by chance within it
+REFUSAL_WAIT = 5.0  # at most, enough for 250 that ask at once; when it is not, by chance within it
 CEILING_RETRY = 5  # seconds: nobody knows how long its other texts will take
 
 
