@@ -8,6 +8,7 @@ import math
 import random
 import time
 from collections import Counter
+from contextlib import suppress
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from fastapi import HTTPException, Request
@@ -119,7 +120,8 @@ class RateLimit:
             turn = now + REFUSAL_WAIT * random.random()
         else:
             self._next_refusal = turn + REFUSAL_GAP
-        await asyncio.sleep(turn - now)
+        with suppress(asyncio.CancelledError):  # when the server stops, all turns have come
+            await asyncio.sleep(turn - now)
 
     def _problem(self, seconds: int, fields: dict[str, str]) -> Problem:
         detail = f"over {self._rate.amount} requests in {self._rate.get_expiry()} seconds; wait {seconds} seconds"

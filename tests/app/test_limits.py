@@ -102,10 +102,33 @@ def test_refusals_go_out_one_after_another(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.undo()
     monkeypatch.setattr(asyncio, "sleep", sleep)
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
-    assert [here.ask("192.0.2.1")[0] for _ in range(201)] == [200] + 200 * [429]
-    assert waits[:51] == pytest.approx([0.02 * number for number in range(51)])
-    assert all(0 <= wait <= 1 for wait in waits[51:])
-    assert len({round(wait, 1) for wait in waits[51:]}) == 11  # all over a second
+    assert [here.ask("192.0.2.1")[0] for _ in range(452)] == [200] + 451 * [429]
+    assert waits[:251] == pytest.approx([0.02 * number for number in range(251)])
+    assert all(0 <= wait <= 5 for wait in waits[251:])
+    assert {round(wait) for wait in waits[251:]} == set(range(6))  # all over the five seconds
+
+
+def test_a_server_that_stops_refuses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn then cancels what still waits; the client hears its refusal, and the log has no traceback."""
+    here = Asked(monkeypatch, 1)
+    here.ask("192.0.2.1")
+    here.ask("192.0.2.1")
+    monkeypatch.undo()
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def stop() -> None:
+        monkeypatch.setattr(here.app, "_next_refusal", time.monotonic() + 4)
+        waiting = asyncio.create_task(here.app(scope_of("192.0.2.1"), receive, send))
+        await asyncio.sleep(0)
+        assert not sent
+        waiting.cancel("the server stops")
+        await waiting
+
+    asyncio.run(stop())
+    assert sent[0]["status"] == 429
 
 
 def test_only_what_costs_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
