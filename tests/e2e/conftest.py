@@ -1,11 +1,12 @@
-"""A real headless Chromium, on a page of the tiny model and on one of the bundled model."""
+"""A real headless Chromium, on a page of the tiny model and on one of the bundled model; servers with other settings."""
 
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -19,7 +20,21 @@ FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "-
 # what tests provoke: refusals, and a server that goes away
 EXPECTED = re.compile("status of 422|net::ERR_(CONNECTION|INCOMPLETE|EMPTY)")
 
+Opened = AbstractContextManager[LiveServer]
+
 expect.set_options(timeout=60_000)  # a machine may be busy
+
+
+@pytest.fixture
+def serve(folder: Path) -> Callable[..., Opened]:
+    """Opens a server with other settings."""
+
+    @contextmanager
+    def opened(**settings: Any) -> Iterator[LiveServer]:
+        with LiveServer(create_app(ServerSettings(checkpoint=folder, device="cpu", **settings))) as live:
+            yield live
+
+    return opened
 
 
 def chromium() -> str | None:
