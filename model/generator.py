@@ -79,9 +79,8 @@ class Generator:
             for stream in runs
             if not (seat := self._seats[stream]).unread
         ]
-        for turn in turns:
-            if not np.isfinite(turn.logits).all():
-                raise FloatingPointError("the model's logits are not finite")
+        if turns and not np.isfinite(np.concatenate([turn.logits for turn in turns])).all():
+            raise FloatingPointError("the model's logits are not finite")
         self._choose(turns)
         self._tell(turns)
         for turn in turns:

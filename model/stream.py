@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,7 @@ NOISE_AHEAD = 64  # places; fewer with a large vocabulary
 NOISE_SIZE = 1 << 16
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """What one step released: text (empty while it may be the beginning of a stop string), and the end if it was.
 
     `details` has one entry per character of `text`, from the stream's `details_from` on.
@@ -79,12 +78,11 @@ class Stream:
         self._pending += self.vocabulary.characters[chosen]
         if likelihood is not None:
             self._pending_details.append(likelihood)
-        matched = max((len(s) for s in self.stop if self._pending.endswith(s)), default=0)
-        if matched:
+        if matched := max([len(s) for s in self.stop if self._pending.endswith(s)], default=0):
             return self._release(matched, "stop")
         if self.remaining <= 0:
             return self._release(0, "length")
-        return self._release(max((_overlap(self._pending, s) for s in self.stop), default=0), None)
+        return self._release(max([_overlap(self._pending, s) for s in self.stop], default=0), None)
 
     def luck(self, count: int) -> tuple[NDArray[np.float64], float]:
         """Noise (`count`, V) of the next places, and the temperature; no noise at temperature 0."""

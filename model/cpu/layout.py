@@ -91,7 +91,6 @@ class Scratch(NamedTuple):
     mixed_sums: Ints  # (2, D)
     final8: SignedBytes  # (2, C)
     logit_sums: Ints  # (2, V)
-    powers: Ints  # (max(R, M),)
     angles: Floats  # (rows, 2, D/2): cosines and sines
     bytes8: SignedBytes  # (D,), beyond the head size 0
     lanes: Floats  # (LANES,)
@@ -177,7 +176,6 @@ def make_scratch(weights: Weights, cache: Cache, head_size: int) -> Scratch:
         mixed_sums=np.zeros((2, _up(head_size)), np.int32),
         final8=np.zeros((2, width), np.int8),
         logit_sums=np.zeros((2, len(weights.head_scales)), np.int32),
-        powers=np.zeros(max(ring, inner), np.int32),
         angles=np.zeros((MAX_ROWS, 2, len(weights.frequencies)), np.float32),
         bytes8=np.zeros(_up(head_size), np.int8),
         lanes=np.zeros(LANES, np.float32),

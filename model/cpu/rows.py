@@ -1,7 +1,8 @@
 """Float32 arithmetic on one row of numbers, compiled, in an order that is written down here.
 
 Nothing is contracted or reassociated (no fastmath), so the same row gives the same bits on every CPU. Sums run
-in lanes side by side, which are then added one after another. Knows nothing of networks.
+in lanes side by side, which are then added one after another. Whole numbers are made `np.int32` at each step:
+Numba would go on with 64 bits. Knows nothing of networks.
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ _ROUND = np.float32(1.5 * 2**23)  # added and taken away again, it rounds to a w
 _TINY = np.float32(1e-30)
 _LOG2_E = np.float32(1.4426950408889634)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # the first has few bits
-_SMALLEST_EXPONENT = np.float32(-87)
+_SMALLEST_EXPONENT = np.float32(-60)
 
 
 def _float_of(typingctx: Any, bits: Any) -> Any:
@@ -101,7 +102,7 @@ def quantise(values: Floats, out: NDArray[np.int8]) -> tuple[np.float32, np.int3
     for i in range(len(values)):
         whole = np.int32((values[i] * factor + _ROUND) - _ROUND)
         out[i] = whole
-        sums += whole
+        sums = np.int32(sums + whole)
     return found / SEVEN_BITS, sums
 
 
@@ -114,22 +115,18 @@ def quantise_finely(values: Floats, out: NDArray[np.int8]) -> tuple[np.float32, 
     high_row, low_row = out[0], out[1]
     for i in range(len(values)):
         whole = np.int32((values[i] * factor + _ROUND) - _ROUND)
-        high = (whole + 128) >> 8
-        low = whole - (high << 8)
+        high = np.int32(np.int32(whole + np.int32(128)) >> np.int32(8))
+        low = np.int32(whole - np.int32(high << np.int32(8)))
         high_row[i], low_row[i] = high, low
-        high_sum += high
-        low_sum += low
+        high_sum, low_sum = np.int32(high_sum + high), np.int32(low_sum + low)
     return found / FIFTEEN_BITS, high_sum, low_sum
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def exponentials(values: Floats, powers: NDArray[np.int32]) -> None:
-    """e to each value, in place, to about 2e-7 of it; what is below -87 counts as that.
-
-    Args:
-        powers: scratch memory of at least as many elements.
+def exponentials(values: Floats) -> None:
+    """e to each value, in place, to about 2e-7 of it; what is below -60 counts as 0: CPUs are slow with numbers so
+    small that a scale makes them subnormal.
     """
-    as_floats = powers.view(np.float32)
     for i in range(len(values)):
         x = values[i] if values[i] > _SMALLEST_EXPONENT else _SMALLEST_EXPONENT
         n = (x * _LOG2_E + _ROUND) - _ROUND
@@ -140,7 +137,5 @@ def exponentials(values: Floats, powers: NDArray[np.int32]) -> None:
         p = p * r + np.float32(1 / 6)
         p = p * r + np.float32(1 / 2)
         p = p * r + np.float32(1)
-        values[i] = p * r + np.float32(1)
-        powers[i] = (np.int32(n) + np.int32(127)) << 23
-    for i in range(len(values)):
-        values[i] *= as_floats[i]
+        power = _as_float(np.int32(np.int32(np.int32(n) + np.int32(127)) << np.int32(23)))
+        values[i] = (p * r + np.float32(1)) * power if x > _SMALLEST_EXPONENT else np.float32(0)

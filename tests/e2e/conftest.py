@@ -1,4 +1,4 @@
-"""A real headless Chromium, on a page of the tiny model and on one of the bundled model; servers with other settings."""
+"""A real headless Chromium, on pages of the tiny and the bundled model; servers with other settings."""
 
 import os
 import re
