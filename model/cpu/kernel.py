@@ -63,7 +63,7 @@ def forward(
         _predict(shape, w, scratch, r, logits[r])
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", forceinline=True)
 def _add(x: Floats, y: Floats) -> None:
     """x (C,) += the beginning of y."""
     for i in range(len(x)):
@@ -138,7 +138,7 @@ def _angles(frequencies: NDArray[np.float64], position: int, angles: Floats) -> 
         angles[1, i] = np.sin(position * frequencies[i])
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", forceinline=True)
 def _turn(shape: Shape, x: Floats, angles: Floats, turned: Floats, lanes: Floats) -> None:
     """Rotate and normalise a head's query or key (D,), as the configuration asks."""
     if shape.rotary:
@@ -175,7 +175,7 @@ def _remember(shape: Shape, cache: Cache, s: Scratch, r: int, slot: int, layer: 
         _write_value(bytes8, cache.values[slot, layer, h, :, place // GROUP], place % GROUP)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", forceinline=True)
 def _write_key(key: SignedBytes, block: Bytes, column: int) -> None:
     """A key (D,) as one of the columns in a block (D/4, 64) of keys, four bytes at a time."""
     fours, places = key.view(np.int32), block.view(np.int32)
@@ -183,7 +183,7 @@ def _write_key(key: SignedBytes, block: Bytes, column: int) -> None:
         places[group, column] = fours[group] ^ _OFFSETS
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", forceinline=True)
 def _write_value(value: SignedBytes, group: Bytes, at: int) -> None:
     """A value (D,) as one of the places in a group (D/16, 64) of values."""
     for block in range(len(group)):
@@ -225,13 +225,13 @@ def _attend(shape: Shape, cache: Cache, s: Scratch, r: int, slot: int, layer: in
         _combine(mixed, np.int32(OFFSET * high), np.int32(OFFSET * low), step / norm, out)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", forceinline=True)
 def _score(sums: Ints, excess: np.int32, factor: np.float32, key_scales: Floats, scores: Floats) -> None:
     for i in range(len(scores)):
         scores[i] = np.float32(np.int32(sums[i] - excess)) * (factor * key_scales[i])
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", forceinline=True)
 def _mask(scores: Floats, position: int, ring: int, window: int) -> None:
     """Put out of reach what is later than `position`, or has left its window."""
     place = np.int32(position % ring)
@@ -242,7 +242,7 @@ def _mask(scores: Floats, position: int, ring: int, window: int) -> None:
         scores[i] = scores[i] if age < reach else _MASKED
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", forceinline=True)
 def _combine(sums: Ints, high: np.int32, low: np.int32, step: np.float32, out: Floats) -> None:
     """Sums (2, N) of finely quantised rows, less what is too much in each, as numbers."""
     high_sums, low_sums = sums[0], sums[1]

@@ -37,7 +37,7 @@ def _float_of(typingctx: Any, bits: Any) -> Any:
 _as_float: Any = intrinsic(_float_of)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", forceinline=True)
 def largest(values: Floats) -> np.float32:
     """The largest magnitude, found among whole numbers: bits without their sign are in the order of magnitudes."""
     bits = values.view(np.int32)
@@ -48,7 +48,7 @@ def largest(values: Floats) -> np.float32:
     return value
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", forceinline=True)
 def highest(values: Floats) -> np.float32:
     """The highest of the values; bits whose sign turns the others over are in the order of values."""
     bits = values.view(np.int32)
@@ -59,7 +59,7 @@ def highest(values: Floats) -> np.float32:
     return value
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", forceinline=True)
 def total(values: Floats, lanes: Floats) -> np.float32:
     """The sum. `lanes` (LANES,) is scratch memory, here and below."""
     for i in range(LANES):
@@ -76,7 +76,7 @@ def total(values: Floats, lanes: Floats) -> np.float32:
     return found
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", forceinline=True)
 def total_of_squares(values: Floats, lanes: Floats) -> np.float32:
     """The sum of the squares."""
     for i in range(LANES):
@@ -93,7 +93,7 @@ def total_of_squares(values: Floats, lanes: Floats) -> np.float32:
     return found
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", forceinline=True)
 def quantise(values: Floats, out: NDArray[np.int8]) -> tuple[np.float32, np.int32]:
     """The nearest multiples of the returned step as whole numbers from -127 to 127; returns their sum too."""
     found = largest(values)
@@ -106,7 +106,7 @@ def quantise(values: Floats, out: NDArray[np.int8]) -> tuple[np.float32, np.int3
     return found / SEVEN_BITS, sums
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", forceinline=True)
 def quantise_finely(values: Floats, out: NDArray[np.int8]) -> tuple[np.float32, np.int32, np.int32]:
     """As `quantise`, in two bytes: out (2, N), the first row counting 256-fold; returns both sums."""
     found = largest(values)
@@ -122,7 +122,7 @@ def quantise_finely(values: Floats, out: NDArray[np.int8]) -> tuple[np.float32, 
     return found / FIFTEEN_BITS, high_sum, low_sum
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", forceinline=True)
 def exponentials(values: Floats) -> None:
     """e to each value, in place, to about 2e-7 of it; what is below -60 counts as 0: CPUs are slow with numbers so
     small that a scale makes them subnormal.
