@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numba
@@ -22,17 +23,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from benchmarks.peers import PEERS
+from benchmarks.peers import NANOGPT, PEERS, Peer, nanogpt_network
 from model.checkpoint import Checkpoint, read_checkpoint
 from model.cli import run, settings_config
-from model.config import GPTConfig
 from model.device import DeviceName, GenerationDtypeName, Numerics, choose_numerics
 from model.generator import Generator, load_generator
-from model.network import GPT
 from model.stream import Stream
 from model.vocabulary import Vocabulary
 
 SHORT = 250  # characters that fit nanoGPT's window after a short prompt
+WARM = 8
 BESIDE_PEERS = (1, 32)
 
 
@@ -79,48 +79,46 @@ def make_streams(vocabulary: Vocabulary, count: int, length: int, prompt: str = 
 
 def beside_peers(settings: BenchmarkSettings, numerics: Numerics, folder: Path) -> None:
     """One and many streams of nanoGPT's network, by every program in turn."""
-    torch.manual_seed(0)
-    network = GPT(GPTConfig(65)).eval().requires_grad_(False)
-    vocabulary = Vocabulary(chr(32 + i) for i in range(65))
+    network, vocabulary = nanogpt_network(), Vocabulary(chr(32 + i) for i in range(65))
     checkpoint = Checkpoint(network.config, vocabulary, network.state_dict(), {})
     ours = load_generator(checkpoint, numerics, max(BESIDE_PEERS), settings.threads)
-    programs: dict[str, Callable[[int, int], float]] = {
-        "Soliloquy": lambda count, length: write_all(ours, make_streams(vocabulary, count, length, " "))
-    }
-    for name, make in PEERS.items():
-        try:
-            programs[name] = timed(make(network, folder))
-        except ImportError as error:
-            print(f"{name}: not installed ({error.name})")
     show_flatness(ours, vocabulary, settings.rounds)
-    measured: dict[int, Rates] = {}
+    peers, measured = open_peers(folder), dict[int, Rates]()
     for count in BESIDE_PEERS:
-        rates: Rates = {name: [] for name in programs}
+        rates: Rates = {"Soliloquy": []}
         for _ in range(settings.rounds):
-            for name, write in programs.items():
-                if name == "nanoGPT's algorithm":
-                    if count == 1:
-                        rates[name].append(write(1, 60))
-                    continue
-                write(count, 8)  # warm
-                rates[name].append(write(count, SHORT))
+            for length in (WARM, SHORT):
+                rate = write_all(ours, make_streams(vocabulary, count, length, " "))
+            rates["Soliloquy"].append(rate)
+            for name in [name for name in peers if count == 1 or name != NANOGPT]:
+                try:
+                    rates.setdefault(name, []).append(rate_of(peers[name], count, name == NANOGPT))
+                except BrokenProcessPool:
+                    print(f"{name}: crashed at {count} stream(s)")
+                    del peers[name], rates[name]
         print(f"\n{count} stream(s) of {SHORT} characters, nanoGPT's network")
-        measured[count] = {name: one for name, one in rates.items() if one}
-        show(measured[count], "Soliloquy")
+        show(rates, "Soliloquy")
+        measured[count] = rates
     if settings.plot:
         draw(measured, settings.plot)
 
 
-def timed(write: Callable[[list[list[int]], int], None]) -> Callable[[int, int], float]:
-    """Characters a second of a peer. nanoGPT's window is full from the beginning, as it mostly is."""
+def open_peers(folder: Path) -> dict[str, Peer]:
+    """Those that are installed."""
+    peers = {}
+    for name in PEERS:
+        try:
+            peers[name] = Peer(name, Path(tempfile.mkdtemp(dir=folder)))
+        except ImportError as error:
+            print(f"{name}: not installed ({error.name})")
+    return peers
 
-    def measure(count: int, length: int) -> float:
-        prompt = [1] * (256 if length == 60 else 1)
-        began = time.perf_counter()
-        write([prompt] * count, length)
-        return count * length / (time.perf_counter() - began)
 
-    return measure
+def rate_of(peer: Peer, count: int, full: bool) -> float:
+    """Characters a second; with a full window, as nanoGPT's mostly is, few of them."""
+    prompts, length = ([[1] * 256], 60) if full else ([[1]] * count, SHORT)
+    peer.rate(prompts, WARM)
+    return peer.rate(prompts, length)
 
 
 def of_checkpoint(settings: BenchmarkSettings, checkpoint: Checkpoint, numerics: Numerics) -> None:

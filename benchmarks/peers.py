@@ -1,10 +1,15 @@
 """Other programs that run a nanoGPT network, on the same weights: what `benchmarks.decode` compares with.
 
 pip install -e '.[benchmarks]' brings them; llama-cpp-python is compiled from source, which takes some minutes.
-Each is told to write characters at temperature 0.8 from all the vocabulary, with two threads at most.
+Each is told to write characters at temperature 0.8 from all the vocabulary, with two threads at most, in a process
+of its own: threads go on spinning after a call, and slow down whoever comes next in the same process.
 """
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +17,55 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.config import GPTConfig
 from model.network import GPT
 
 Write = Callable[[list[list[int]], int], None]
 """Writes so many characters after each of some prompts, all at once. What it needs on disk is in a folder."""
 
 TEMPERATURE = 0.8
+THREADS = 2
+NANOGPT = "nanoGPT's algorithm"
+_here: dict[str, Write] = {}  # the one that this process is for
+
+
+class Peer:
+    """A program that has loaded the network, in its process.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._process = ProcessPoolExecutor(1, get_context("spawn"))
+        self._process.submit(_open, name, folder).result()
+
+    def rate(self, prompts: list[list[int]], length: int) -> float:
+        """Characters a second in all, `length` after each prompt.
+
+        Raises:
+            BrokenProcessPool: it crashed.
+        """
+        return self._process.submit(_rate, prompts, length).result()
+
+
+def _open(name: str, folder: Path) -> None:
+    """In the process: load the network."""
+    torch.set_num_threads(THREADS)
+    _here[name] = PEERS[name](nanogpt_network(), folder)
+
+
+def _rate(prompts: list[list[int]], length: int) -> float:
+    [write] = _here.values()
+    began = time.perf_counter()
+    write(prompts, length)
+    return len(prompts) * length / (time.perf_counter() - began)
+
+
+def nanogpt_network() -> GPT:
+    """A network of the shape of nanoGPT's for Shakespeare, which has learned nothing; always the same."""
+    torch.manual_seed(0)
+    return GPT(GPTConfig(65)).eval().requires_grad_(False)
 
 
 def nanogpt(network: GPT, folder: Path) -> Write:
@@ -67,7 +115,9 @@ def ctranslate2(network: GPT, folder: Path) -> Write:
     spec.optimize(quantization="int8")
     (folder / "ctranslate2").mkdir()
     spec.save(str(folder / "ctranslate2"))
-    generator = library.Generator(str(folder / "ctranslate2"), device="cpu", compute_type="int8", intra_threads=2)
+    generator = library.Generator(
+        str(folder / "ctranslate2"), device="cpu", compute_type="int8", intra_threads=THREADS
+    )
 
     def write(prompts: list[list[int]], length: int) -> None:
         done = generator.generate_batch(
@@ -83,8 +133,12 @@ def ctranslate2(network: GPT, folder: Path) -> Write:
     return write
 
 
-def llama_cpp(network: GPT, folder: Path) -> Write:
-    """llama.cpp with Q8_0 weights; its logits are drawn from in NumPy, all sequences at once."""
+def llama_cpp(network: GPT, folder: Path, repacked: bool = True) -> Write:
+    """llama.cpp with Q8_0 weights; its logits are drawn from in NumPy, all sequences at once.
+
+    Args:
+        repacked: with weights laid out anew where it knows how to; where it would use AMX, it has crashed.
+    """
     import llama_cpp as library  # noqa: PLC0415 - optional
 
     config, slots = network.config, 32
@@ -93,10 +147,12 @@ def llama_cpp(network: GPT, folder: Path) -> Write:
     silent = library.llama_log_callback(lambda *_: None)
     library.llama_log_set(silent, None)
     library.llama_backend_init()
-    model = library.llama_model_load_from_file(str(path).encode(), library.llama_model_default_params())
+    loading = library.llama_model_default_params()
+    loading.use_extra_bufts = repacked
+    model = library.llama_model_load_from_file(str(path).encode(), loading)
     parameters = library.llama_context_default_params()
     parameters.n_ctx, parameters.n_seq_max, parameters.n_batch = slots * config.block_size, slots, 2048
-    parameters.n_threads = parameters.n_threads_batch = 2
+    parameters.n_threads = parameters.n_threads_batch = THREADS
     context = library.llama_init_from_model(model, parameters)
     batch = library.llama_batch_init(2048, 0, slots)
     random = np.random.default_rng(0)
@@ -128,10 +184,11 @@ def llama_cpp(network: GPT, folder: Path) -> Write:
 
 
 PEERS: dict[str, Callable[[GPT, Path], Write]] = {
-    "nanoGPT's algorithm": nanogpt,
+    NANOGPT: nanogpt,
     "transformers": transformers,
     "CTranslate2 int8": ctranslate2,
     "llama.cpp Q8_0": llama_cpp,
+    "llama.cpp Q8_0, not repacked": partial(llama_cpp, repacked=False),
 }
 
 
