@@ -14,7 +14,7 @@ from model.errors import SoliloquyError
 from model.stream import Piece, Stream
 
 FLUSH_SECONDS = 0.025  # between two flushes of a text
-FLUSHED_STREAMS = 32  # that can be flushed so often
+FLUSHED_STREAMS = 16  # that can be flushed so often
 MOST_STRETCH = 4.0
 
 
