@@ -271,7 +271,7 @@ async def test_a_retired_engine_finishes_all_that_it_took_and_ends(engine: Engin
     assert engine.ended
 
 
-@pytest.mark.parametrize(("active", "seconds"), [(1, 0.025), (32, 0.025), (64, 0.05), (1000, 0.1)])
+@pytest.mark.parametrize(("active", "seconds"), [(1, 0.025), (16, 0.025), (32, 0.05), (1000, 0.1)])
 async def test_the_more_are_written_the_rarer_a_text_is_flushed(
     monkeypatch: pytest.MonkeyPatch, active: int, seconds: float
 ) -> None:
