@@ -73,7 +73,7 @@ def serve(settings: ServerSettings) -> None:
     logging.config.dictConfig(log.configuration(settings))
     app = create_app(settings)
     gc.collect()
-    gc.freeze()  # 400,000 objects that stay: to walk through them again would stop all texts for a tenth of a second
+    gc.freeze()  # 400,000 objects that stay: to walk through them would stop all texts for a tenth of a second
     service: Service = app.state.service
     card = service.current.card
     logger.info("checkpoint %s: %.2fM parameters on %s", card.checkpoint, card.parameters / 1e6, card.numerics)
