@@ -92,6 +92,13 @@ def tame(case: schemathesis.Case[Any]) -> None:
         case.headers.pop("Last-Event-ID", None)
 
 
+def without_own_words(answer: str, case: schemathesis.Case[Any]) -> str:
+    """The answer less the model's name that the client gave: Hypothesis takes names from the project's own code."""
+    sent = case.body if isinstance(case.body, dict) else case.path_parameters
+    name = sent.get("model", sent.get("name"))
+    return answer.replace(name, "") if isinstance(name, str) and name else answer
+
+
 def checks() -> list[schemathesis.CheckFunction]:
     """What is checked of every answer."""
     load_all_checks()
@@ -135,7 +142,7 @@ def test_every_answer_is_described(live: LiveServer) -> None:
             answer = case.call(session=session, timeout=60)
             statuses[case.operation.label, answer.status_code] += 1
             case.validate_response(answer, checks=checks())
-            check_answer(answer.text, folder_of(live))
+            check_answer(without_own_words(answer.text, case), folder_of(live))
 
         for cases in rounds:
             some(max(1, CASES // (len(rounds) - len(alike))))(given(cases)(ask))()
