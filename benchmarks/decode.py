@@ -186,7 +186,7 @@ def roofline(generator: Generator, rate: float) -> None:
     @numba.njit(nogil=True)
     def many(x: NDArray[np.int8], c: NDArray[np.uint8], o: NDArray[np.int32], count: int) -> None:
         for _ in range(count):
-            multiply(x, 4, c, 4, 64, o)
+            multiply(x, 4, c, 0, 4, 64, o)
 
     @numba.njit(nogil=True)
     def total(values: NDArray[np.int64]) -> int:

@@ -1,20 +1,20 @@
 """The `cpu-int8` backend: slots over the compiled kernel, its rows shared among threads."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from threading import Timer
 
-import numpy as np
 import torch
 
-from model.cpu.compiled import compile_and_call
-from model.cpu.kernel import forward
-from model.cpu.layout import CHUNK, MAX_ROWS, make_cache, make_scratch, quantise_weights, shape_of
+from model.cpu.layout import CHUNK, make_cache, quantise_weights, shape_of
+from model.cpu.team import Team
 from model.network import GPT
 from model.sampling import Logits
 
-SHARED_ROWS = 6  # a second thread is worth its start from so many rows on
+# Threads take whole rows, or compute all rows together, each with some heads and columns of every layer. In rows:
+READ = 5  # reading all weights once takes a thread as long as computing so many
+ALONE = 0.28  # of a row's work is done by each thread that computes it with others
 
 NOTE = "compiling the generator for this CPU"
 NOTE_SECONDS = 1.5  # a kernel that was compiled before is mostly there sooner
@@ -33,24 +33,15 @@ class Int8Backend:
     def __init__(self, network: GPT, slots: int, threads: int | None = None) -> None:
         self.config = network.config
         self.slots = slots
-        self.threads = threads or torch.get_num_threads()
-        self._shape = shape_of(self.config)
+        shape = shape_of(self.config)
         self._weights = quantise_weights(network)
         self._cache = make_cache(self.config, slots)
-        size = self.config.head_size
-        self._scratch = [make_scratch(self._weights, self._cache, size) for _ in range(self.threads)]
         self._lengths = [0] * slots
-        self._helpers = ThreadPoolExecutor(max(1, self.threads - 1), "kernel")
-        self._forward = self._compile()
-
-    def _compile(self) -> Callable[..., None]:
-        """The kernel, at once, so that no request has to wait for the compiler."""
-        rows, logits = np.zeros(1, dtype=np.int64), np.empty((1, self.config.vocab_size), dtype=np.float32)
         note = Timer(NOTE_SECONDS, print, (NOTE,), {"file": sys.stderr, "flush": True})
         note.start()
-        try:
-            memory = self._shape, self._weights, self._cache, self._scratch[0]
-            return compile_and_call(forward, *memory, rows, rows, rows, logits)
+        try:  # now, so that no request has to wait for the compiler
+            members, rows = threads or torch.get_num_threads(), slots * CHUNK
+            self._team = Team(shape, self._weights, self._cache, members, rows)
         finally:
             note.cancel()
 
@@ -89,17 +80,22 @@ class Int8Backend:
         """
         for slot, ids in runs.items():
             self._check(slot, ids)
-        first, *others = self._shares(list(runs.items()))
-        waiting = [self._helpers.submit(self._compute, share, i) for i, share in enumerate(others, start=1)]
-        try:
-            logits = self._compute(first, 0)
-        finally:
-            wait(waiting)  # none may still write when a failure is over
-        for share in waiting:
-            logits |= share.result()
-        for slot, ids in runs.items():
+        if not runs:
+            return {}
+        parts = self._parts([len(ids) for ids in runs.values()])
+        shares = [list(runs.items())] if parts > 1 else self._shares(list(runs.items()))
+        order = [run for share in shares for run in share]
+        slots = [slot for slot, ids in order for _ in ids]
+        positions = [self._lengths[slot] + i for slot, ids in order for i in range(len(ids))]
+        tokens = [token for _, ids in order for token in ids]
+        ends = list(accumulate(sum(len(ids) for _, ids in share) for share in shares))
+        logits = self._team.compute((slots, positions, tokens), ends, parts)
+        answers, first = {}, 0
+        for slot, ids in order:
             self._lengths[slot] += len(ids)
-        return logits
+            answers[slot] = logits[first : first + len(ids)]
+            first += len(ids)
+        return answers
 
     def _check(self, slot: int, ids: Sequence[int]) -> None:
         """Refuse what the kernel would read or write beyond its memory for."""
@@ -110,31 +106,18 @@ class Int8Backend:
         if self.config.positions == "learned" and self._lengths[slot] + len(ids) > self.config.block_size:
             raise ValueError(f"slot {slot}: learned positions end at {self.config.block_size}")
 
+    def _parts(self, lengths: list[int]) -> int:
+        """How many threads are to compute all rows together: 1 if it is faster that each takes whole runs."""
+        parts, rows = min(self._team.members, self.config.n_head), sum(lengths)
+        together = rows * (ALONE + (1 - ALONE) / parts)
+        return parts if together < max(READ, *lengths, rows / self._team.members) else 1
+
     def _shares(self, runs: list[Run]) -> list[list[Run]]:
-        """The runs, shared among as many threads as pay: about as many rows for each."""
-        rows = sum(len(ids) for _, ids in runs)
-        count = max(1, min(self.threads, len(runs), 2 * rows // SHARED_ROWS))
-        shares: list[list[Run]] = [[] for _ in range(count)]
-        taken = [0] * count
+        """About as many rows for each thread."""
+        shares: list[list[Run]] = [[] for _ in range(min(self._team.members, len(runs)))]
+        taken = [0] * len(shares)
         for run in sorted(runs, key=lambda run: -len(run[1])):
             least = taken.index(min(taken))
             shares[least].append(run)
             taken[least] += len(run[1])
         return shares
-
-    def _compute(self, runs: list[Run], thread: int) -> dict[int, Logits]:
-        slots = np.array([slot for slot, ids in runs for _ in ids], dtype=np.int64)
-        places = [self._lengths[slot] + i for slot, ids in runs for i in range(len(ids))]
-        positions = np.array(places, dtype=np.int64)
-        tokens = np.array([token for _, ids in runs for token in ids], dtype=np.int64)
-        logits = np.empty((len(slots), self.config.vocab_size), dtype=np.float32)
-        scratch = self._scratch[thread]
-        for i in range(0, len(slots), MAX_ROWS):
-            part = slice(i, i + MAX_ROWS)
-            read = slots[part], positions[part], tokens[part]
-            self._forward(self._shape, self._weights, self._cache, scratch, *read, logits[part])
-        answers, first = {}, 0
-        for slot, ids in runs:
-            answers[slot] = logits[first : first + len(ids)]
-            first += len(ids)
-        return answers

@@ -9,7 +9,7 @@ from typing import Any
 import numba
 
 
-def compile_and_call(function: Callable[..., None], *arguments: Any) -> Callable[..., None]:
+def compile_and_call(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """`function`, compiled for arguments of these kinds; it has been called once with them.
 
     It is kept under a name that tells versions of this package apart: Numba itself sees changes of the function's
@@ -21,7 +21,7 @@ def compile_and_call(function: Callable[..., None], *arguments: Any) -> Callable
         digest.update(path.read_bytes())
     function.__qualname__ = f"{function.__name__}_{digest.hexdigest()[:16]}"
     try:
-        compiled: Callable[..., None] = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+        compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
         compiled(*arguments)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
         compiled = numba.njit(nogil=True, error_model="numpy")(function)

@@ -215,14 +215,21 @@ _one_thin, _two_thin, _three_thin, _four_thin = (_tiles[rows, 1] for rows in (1,
 
 @numba.njit(nogil=True)
 def multiply(
-    x: NDArray[np.int8], rows: int, columns: NDArray[np.uint8], blocks: int, steps: int, out: NDArray[np.int32]
+    x: NDArray[np.int8],
+    rows: int,
+    columns: NDArray[np.uint8],
+    first: int,
+    end: int,
+    steps: int,
+    out: NDArray[np.int32],
 ) -> None:
-    """The first `rows` of x (R, K) times the first `blocks` of columns, over the first 4·`steps` of K.
+    """The first `rows` of x (R, K) times the blocks `first` to `end` of columns, over the first 4·`steps` of K.
 
     Each of out (R, N) int32 is too large by 128 times the sum of its row of x. Nothing is checked: memory is the
     caller's care.
     """
-    for block in range(0, blocks // BLOCKS * BLOCKS, BLOCKS):
+    wide_end = first + (end - first) // BLOCKS * BLOCKS
+    for block in range(first, wide_end, BLOCKS):
         row = 0
         while row < rows:
             here = min(rows - row, ROWS)
@@ -235,7 +242,7 @@ def multiply(
             else:
                 _four_wide(x, row, columns, block, steps, out)
             row += here
-    for block in range(blocks // BLOCKS * BLOCKS, blocks):
+    for block in range(wide_end, end):
         row = 0
         while row < rows:
             here = min(rows - row, ROWS)

@@ -19,6 +19,8 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 SignedBytes = NDArray[np.int8]
 Ints = NDArray[np.int32]
+Indices = NDArray[np.int64]
+Span = tuple[int, int]  # the first, and the one after the last
 
 CHUNK = 16  # rows of one slot in one call
 MAX_ROWS = 64  # rows in one call
@@ -74,11 +76,11 @@ class Cache(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Memory for one call at a time."""
+    """Memory of one thread."""
 
     stream: Floats  # (rows, C): the residual stream
-    normed: Floats  # (rows, C): what products read; attention's result
-    wide: Floats  # (rows, max(3·C, M)): what products write
+    normed: Floats  # (rows, C)
+    qkv: Floats  # (rows, 3·C): queries, keys and values
     sums: Ints  # (rows, max(3·C, M))
     narrow8: SignedBytes  # (rows, C)
     wide8: SignedBytes  # (rows, M)
@@ -94,6 +96,14 @@ class Scratch(NamedTuple):
     angles: Floats  # (rows, 2, D/2): cosines and sines
     bytes8: SignedBytes  # (D,), beyond the head size 0
     lanes: Floats  # (LANES,)
+
+
+class Results(NamedTuple):
+    """What the threads that compute the same rows write together, each a part of the columns."""
+
+    wide: Floats  # (rows, M): the inside of the MLP
+    mixed: Floats  # (rows, C): attention's result
+    added: Floats  # (rows, C): what is added to the residual stream
 
 
 def shape_of(config: GPTConfig) -> Shape:
@@ -157,14 +167,13 @@ def make_cache(config: GPTConfig, slots: int) -> Cache:
 
 
 def make_scratch(weights: Weights, cache: Cache, head_size: int) -> Scratch:
-    """Memory for one call of `MAX_ROWS` rows at most."""
+    """Memory for `MAX_ROWS` rows."""
     width, inner, ring = weights.tokens.shape[1], weights.expand.shape[1] * COLUMNS, cache.scales.shape[4]
-    wide = max(3 * width, inner)
     return Scratch(
         stream=np.zeros((MAX_ROWS, width), np.float32),
         normed=np.zeros((MAX_ROWS, width), np.float32),
-        wide=np.zeros((MAX_ROWS, wide), np.float32),
-        sums=np.zeros((MAX_ROWS, wide), np.int32),
+        qkv=np.zeros((MAX_ROWS, 3 * width), np.float32),
+        sums=np.zeros((MAX_ROWS, max(3 * width, inner)), np.int32),
         narrow8=np.zeros((MAX_ROWS, width), np.int8),
         wide8=np.zeros((MAX_ROWS, inner), np.int8),
         steps=np.zeros(MAX_ROWS, np.float32),
@@ -179,6 +188,16 @@ def make_scratch(weights: Weights, cache: Cache, head_size: int) -> Scratch:
         angles=np.zeros((MAX_ROWS, 2, len(weights.frequencies)), np.float32),
         bytes8=np.zeros(_up(head_size), np.int8),
         lanes=np.zeros(LANES, np.float32),
+    )
+
+
+def make_results(weights: Weights) -> Results:
+    """Memory for `MAX_ROWS` rows."""
+    width, inner = weights.tokens.shape[1], weights.expand.shape[1] * COLUMNS
+    return Results(
+        wide=np.zeros((MAX_ROWS, inner), np.float32),
+        mixed=np.zeros((MAX_ROWS, width), np.float32),
+        added=np.zeros((MAX_ROWS, width), np.float32),
     )
 
 

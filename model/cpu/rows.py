@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from model.cpu.layout import LANES, Floats
+from model.cpu.layout import LANES, Floats, Ints
 
 SEVEN_BITS = np.float32(127)
 FIFTEEN_BITS = np.float32(127 * 256)  # in two bytes, each from -128 to 127
@@ -139,3 +139,12 @@ def exponentials(values: Floats) -> None:
         p = p * r + np.float32(1)
         power = _as_float(np.int32(np.int32(np.int32(n) + np.int32(127)) << np.int32(23)))
         values[i] = (p * r + np.float32(1)) * power if x > _SMALLEST_EXPONENT else np.float32(0)
+
+
+@numba.njit(nogil=True, error_model="numpy", forceinline=True)
+def combine(sums: Ints, first: int, high: np.int32, low: np.int32, step: np.float32, out: Floats) -> None:
+    """Sums (2, N) of finely quantised rows from the `first` on, less what is too much in each, as numbers."""
+    high_sums, low_sums = sums[0, first:], sums[1, first:]
+    for i in range(len(out)):
+        coarse = np.float32(np.int32(high_sums[i] - high)) * np.float32(256)
+        out[i] = (coarse + np.float32(np.int32(low_sums[i] - low))) * step

@@ -1,5 +1,9 @@
 """The compiled kernel is near the reference, and a row's bits depend on nothing but the row's own sequence."""
 
+import gc
+import os
+import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -104,3 +108,21 @@ def test_what_would_leave_its_memory_is_refused() -> None:
     backend.extend({0: [0] * 16})
     with pytest.raises(ValueError, match="learned positions end at 16"):
         backend.extend({0: [0]})
+
+
+def test_its_threads_and_files_end_with_it() -> None:
+    """A server that is given new weights again and again must not collect threads, pipes or old weights."""
+
+    def held() -> tuple[int, int]:
+        gc.collect()
+        return threading.active_count(), len(os.listdir("/dev/fd"))
+
+    network = tiny_checkpoint(ROTARY).network()
+    before = held()
+    backend = Int8Backend(network, slots=1, threads=3)
+    weights = weakref.ref(backend._weights.qkv)
+    backend.extend({0: [1]})
+    assert held() == (before[0] + 2, before[1] + 6)
+    del backend
+    assert held() == before
+    assert weights() is None

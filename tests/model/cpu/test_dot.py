@@ -16,7 +16,7 @@ from model.cpu.dot import has_vnni, multiply, pack
 random = np.random.default_rng(0)
 x, matrix = (random.choice([-128, -127, 0, 1, 127], size=(n, 512)).astype(np.int8) for n in (7, 96))
 out = np.zeros((7, 96), np.int32)
-multiply(x, 7, pack(matrix), 6, 128, out)
+multiply(x, 7, pack(matrix), 0, 6, 128, out)
 print(has_vnni(), out.tobytes().hex())
 """
 
@@ -30,7 +30,9 @@ def test_a_product_is_exact(rows: int, n: int, k: int, seed: int) -> None:
     padded[:, :k] = x
     columns = pack(matrix)
     out = np.zeros((rows, len(columns) * COLUMNS), np.int32)
-    multiply(padded, rows, columns, len(columns), columns.shape[1], out)
+    middle = int(random.integers(0, len(columns) + 1))
+    for first, end in ((middle, len(columns)), (0, middle)):
+        multiply(padded, rows, columns, first, end, columns.shape[1], out)
     excess = OFFSET * padded.astype(np.int32).sum(1, keepdims=True)
     assert np.array_equal((out - excess)[:, :n], x.astype(np.int32) @ matrix.astype(np.int32).T)
 

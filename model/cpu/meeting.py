@@ -1,0 +1,152 @@
+"""Threads that wait for each other within compiled code, without the interpreter and its lock.
+
+Who waits looks again and again for some microseconds, which is faster than the system can wake a thread, and then
+sleeps until it is woken. Knows nothing of what the threads do.
+"""
+
+import os
+import platform
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+Words = NDArray[np.int64]
+
+LINE = 16  # words from one to the next that threads write: neighbours in a cache line would slow each other down
+ARRIVED, MEETINGS, MEMBERS = 0, LINE, 2 * LINE  # of a meeting; then two words for each member:
+CALLS, ASLEEP = 0, LINE
+LOOKS = 20000  # before a thread sleeps; some 100 microseconds
+
+_read: Any = types.ExternalFunction("read", types.intp(types.intc, types.voidptr, types.uintp))
+_write: Any = types.ExternalFunction("write", types.intp(types.intc, types.voidptr, types.uintp))
+
+
+class Link(NamedTuple):
+    """What one member, number `me`, needs to meet the others."""
+
+    words: Words  # what all tell each other
+    pipes: Words  # (members, 2): file descriptors to read and to write
+    byte: NDArray[np.uint8]  # (1,), to read into
+    me: int
+
+
+def make_links(members: int) -> list[Link]:
+    """A link for each member; `close_links` takes them back."""
+    words = np.zeros(MEMBERS + 2 * LINE * members, dtype=np.int64)
+    pipes = np.array([os.pipe() for _ in range(members)], dtype=np.int64)
+    return [Link(words, pipes, np.zeros(1, np.uint8), me) for me in range(members)]
+
+
+def dismiss(links: list[Link]) -> None:
+    """Call all but the first, from outside of compiled code."""
+    for link in links[1:]:
+        link.words[MEMBERS + 2 * LINE * link.me + CALLS] += 1
+        os.write(int(link.pipes[link.me, 1]), b"x")  # whether it sleeps or not
+
+
+def close_links(links: list[Link]) -> None:
+    """Give back what the system lent, once no member waits any more."""
+    for descriptor in links[0].pipes.ravel():
+        os.close(int(descriptor))
+
+
+def _pointer(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+    words = context.make_array(signature.args[0])(context, builder, args[0])
+    return builder.gep(words.data, [args[1]])
+
+
+def _atomic_load(typingctx: Any, words: Any, place: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        return builder.load_atomic(_pointer(context, builder, signature, args), "seq_cst", 8)
+
+    return types.int64(words, types.int64), codegen
+
+
+def _atomic_add(typingctx: Any, words: Any, place: Any, value: Any) -> Any:
+    """Returns what was there before; so does `_atomic_swap`."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        return builder.atomic_rmw("add", _pointer(context, builder, signature, args), args[2], "seq_cst")
+
+    return types.int64(words, types.int64, types.int64), codegen
+
+
+def _atomic_swap(typingctx: Any, words: Any, place: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        return builder.atomic_rmw("xchg", _pointer(context, builder, signature, args), args[2], "seq_cst")
+
+    return types.int64(words, types.int64, types.int64), codegen
+
+
+def _cpu_pause(typingctx: Any) -> Any:
+    """Tell the CPU that this is a loop that waits."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        if platform.machine().lower() in ("x86_64", "amd64"):
+            function = ir.FunctionType(ir.VoidType(), [])
+            builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", fnty=function), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+_load: Any = intrinsic(_atomic_load)
+_add: Any = intrinsic(_atomic_add)
+_swap: Any = intrinsic(_atomic_swap)
+_pause: Any = intrinsic(_cpu_pause)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _await_change(link: Link, place: int, seen: int) -> None:
+    """Return when the word at `place` is no longer as it was `seen`."""
+    looks, asleep = 0, MEMBERS + 2 * LINE * link.me + ASLEEP
+    while _load(link.words, place) == seen:
+        _pause()
+        looks += 1
+        if looks == LOOKS:
+            looks = 0
+            _swap(link.words, asleep, 1)
+            # whoever finds this word set clears it and sends a byte: as many are read as are sent
+            if _load(link.words, place) == seen or not _swap(link.words, asleep, 0):
+                _read(link.pipes[link.me, 0], link.byte.ctypes, 1)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _wake(link: Link, member: int) -> None:
+    """Wake the member if it sleeps, after a word that it waits for has changed."""
+    if _swap(link.words, MEMBERS + 2 * LINE * member + ASLEEP, 0):
+        _write(link.pipes[member, 1], link.byte.ctypes, 1)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def call(link: Link, member: int) -> None:
+    """Begin the member's next turn; it can read all that was written before."""
+    _add(link.words, MEMBERS + 2 * LINE * member + CALLS, 1)
+    _wake(link, member)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def await_call(link: Link, calls: int) -> None:
+    """Return when this member has been called more than `calls` times."""
+    _await_change(link, MEMBERS + 2 * LINE * link.me + CALLS, calls)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def meet(link: Link, members: int) -> None:
+    """Return when the first `members` are all here; each can read what the others wrote before."""
+    if members == 1:
+        return
+    meetings = _load(link.words, MEETINGS)
+    if _add(link.words, ARRIVED, 1) < members - 1:
+        _await_change(link, MEETINGS, meetings)
+        return
+    _swap(link.words, ARRIVED, 0)
+    _add(link.words, MEETINGS, 1)
+    for member in range(members):
+        if member != link.me:
+            _wake(link, member)
