@@ -6,14 +6,16 @@ not depend on the rows beside it. Knows nothing of sampling or of text.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.config import GPTConfig
 from model.device import Numerics
+from model.draft import Draft
 from model.network import GPT, LayerCache, rotary_angles
 from model.sampling import Logits
 
@@ -24,10 +26,20 @@ GPU_GROUP = 32
 SMALLER_GROUPS = (2, 4)
 
 
+class Writing(NamedTuple):
+    """A stream that goes on drawing where every character can come."""
+
+    slot: int
+    recent: Sequence[int]  # the last ids of its text; all but the last are in the slot
+    noise: NDArray[np.float64]  # (n, V) of the next places; n is the most that it may write
+    temperature: float
+
+
 class Backend(Protocol):
     """Slots that each hold one sequence's keys and values.
 
     Attributes:
+        places: ids that one `write` can hold, of all streams together; 0 if the backend cannot draw.
         chunk: ids of one slot that one call reads at most. Longer prompts are read in chunks of just this size:
             where they are cut may be seen in the last bits.
         prompt_rows: ids of prompts that one call should read at most, beside texts that go on.
@@ -41,6 +53,7 @@ class Backend(Protocol):
     prompt_rows: int
     drafts: int
     call_cost: float
+    places: int
 
     def length(self, slot: int) -> int:
         """Characters in the slot's sequence."""
@@ -58,6 +71,13 @@ class Backend(Protocol):
         cannot be longer than `block_size`.
         """
 
+    def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
+        """Draw on in each stream, as often as `extend` and `draw` would in so many steps with guesses.
+
+        Returns:
+            What each has written, and the logits (n, V) that each id was drawn from. The last id is not read yet.
+        """
+
 
 class EagerBackend:
     """PyTorch, operation by operation. Each layer's cache is a ring: position p lives at p mod `block_size`."""
@@ -67,6 +87,7 @@ class EagerBackend:
         self.device = numerics.device
         self.slots = slots
         self.chunk, self.prompt_rows, self.drafts, self.call_cost = self.config.block_size, 1, 0, 0.0
+        self.places = 0
         self.group = CPU_GROUP if self.device.type == "cpu" else GPU_GROUP
         network = network.to(self.device, numerics.dtype)
         self._decode_network = torch.compile(network) if compile else network
@@ -102,6 +123,10 @@ class EagerBackend:
             step = self._decode({slot: ids[place] for slot, ids in rest.items() if place < len(ids)})
             logits |= {slot: np.concatenate((logits[slot], row)) if place else row for slot, row in step.items()}
         return logits
+
+    def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
+        """It has no `places`."""
+        raise NotImplementedError
 
     def _prefill(self, slot: int, ids: Sequence[int]) -> Logits:
         """Read a sequence from its beginning; logits (T, V)."""

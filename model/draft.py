@@ -21,6 +21,7 @@ from model.files import NO_SUCH_TYPE, check_file
 
 MOST_BYTES = 1 << 30  # of a file
 UNITS = 24  # of surprise in a nat: a byte holds up to 10.6 nats
+MOST_CHANCE = 0.9  # where a guess would have to be surer, none is asked for
 CERTAINTY = 0.85  # per nat of margin: what the bundled model's own characters agreed with at temperatures 0.5 to 1
 
 
@@ -57,7 +58,7 @@ class Draft:
         context[self.longest - len(recent) :] = recent
         ids, chances = np.empty(len(noise), dtype=np.int64), np.empty(len(noise))
         self._write_guesses(
-            self.keys, self.surprise, context, noise, 1 / UNITS, temperature or 1.0, CERTAINTY, ids, chances
+            self.keys, self.surprise, context, noise, 1 / UNITS, temperature, CERTAINTY, ids, chances
         )
         return ids.tolist(), chances.tolist()
 

@@ -6,14 +6,15 @@ from itertools import islice
 
 import numpy as np
 
-from model.backend import Backend, EagerBackend
+from model.backend import Backend, EagerBackend, Writing
 from model.checkpoint import Checkpoint
 from model.device import Numerics
-from model.draft import Draft
+from model.draft import MOST_CHANCE, Draft
 from model.sampling import Likelihood, Logits, draw, likelihoods
 from model.stream import Piece, Stream
 
-MOST_CHANCE = 0.9  # where a guess would have to be surer, none is asked for
+STEPS_AHEAD = 4  # in one call of the backend, while all draw plainly and nobody waits for a first character
+ROWS_AHEAD = 128  # and at most so many rows without guesses: other work has to wait for them
 
 
 @dataclass
@@ -72,19 +73,13 @@ class Generator:
         Raises:
             FloatingPointError: a logit is not finite. After it, as after any failure of the backend, `reset`.
         """
-        runs = self._plan(streams)
-        logits = self.backend.extend({self._seats[stream].slot: run for stream, run in runs.items()})
-        turns = [
-            Turn(stream, seat, logits[seat.slot][-1 - len(seat.drafts) :])
-            for stream in runs
-            if not (seat := self._seats[stream]).unread
-        ]
-        if turns and not np.isfinite(np.concatenate([turn.logits for turn in turns])).all():
-            raise FloatingPointError("the model's logits are not finite")
-        self._choose(turns)
+        wanted = set(streams)
+        asked = [stream for stream in self._seats if stream in wanted]
+        steps = self._steps_ahead(asked)
+        turns = self._write_ahead(asked, steps) if steps > 1 else self._write_next(asked)
         self._tell(turns)
         for turn in turns:
-            yield from self._accept(turn)
+            yield turn.stream, self._accept(turn)
 
     def remove(self, stream: Stream) -> None:
         """Free the stream's slot, if it still has one."""
@@ -109,11 +104,62 @@ class Generator:
         finally:
             self.remove(stream)
 
-    def _plan(self, streams: Collection[Stream]) -> dict[Stream, list[int]]:
+    def _steps_ahead(self, streams: list[Stream]) -> int:
+        """How many steps the backend can draw by itself, for all streams together; 0 or 1 if it is not worth it."""
+        if not self.backend.places or not streams:
+            return 0
+        for stream in streams:
+            seat = self._seats[stream]
+            if len(seat.unread) > 1 or not stream.written or not stream.draws_plainly or self._is_full(seat):
+                return 0
+        rows = min(ROWS_AHEAD, self.backend.places // (1 + self._most_guesses(len(streams))))
+        return min(STEPS_AHEAD, rows // len(streams))
+
+    def _write_ahead(self, streams: list[Stream], steps: int) -> list[Turn]:
+        """Some steps in one call; what a stream writes beyond a stop string goes nowhere."""
+        guesses = self._most_guesses(len(streams))
+        draft = self.draft if guesses else None
+        length = max(1, draft.longest) if draft is not None else 1
+        writings, turns = [], []
+        for stream in streams:
+            noise, temperature = stream.luck(min(stream.remaining, steps * (1 + guesses)))
+            writings.append(Writing(self._seats[stream].slot, stream.context(length), noise, temperature))
+        written = self.backend.write(writings, steps, draft)
+        for stream, (ids, logits) in zip(streams, written, strict=True):
+            seat = self._seats[stream]
+            seat.drafts = ids[:-1]
+            turns.append(Turn(stream, seat, logits, ids))
+        self._check(turns)
+        return turns
+
+    def _most_guesses(self, streams: int) -> int:
+        """For each of so many streams that all draw: none where they would have to be too sure."""
+        worthwhile = streams <= MOST_CHANCE * (streams + self.backend.call_cost)
+        return self.backend.drafts if self.draft is not None and worthwhile else 0
+
+    def _write_next(self, streams: list[Stream]) -> list[Turn]:
+        """One step, in which prompts are read on too."""
+        runs = self._plan(streams)
+        logits = self.backend.extend({self._seats[stream].slot: run for stream, run in runs.items()})
+        turns = [
+            Turn(stream, seat, logits[seat.slot][-1 - len(seat.drafts) :])
+            for stream in runs
+            if not (seat := self._seats[stream]).unread
+        ]
+        self._check(turns)
+        self._choose(turns)
+        return turns
+
+    @staticmethod
+    def _check(turns: list[Turn]) -> None:
+        if turns and not np.isfinite(np.concatenate([turn.logits for turn in turns])).all():
+            raise FloatingPointError("the model's logits are not finite")
+
+    def _plan(self, streams: list[Stream]) -> dict[Stream, list[int]]:
         """The ids that each stream's slot reads next: a part of its prompt, or its last character and guesses."""
-        backend, wanted = self.backend, set(streams)
+        backend = self.backend
         room, runs, writing = backend.prompt_rows, dict[Stream, list[int]](), list[Stream]()
-        for stream in [stream for stream in self._seats if stream in wanted]:
+        for stream in streams:
             seat = self._seats[stream]
             if self._is_full(seat):
                 backend.forget(seat.slot)
@@ -196,21 +242,20 @@ class Generator:
         for (turn, _), one in zip(rows, told, strict=True):
             turn.details.append(one)
 
-    def _accept(self, turn: Turn) -> Iterator[tuple[Stream, Piece]]:
+    def _accept(self, turn: Turn) -> Piece:
         """Write what was chosen, and forget the guesses that were wrong."""
         stream, seat = turn.stream, turn.seat
-        drafts, seat.drafts = seat.drafts, []
+        wrong, seat.drafts = len(seat.drafts) + 1 - len(turn.ids), []
+        pieces = []
         for chosen, likelihood in zip(turn.ids, turn.details, strict=True):
             seat.unread = [chosen]
-            piece = stream.accept(chosen, likelihood)
-            if piece.finish_reason is not None:
+            pieces.append(stream.accept(chosen, likelihood))
+            if pieces[-1].finish_reason is not None:
                 self.remove(stream)
-            yield stream, piece
-            if piece.finish_reason is not None:
-                return
-        wrong = len(drafts) + 1 - len(turn.ids)
-        if wrong:
+                break
+        if wrong and pieces[-1].finish_reason is None:
             self.backend.forget(seat.slot, self.backend.length(seat.slot) - wrong)
+        return Piece.joined(pieces)
 
     def _is_full(self, seat: Seat) -> bool:
         """Learned positions cannot roll: a full window keeps its newer half and begins again."""

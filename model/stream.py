@@ -27,6 +27,15 @@ class Piece(NamedTuple):
     details: tuple[Likelihood, ...] = ()
     finish_reason: FinishReason | None = None
 
+    @classmethod
+    def joined(cls, pieces: Sequence["Piece"]) -> "Piece":
+        """One or more that follow each other, as one."""
+        if len(pieces) == 1:
+            return pieces[0]
+        text = "".join([piece.text for piece in pieces])
+        details = tuple(one for piece in pieces for one in piece.details)
+        return cls(text, details, pieces[-1].finish_reason)
+
 
 @dataclass(eq=False)
 class Stream:
@@ -58,6 +67,12 @@ class Stream:
     def remaining(self) -> int:
         """Characters that may still be written."""
         return self.max_new_tokens - len(self.written)
+
+    @property
+    def draws_plainly(self) -> bool:
+        """True if no filter is between the logits and the draw."""
+        plain = self.sampling.temperature == 0 or self.sampling.keeps_all(len(self.vocabulary))
+        return plain and self.given is None
 
     def context(self, length: int) -> list[int]:
         """The last `length` ids of the prompt and the text together."""

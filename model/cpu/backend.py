@@ -7,19 +7,16 @@ from threading import Timer
 
 import torch
 
+from model.backend import Writing
+from model.cpu.ahead import CONTEXT, Guessing
 from model.cpu.layout import CHUNK, make_cache, quantise_weights, shape_of
-from model.cpu.team import Team
+from model.cpu.team import NO_GUESSING, Team
+from model.draft import CERTAINTY, MOST_CHANCE, UNITS, Draft
 from model.network import GPT
 from model.sampling import Logits
 
-# Threads take whole rows, or compute all rows together, each with some heads and columns of every layer. In rows:
-READ = 5  # reading all weights once takes a thread as long as computing so many
-ALONE = 0.28  # of a row's work is done by each thread that computes it with others
-
 NOTE = "compiling the generator for this CPU"
 NOTE_SECONDS = 1.5  # a kernel that was compiled before is mostly there sooner
-
-Run = tuple[int, Sequence[int]]  # a slot and the ids that it reads
 
 
 class Int8Backend:
@@ -40,10 +37,11 @@ class Int8Backend:
         note = Timer(NOTE_SECONDS, print, (NOTE,), {"file": sys.stderr, "flush": True})
         note.start()
         try:  # now, so that no request has to wait for the compiler
-            members, rows = threads or torch.get_num_threads(), slots * CHUNK
-            self._team = Team(shape, self._weights, self._cache, members, rows)
+            members = threads or torch.get_num_threads()
+            self._team = Team(shape, self._weights, self._cache, members, slots)
         finally:
             note.cancel()
+        self.places = self._team.places
 
     @property
     def products_per_row(self) -> int:
@@ -82,20 +80,31 @@ class Int8Backend:
             self._check(slot, ids)
         if not runs:
             return {}
-        parts = self._parts([len(ids) for ids in runs.values()])
-        shares = [list(runs.items())] if parts > 1 else self._shares(list(runs.items()))
-        order = [run for share in shares for run in share]
+        order = sorted(runs.items(), key=lambda run: -len(run[1]))  # so that they can be shared out evenly
         slots = [slot for slot, ids in order for _ in ids]
         positions = [self._lengths[slot] + i for slot, ids in order for i in range(len(ids))]
         tokens = [token for _, ids in order for token in ids]
-        ends = list(accumulate(sum(len(ids) for _, ids in share) for share in shares))
-        logits = self._team.compute((slots, positions, tokens), ends, parts)
-        answers, first = {}, 0
-        for slot, ids in order:
+        ends = list(accumulate(len(ids) for _, ids in order))
+        logits = self._team.compute((slots, positions, tokens), ends)
+        answers = {}
+        for (slot, ids), end in zip(order, ends, strict=True):
             self._lengths[slot] += len(ids)
-            answers[slot] = logits[first : first + len(ids)]
-            first += len(ids)
+            answers[slot] = logits[end - len(ids) : end]
         return answers
+
+    def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
+        """Draw on in each stream; see `Backend`."""
+        guessing = NO_GUESSING
+        if draft is not None:
+            table = draft.keys, draft.surprise, min(draft.longest, CONTEXT), 1 / UNITS, CERTAINTY
+            guessing = Guessing(*table, self.drafts, self.call_cost, MOST_CHANCE)
+        lengths = [self._lengths[one.slot] for one in writings]
+        learned, most = self.config.positions == "learned", self.config.block_size
+        left = [most - length if learned else len(one.noise) for one, length in zip(writings, lengths, strict=True)]
+        written = self._team.write(list(zip(writings, lengths, left, strict=True)), steps, guessing)
+        for one, (ids, _) in zip(writings, written, strict=True):
+            self._lengths[one.slot] += len(ids)
+        return written
 
     def _check(self, slot: int, ids: Sequence[int]) -> None:
         """Refuse what the kernel would read or write beyond its memory for."""
@@ -105,19 +114,3 @@ class Int8Backend:
             )
         if self.config.positions == "learned" and self._lengths[slot] + len(ids) > self.config.block_size:
             raise ValueError(f"slot {slot}: learned positions end at {self.config.block_size}")
-
-    def _parts(self, lengths: list[int]) -> int:
-        """How many threads are to compute all rows together: 1 if it is faster that each takes whole runs."""
-        parts, rows = min(self._team.members, self.config.n_head), sum(lengths)
-        together = rows * (ALONE + (1 - ALONE) / parts)
-        return parts if together < max(READ, *lengths, rows / self._team.members) else 1
-
-    def _shares(self, runs: list[Run]) -> list[list[Run]]:
-        """About as many rows for each thread."""
-        shares: list[list[Run]] = [[] for _ in range(min(self._team.members, len(runs)))]
-        taken = [0] * len(shares)
-        for run in sorted(runs, key=lambda run: -len(run[1])):
-            least = taken.index(min(taken))
-            shares[least].append(run)
-            taken[least] += len(run[1])
-        return shares

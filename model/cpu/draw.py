@@ -1,7 +1,24 @@
 """The draw of `sampling.draw` where every character can come, compiled."""
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def draw_one(logits: NDArray[np.float32], temperature: float, noise: NDArray[np.float64]) -> int:
+    """The id with the highest logit / temperature + noise, all (V,); at temperature 0, with the highest logit."""
+    highest, chosen = logits[0], 0
+    for i in range(1, len(logits)):
+        if logits[i] > highest:
+            highest, chosen = logits[i], i
+    if temperature > 0:
+        best = -np.inf
+        for i in range(len(logits)):
+            score = (np.float64(logits[i]) - np.float64(highest)) / temperature + noise[i]
+            if score > best:
+                best, chosen = score, i
+    return chosen
 
 
 def draw(
@@ -10,21 +27,6 @@ def draw(
     noise: NDArray[np.float64],
     ids: NDArray[np.int64],
 ) -> None:
-    """Write each row's id with the highest logit / temperature + noise; at temperature 0 the highest logit's.
-
-    Args:
-        logits, noise: (n, V); only differences between a row's logits count.
-        temperatures, ids: (n,).
-    """
+    """Write each row's id into `ids` (n,); `logits` and `noise` are (n, V), `temperatures` (n,)."""
     for row in range(len(logits)):
-        highest, likeliest = logits[row, 0], 0
-        for i in range(1, logits.shape[1]):
-            if logits[row, i] > highest:
-                highest, likeliest = logits[row, i], i
-        ids[row] = likeliest
-        if temperatures[row] > 0:
-            best = -np.inf
-            for i in range(logits.shape[1]):
-                score = (np.float64(logits[row, i]) - np.float64(highest)) / temperatures[row] + noise[row, i]
-                if score > best:
-                    ids[row], best = i, score
+        ids[row] = draw_one(logits[row], temperatures[row], noise[row])

@@ -20,7 +20,7 @@ Words = NDArray[np.int64]
 LINE = 16  # words from one to the next that threads write: neighbours in a cache line would slow each other down
 ARRIVED, MEETINGS, MEMBERS = 0, LINE, 2 * LINE  # of a meeting; then two words for each member:
 CALLS, ASLEEP = 0, LINE
-LOOKS = 20000  # before a thread sleeps; some 100 microseconds
+LOOKS = 10000  # before a thread sleeps; some 100 microseconds
 
 _read: Any = types.ExternalFunction("read", types.intp(types.intc, types.voidptr, types.uintp))
 _write: Any = types.ExternalFunction("write", types.intp(types.intc, types.voidptr, types.uintp))

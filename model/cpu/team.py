@@ -10,9 +10,12 @@ import numpy as np
 from numba import types
 from numba.experimental import structref
 
+from model.backend import Writing
+from model.cpu.ahead import CONTEXT, Ahead, Guessing, make_ahead, propose, settle
 from model.cpu.compiled import compile_and_call
 from model.cpu.kernel import forward
 from model.cpu.layout import (
+    CHUNK,
     MAX_ROWS,
     Cache,
     Floats,
@@ -27,9 +30,28 @@ from model.cpu.layout import (
 from model.cpu.meeting import Link, await_call, call, close_links, dismiss, make_links, meet
 
 MEMBERS = 3  # in an order: first row, end, parts that each row is cut into, members that take part
+MAX_PLACES, MAX_NOISE = 1024, 1 << 17
 
+# What a thread's work costs, in rows:
+READ = 5.0  # reading all weights once
+ALONE = 0.28  # of each row, what every thread does for itself where they compute it together
 
-_FIELDS = ["shape", "weights", "cache", "scratch", "results", "shared", "orders", "rows", "logits", "link"]
+NO_GUESSING = Guessing(np.zeros(1, np.int64), np.zeros((1, 1), np.uint8), 0, 1.0, 1.0, 0, 1.0, 0.0)
+
+_FIELDS = [
+    "shape",
+    "weights",
+    "cache",
+    "scratch",
+    "results",
+    "shared",
+    "orders",
+    "rows",
+    "ends",
+    "logits",
+    "link",
+    "ahead",
+]
 _structref: Any = structref
 
 
@@ -59,11 +81,13 @@ def make_member(
     shared: Results,
     orders: Indices,
     rows: Indices,
+    ends: Indices,
     logits: Floats,
     link: Link,
+    ahead: Ahead,
 ) -> Any:
     """To be compiled."""
-    return _new_member(shape, weights, cache, scratch, results, shared, orders, rows, logits, link)
+    return _new_member(shape, weights, cache, scratch, results, shared, orders, rows, ends, logits, link, ahead)
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -79,66 +103,120 @@ def _compute(m: Any) -> None:
     meet(m.link, members)
 
 
-def work(m: Any) -> None:
-    """Compute a step with the others (member 0), or one at each call until `dismiss` (all others)."""
-    if m.link.me == 0:
-        for member in range(1, m.orders[0, MEMBERS]):
-            call(m.link, member)
+@numba.njit(nogil=True, error_model="numpy")
+def _order(order: Indices, first: int, end: int, parts: int, members: int) -> None:
+    order[0], order[1], order[2], order[3] = first, end, parts, members
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _deal(orders: Indices, heads: int, ends: Indices, runs: int) -> int:
+    """Order what is fastest: each thread computes some of the runs, which end at `ends`; or some compute all rows
+    together, each a part of every layer. Returns how many members take part.
+    """
+    rows, longest, parts = ends[runs - 1], 0, min(len(orders), heads)
+    for run in range(runs):
+        longest = max(longest, ends[run] - (ends[run - 1] if run else 0))
+    together = rows * (ALONE + (1 - ALONE) / parts)
+    if parts > 1 and together < max(READ, longest, rows / len(orders)):
+        for member in range(parts):
+            _order(orders[member], 0, rows, parts, parts)
+        return parts
+    members, run, first = min(len(orders), runs), 0, 0
+    for member in range(members):
+        fair, end = rows * (member + 1) / members, first
+        while run < runs and abs(ends[run] - fair) <= abs(end - fair):
+            end = ends[run]
+            run += 1
+        _order(orders[member], first, end, 1, members)
+        first = end
+    return members
+
+
+def work(m: Any, runs: int, steps: int, streams: int, stride: int, guessing: Guessing) -> None:
+    """Compute with the others a step of the `runs` that are there, or `steps` of some streams ahead (member 0); or
+    one at each call until `dismiss` (all others).
+    """
     calls = 0
     while True:
-        if m.link.me > 0:
+        if m.link.me == 0:
+            if streams:
+                runs = propose(m.ahead, streams, stride, guessing, m.rows, m.ends)
+            if steps == 0 or runs == 0:
+                break
+            for member in range(1, _deal(m.orders, m.shape.heads, m.ends, runs)):
+                call(m.link, member)
+        else:
             await_call(m.link, calls)
-            calls += 1
             if m.orders[m.link.me, MEMBERS] == 0:
                 break
+        calls += 1
+        steps -= 1
         _compute(m)
-        if m.link.me == 0:
-            break
+        if m.link.me == 0 and streams:
+            settle(m.ahead, streams, stride, m.rows, m.ends, m.logits)
 
 
 class Team:
-    """Threads with the memory that they work with; the caller of `compute` is the first of them."""
+    """Threads with the memory that they work with; the caller of `compute` or `write` is the first of them.
 
-    def __init__(self, shape: Shape, weights: Weights, cache: Cache, members: int, rows: int) -> None:
-        self.members = members
+    Attributes:
+        places: ids that one call of `write` can hold.
+    """
+
+    def __init__(self, shape: Shape, weights: Weights, cache: Cache, members: int, slots: int) -> None:
+        vocab_size = len(weights.tokens)
+        self.places = max(1, min(MAX_PLACES, MAX_NOISE // vocab_size))
         self._orders = np.zeros((members, 4), dtype=np.int64)
-        self._rows = np.zeros((3, rows), dtype=np.int64)
-        self._logits = np.zeros((rows, len(weights.tokens)), dtype=np.float32)
+        self._rows, self._ends = np.zeros((3, slots * CHUNK), dtype=np.int64), np.zeros(slots, dtype=np.int64)
+        self._logits = np.zeros((slots * CHUNK, vocab_size), dtype=np.float32)
+        self._ahead = make_ahead(slots, self.places, vocab_size)
         shared, links = make_results(weights), make_links(members)
         memory = [
             (
                 *(shape, weights, cache, make_scratch(weights, cache, shape.head_size), make_results(weights)),
-                *(shared, self._orders, self._rows, self._logits, link),
+                *(shared, self._orders, self._rows, self._ends, self._logits, link, self._ahead),
             )
             for link in links
         ]
         make = compile_and_call(make_member, *memory[0])
         self._first, *others = [make(*one) for one in memory]
-        self._orders[0] = 0, 1, 1, 1
-        self._work = compile_and_call(work, self._first)
+        self._work = compile_and_call(work, self._first, 0, 0, 0, 0, NO_GUESSING)
         threads = [
-            Thread(target=self._work, args=(member,), name=f"kernel-{number}", daemon=True)
+            Thread(target=self._work, args=(member, 0, 0, 0, 0, NO_GUESSING), name=f"kernel-{number}", daemon=True)
             for number, member in enumerate(others, start=1)
         ]
         for thread in threads:
             thread.start()
         weakref.finalize(self, _close, self._orders, links, threads)
 
-    def compute(self, rows: Sequence[Sequence[int]], ends: Sequence[int], parts: int) -> Floats:
-        """The logits (n, V) after each of the rows (3, n): slots, positions, tokens.
-
-        With one part, each member computes whole rows, up to its end among `ends`; with more, so many members
-        compute all rows, each a part of the network.
-        """
-        members = max(len(ends), parts)
+    def compute(self, rows: Sequence[Sequence[int]], ends: Sequence[int]) -> Floats:
+        """The logits (n, V) after each of the rows (3, n): slots, positions, tokens, in runs that end at `ends`."""
         self._rows[:, : ends[-1]] = rows
-        firsts = [0, *ends]
-        self._orders[:members] = [
-            (0, ends[-1], parts, members) if parts > 1 else (firsts[member], ends[member], 1, members)
-            for member in range(members)
-        ]
-        self._work(self._first)
+        self._ends[: len(ends)] = ends
+        self._work(self._first, len(ends), 1, 0, 0, NO_GUESSING)
         return self._logits[: ends[-1]].copy()
+
+    def write(
+        self, writings: Sequence[tuple[Writing, int, int]], steps: int, guessing: Guessing
+    ) -> list[tuple[list[int], Floats]]:
+        """What each stream writes in these steps, and the logits (n, V) that each id was drawn from.
+
+        Args:
+            writings: streams, the characters in their slots, and how many more these can hold.
+        """
+        ahead, stride = self._ahead, self.places // len(writings)
+        for s, (one, length, most) in enumerate(writings):
+            count = min(stride, len(one.noise))
+            ahead.slots[s], ahead.positions[s], ahead.lasts[s] = one.slot, length, one.recent[-1]
+            ahead.contexts[s] = -1
+            ahead.contexts[s, -len(one.recent) :] = one.recent[-CONTEXT:]
+            ahead.noise[s * stride :][:count] = one.noise[:count]
+            ahead.counts[s], ahead.limits[s], ahead.temperatures[s] = 0, min(count, most), one.temperature
+        self._work(self._first, 0, steps, len(writings), stride, guessing)
+        places = [
+            slice(s * stride, s * stride + count) for s, count in enumerate(ahead.counts[: len(writings)].tolist())
+        ]
+        return [(ahead.ids[place].tolist(), ahead.logits[place].copy()) for place in places]
 
 
 def _close(orders: Indices, links: list[Link], threads: list[Thread]) -> None:

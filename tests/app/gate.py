@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from model.backend import Backend
+from model.backend import Backend, Writing
+from model.draft import Draft
 from model.sampling import Logits
 
 
@@ -14,7 +15,7 @@ class GatedBackend:
         self.backend = backend
         self.config, self.slots = backend.config, backend.slots
         self.chunk, self.prompt_rows = backend.chunk, backend.prompt_rows
-        self.drafts, self.call_cost = backend.drafts, backend.call_cost
+        self.drafts, self.call_cost, self.places = backend.drafts, backend.call_cost, 0
         self.changed = threading.Condition()
         self.shut = False
         self.waiting = threading.Event()
@@ -38,6 +39,10 @@ class GatedBackend:
             self.waiting.clear()
         self.extended.append(set(runs))
         return self.backend.extend(runs)
+
+    def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
+        """It has no `places`."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Hold the next step."""

@@ -1,8 +1,10 @@
 """Promises 1 and 2: a text depends on its request alone, and its context never ends."""
 
 import random
+from functools import reduce
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from model.device import Numerics
 from model.draft import Draft
 from model.generator import Generator, load_generator
 from model.sampling import Sampling
-from model.stream import Stream
+from model.stream import Piece, Stream
 from tests.tiny import CPU, INT8, LEARNED, ROTARY, VOCABULARY, tiny_checkpoint, tiny_draft, tiny_generator
 
 SAMPLINGS = [
@@ -114,31 +116,68 @@ def test_nobody_waits_for_ever_while_others_read_their_windows_again(numerics: N
     assert min(written) > 0.5 * max(written)
 
 
+@pytest.mark.parametrize("drafts", [False, True])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("config", [LEARNED, ROTARY])
+def test_steps_ahead_never_change_a_text(config: GPTConfig, threads: int, drafts: bool) -> None:
+    """Streams that the backend draws by itself, several steps in a call, and what is told of their characters."""
+
+    def streams() -> list[Stream]:
+        return [
+            Stream(
+                *(VOCABULARY, [3 + index], Sampling([0.8, 0, 0.3, 2][index % 4]), index),
+                max_new_tokens=20 + 9 * index,
+                stop=("qu", "z", "e t") if index % 3 == 2 else (),
+                details_from=[None, 0, 13][index % 3],
+            )
+            for index in range(12)
+        ]
+
+    told: list[list[list[Piece]]] = []
+    for places in (0, None):
+        generator = tiny_generator(config, 12, INT8, threads)
+        generator.draft = tiny_draft() if drafts else None
+        if places is not None:
+            generator.backend.places = places
+        pieces: dict[Stream, list[Piece]] = {stream: [] for stream in streams()}
+        chance, writing = random.Random(0), list(pieces)
+        for stream in writing:
+            generator.add(stream)
+        calls = 0
+        while writing:
+            calls += 1
+            for stream, piece in generator.step([stream for stream in writing if chance.random() < 0.9]):
+                pieces[stream].append(piece)
+                if piece.finish_reason:
+                    writing.remove(stream)
+        told.append([[Piece.joined(one)] for one in pieces.values()])
+        assert generator.free_slots == 12
+        most = max(len(stream.written) for stream in pieces)
+        assert calls < most if places is None else calls >= most / 8
+    assert told[0] == told[1]
+
+
 def test_right_guesses_save_calls() -> None:
-    """A draft that says what the model says: 7 guesses and one more character in most calls."""
-    generator, stream = (
-        tiny_generator(slots=1),
-        Stream(VOCABULARY, [3], Sampling(0, top_k=None), max_new_tokens=200),
-    )
-    written = VOCABULARY.encode(write(generator, stream))
-    loop = written[100:]  # greedy text repeats itself
-    calls = 0
-
-    class Oracle(Draft):
-        """Knows the text."""
-
-        def guess(self, recent: object, noise: torch.Tensor, temperature: float) -> tuple[list[int], list[float]]:  # type: ignore[override]
-            done = len(again.written)
-            return written[done : done + len(noise)], [1.0] * len(noise)
-
-    again = Stream(VOCABULARY, [3], Sampling(0, top_k=None), max_new_tokens=200)
-    generator.draft = Oracle(tiny_draft().keys, tiny_draft().surprise)
-    generator.add(again)
-    while again.remaining:
-        calls += 1
-        list(generator.step([again]))
-    assert VOCABULARY.decode(again.written[100:]) == VOCABULARY.decode(loop)
-    assert calls == 200 / 8
+    """A draft that says what the model says: 7 guesses and one more character a step, of which 4 are one call."""
+    generator = tiny_generator(slots=1)
+    written = VOCABULARY.encode(write(generator, Stream(VOCABULARY, [3], Sampling(0), max_new_tokens=200)))
+    contexts = {tuple(([3, *written[:i]])[-6:]): written[i] for i in range(200)}
+    base = len(VOCABULARY) + 1
+    keys = {reduce(lambda key, id_: key * base + id_ + 1, context, 0): id_ for context, id_ in contexts.items()}
+    ordered = np.array(sorted({0, *keys}), dtype=np.int64)
+    surprise = np.full((len(ordered), len(VOCABULARY)), 255, dtype=np.uint8)
+    for row, key in enumerate(ordered.tolist()):
+        surprise[row, keys.get(key, 0)] = 0
+    generator.draft = Draft(ordered, surprise)
+    for sampling, calls in ((Sampling(0), 1 + 6), (Sampling(1, top_k=1), 200 / 8)):
+        again = Stream(VOCABULARY, [3], sampling, max_new_tokens=200)
+        generator.add(again)
+        made = 0
+        while again.remaining:
+            made += 1
+            list(generator.step([again]))
+        assert again.written == written
+        assert made == calls
 
 
 def test_guesses_never_change_the_bundled_models_text() -> None:
