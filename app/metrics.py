@@ -128,7 +128,11 @@ class ServiceCollector(Collector):
             self._seen[engine] = now
         for name, documentation, value in (
             ("characters", "Characters written", self._metrics.characters),
-            ("engine_steps", "Steps in which all texts go on", self._steps),
+            (
+                "engine_steps",
+                "Calls of the generator, in each of which all texts go on by a step or some",
+                self._steps,
+            ),
             ("engine_failures", "Steps that failed", self._failures),
         ):
             yield CounterMetricFamily(f"soliloquy_{name}", documentation, value)

@@ -62,7 +62,7 @@ class ServerSettings(BaseSettings):
     dtype: GenerationDtypeName = "auto"
     """Number format; auto is int8 on a CPU, bfloat16 on a GPU that has it, float32 elsewhere"""
     threads: int | None = Field(None, ge=1)
-    """Threads that compute int8; all cores if not given"""
+    """Threads that compute int8; if not given, all cores, or those of a container's quota"""
     slots: int = Field(32, ge=1, le=1024)
     """Samples written at once; more than that wait"""
     queue_size: int = Field(64, ge=0)

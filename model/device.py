@@ -1,8 +1,10 @@
 """Which device computes, and in which number format. Knows nothing of networks."""
 
 import ctypes
+import math
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, cast, get_args
 
 import torch
@@ -86,6 +88,21 @@ def training_dtype(device: torch.device, dtype_name: DtypeName) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     fast = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
     return torch.bfloat16 if fast else torch.float32
+
+
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that threads may keep busy: those that PyTorch would use, fewer where a container is given less time.
+
+    Beyond its quota all of a container's threads stand still together, those too that others wait for.
+
+    Args:
+        quota: of this process's own control group, version 2: microseconds ("max": all), and in how many.
+    """
+    try:
+        given, period = quota.read_text().split()
+        return max(1, min(torch.get_num_threads(), math.floor(float(given) / float(period))))
+    except (OSError, ValueError):  # no such file; or "max"
+        return torch.get_num_threads()
 
 
 def keep_freed_memory() -> None:

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from threading import Timer
 
-import torch
-
 from model.backend import Writing
 from model.cpu.ahead import CONTEXT, Guessing
 from model.cpu.layout import CHUNK, make_cache, quantise_weights, shape_of
 from model.cpu.team import NO_GUESSING, Team
+from model.device import usable_cores
 from model.draft import CERTAINTY, MOST_CHANCE, UNITS, Draft
 from model.network import GPT
 from model.sampling import Logits
@@ -37,7 +36,7 @@ class Int8Backend:
         note = Timer(NOTE_SECONDS, print, (NOTE,), {"file": sys.stderr, "flush": True})
         note.start()
         try:  # now, so that no request has to wait for the compiler
-            members = threads or torch.get_num_threads()
+            members = threads or usable_cores()
             self._team = Team(shape, self._weights, self._cache, members, slots)
         finally:
             note.cancel()

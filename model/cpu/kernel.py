@@ -15,7 +15,7 @@ from model.cpu.meeting import Link, meet
 from model.cpu.rows import combine, exponentials, quantise, quantise_finely, total, total_of_squares
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(inline="always")
 def forward(
     shape: Shape,
     w: Weights,

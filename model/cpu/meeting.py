@@ -20,10 +20,11 @@ Words = NDArray[np.int64]
 LINE = 16  # words from one to the next that threads write: neighbours in a cache line would slow each other down
 ARRIVED, MEETINGS, MEMBERS = 0, LINE, 2 * LINE  # of a meeting; then two words for each member:
 CALLS, ASLEEP = 0, LINE
-LOOKS = 10000  # before a thread sleeps; some 100 microseconds
+LOOKS = 10_000  # before a thread sleeps: some 100 to 200 microseconds, as long as Python takes between two steps
 
-_read: Any = types.ExternalFunction("read", types.intp(types.intc, types.voidptr, types.uintp))
-_write: Any = types.ExternalFunction("write", types.intp(types.intc, types.voidptr, types.uintp))
+_PREFIX = "_" if os.name == "nt" else ""
+_read: Any = types.ExternalFunction(f"{_PREFIX}read", types.intp(types.intc, types.voidptr, types.uintp))
+_write: Any = types.ExternalFunction(f"{_PREFIX}write", types.intp(types.intc, types.voidptr, types.uintp))
 
 
 class Link(NamedTuple):

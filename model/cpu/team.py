@@ -90,7 +90,7 @@ def make_member(
     return _new_member(shape, weights, cache, scratch, results, shared, orders, rows, ends, logits, link, ahead)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(inline="always")
 def _compute(m: Any) -> None:
     """The member's part of a step; at its end all parts are there."""
     first, last, parts, members = m.orders[m.link.me]
@@ -224,5 +224,6 @@ def _close(orders: Indices, links: list[Link], threads: list[Thread]) -> None:
     orders[:] = 0
     dismiss(links)
     for thread in threads:
-        thread.join()
-    close_links(links)
+        thread.join(1)
+    if not any(thread.is_alive() for thread in threads):  # else a step is cut off by the end of the process
+        close_links(links)
