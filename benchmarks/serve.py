@@ -6,6 +6,7 @@ The server runs in this process, its clients in another: each opens an event str
 """
 
 import asyncio
+import gc
 import json
 import multiprocessing
 import statistics
@@ -151,6 +152,7 @@ def main(settings: BenchmarkSettings) -> None:
     with running(server_settings) as server, context.Pool(1) as pool:
         port = server.servers[0].sockets[0].getsockname()[1]
         pool.apply(run_clients, (port, settings.clients, 50, {"report": True}))  # warm
+        gc.freeze()  # as `python -m app` does
         for _ in range(settings.rounds):
             streams = make_streams(server.vocabulary, settings.clients, settings.characters)
             bare.append(write_all(server.engine.generator, streams))  # the engine sleeps meanwhile
