@@ -106,8 +106,10 @@ class Job:
         would take the time that all of them need. Texts are flushed together, which costs less than each by itself.
         """
         seconds = FLUSH_SECONDS * min(MOST_STRETCH, max(1.0, self._active() / FLUSHED_STREAMS))
-        now = self._loop.time()
-        await asyncio.sleep(round((now + seconds) / FLUSH_SECONDS) * FLUSH_SECONDS - now)
+        if seconds:
+            now = self._loop.time()
+            seconds = round((now + seconds) / FLUSH_SECONDS) * FLUSH_SECONDS - now
+        await asyncio.sleep(seconds)
 
     @staticmethod
     def wake(jobs: Iterable["Job"]) -> None:
