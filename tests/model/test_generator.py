@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from model.checkpoint import read_checkpoint
 from model.config import GPTConfig
+from model.cpu.backend import Int8Backend
 from model.device import Numerics
 from model.draft import Draft
 from model.generator import Generator, load_generator
@@ -155,6 +156,25 @@ def test_steps_ahead_never_change_a_text(config: GPTConfig, threads: int, drafts
         most = max(len(stream.written) for stream in pieces)
         assert calls < most if places is None else calls >= most / 8
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("places", [0, 1024])
+def test_nothing_is_told_of_numbers_that_are_not_finite(places: int) -> None:
+    generator = tiny_generator(slots=2)
+    generator.backend.places = places
+    assert isinstance(generator.backend, Int8Backend)
+    streams = [Stream(VOCABULARY, [3 + index], seed=index, max_new_tokens=40) for index in range(2)]
+    for stream in streams:
+        generator.add(stream)
+    while any(len(stream.written) < 5 for stream in streams):
+        list(generator.step(streams))
+    before = [list(stream.written) for stream in streams]
+    generator.backend._cache.scales.fill(np.nan)
+    with pytest.raises(FloatingPointError):
+        next(generator.step(streams))
+    assert [stream.written for stream in streams] == before
+    generator.reset()
+    assert write(generator, make_stream(0)) == write(tiny_generator(slots=1), make_stream(0))
 
 
 def test_right_guesses_save_calls() -> None:
