@@ -24,8 +24,9 @@ class Engine:
     """A bounded queue in front of a generator's slots.
 
     Threads: `submit`, `drain`, `retire` and `Job.cancel` may be called from any; everything else belongs to the
-    engine's own. `steps` counts decode steps, `failures` those that failed. A step that fails ends the streams that
-    were being written; those that wait are written after it. When the generator cannot go on, `failed` is true.
+    engine's own. `steps` counts calls of the generator, `failures` those that failed. A step that fails ends the
+    streams that were being written; those that wait are written after it. When the generator cannot go on, `failed`
+    is true.
     """
 
     def __init__(self, generator: Generator, queue_size: int, buffer_characters: int) -> None:

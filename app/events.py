@@ -81,7 +81,7 @@ class Answer:
     async def events(self) -> AsyncIterator[ServerSentEvent]:
         """`start`, then `text` and `end` as they come, then `done`; or `error`.
 
-        The first character goes out at once, then all that has come every 25 ms, or more rarely (`Job.pause`).
+        The first character goes out at once, then all that has come, about every 25 ms or rarer (`Job.pause`).
         """
         try:
             yield _event("start", json_line(self._head))

@@ -129,7 +129,7 @@ class CompletionAnswer:
     async def events(self) -> AsyncIterator[ServerSentEvent]:
         """Chunks as text comes, each of one choice, then `[DONE]`; or an error. No frame has an id or a name.
 
-        The first character goes out at once, then all that has come every 25 ms.
+        The first character goes out at once, then all that has come, about every 25 ms (`Job.pause`).
         """
         options = self._request.stream_options
         counted = options is not None and options.include_usage

@@ -48,7 +48,7 @@ class BenchmarkSettings(BaseSettings):
     dtype: GenerationDtypeName = "auto"
     """Number format"""
     threads: int | None = None
-    """Threads of int8; all cores if not given"""
+    """Threads of int8; all usable cores if not given"""
     rounds: int = Field(3, ge=1)
     """Times that everything takes its turn"""
     peers: bool = True
@@ -233,7 +233,9 @@ def flatness(generator: Generator, vocabulary: Vocabulary) -> float:
         times[len(stream.written)] = time.perf_counter()
 
     def cost(first: int, last: int) -> float:
-        return times[last] - times[min(place for place in times if place >= first)]
+        """Seconds a character; some come together."""
+        first, last = (min(place for place in times if place >= near) for near in (first, last))
+        return (times[last] - times[first]) / (last - first)
 
     return cost(9000, 10_000) / cost(300, 1300)
 

@@ -1,7 +1,7 @@
 """Where logits come from: ids are read into the slots of a preallocated key/value cache.
 
 `Backend` is the interface; `EagerBackend` is the readable reference, on any device. A row's arithmetic does
-not depend on the rows beside it. Knows nothing of sampling or of text.
+not depend on the rows beside it. Knows nothing of text.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

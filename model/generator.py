@@ -13,8 +13,8 @@ from model.draft import MOST_CHANCE, Draft
 from model.sampling import Likelihood, Logits, draw, likelihoods
 from model.stream import Piece, Stream
 
-STEPS_AHEAD = 4  # in one call of the backend, while all draw plainly and nobody waits for a first character
-ROWS_AHEAD = 128  # and at most so many rows without guesses: other work has to wait for them
+STEPS_AHEAD = 4  # in one call of the backend, while all draw plainly and nobody's prompt is being read
+ROWS_AHEAD = 256  # and at most so many rows without guesses: other work has to wait for them
 
 
 @dataclass
@@ -273,7 +273,7 @@ def load_generator(
     threads: int | None = None,
     compile: bool = False,
 ) -> Generator:
-    """A generator for this checkpoint's weights; `threads` (all cores if None) is for `cpu-int8`."""
+    """A generator for this checkpoint's weights; `threads` (`usable_cores` if None) is for `cpu-int8`."""
     if numerics.quantised:
         from model.cpu.backend import Int8Backend  # noqa: PLC0415 - it asks what this CPU can do, and takes Numba's time
 

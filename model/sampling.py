@@ -69,9 +69,9 @@ def draw(logits: Logits, samplings: Sequence[Sampling], noise: NDArray[np.float6
         samplings: how each row's character is chosen.
         noise: (n, V), of no matter in rows of temperature 0.
     """
-    temperatures = np.array([sampling.temperature for sampling in samplings])
+    temperatures = np.array([sampling.temperature for sampling in samplings], dtype=np.float64)
     ids = np.empty(len(logits), dtype=np.int64)
-    _compiled_draw()(logits, temperatures, noise, ids)
+    _compiled_draw()(np.ascontiguousarray(logits), temperatures, np.ascontiguousarray(noise), ids)
     filtered = [row for row, one in enumerate(samplings) if one.temperature and not one.keeps_all(logits.shape[1])]
     if filtered:
         rows, few = logits[filtered], [samplings[row] for row in filtered]

@@ -23,7 +23,7 @@ Indices = NDArray[np.int64]
 Span = tuple[int, int]  # the first, and the one after the last
 
 CHUNK = 16  # rows of one slot in one call
-MAX_ROWS = 64  # rows in one call
+MAX_ROWS = 64  # that a thread computes at a time
 LANES = 64  # sums that run side by side
 
 

@@ -39,21 +39,21 @@ class Link(NamedTuple):
 def make_links(members: int) -> list[Link]:
     """A link for each member; `close_links` takes them back."""
     words = np.zeros(MEMBERS + 2 * LINE * members, dtype=np.int64)
-    pipes = np.array([os.pipe() for _ in range(members)], dtype=np.int64)
-    return [Link(words, pipes, np.zeros(1, np.uint8), me) for me in range(members)]
-
-
-def dismiss(links: list[Link]) -> None:
-    """Call all but the first, from outside of compiled code."""
-    for link in links[1:]:
-        link.words[MEMBERS + 2 * LINE * link.me + CALLS] += 1
-        os.write(int(link.pipes[link.me, 1]), b"x")  # whether it sleeps or not
+    pipes = np.full((members, 2), -1, dtype=np.int64)
+    links = [Link(words, pipes, np.zeros(1, np.uint8), me) for me in range(members)]
+    try:
+        for me in range(members):
+            pipes[me] = os.pipe()
+    except OSError:
+        close_links(links)
+        raise
+    return links
 
 
 def close_links(links: list[Link]) -> None:
     """Give back what the system lent, once no member waits any more."""
-    for descriptor in links[0].pipes.ravel():
-        os.close(int(descriptor))
+    for descriptor in links[0].pipes[links[0].pipes >= 0].tolist():
+        os.close(descriptor)
 
 
 def _pointer(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:

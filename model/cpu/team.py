@@ -1,7 +1,8 @@
 """Threads that compute a step together. Each runs one compiled call, in which it waits for its turns."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Thread
 from typing import Any
 
@@ -27,9 +28,10 @@ from model.cpu.layout import (
     make_results,
     make_scratch,
 )
-from model.cpu.meeting import Link, await_call, call, close_links, dismiss, make_links, meet
+from model.cpu.meeting import Link, await_call, call, close_links, make_links, meet
 
 MEMBERS = 3  # in an order: first row, end, parts that each row is cut into, members that take part
+DISMISS = -1
 MAX_PLACES, MAX_NOISE = 1024, 1 << 17
 
 # What a thread's work costs, in rows:
@@ -133,15 +135,19 @@ def _deal(orders: Indices, heads: int, ends: Indices, runs: int) -> int:
 
 
 def work(m: Any, runs: int, steps: int, streams: int, stride: int, guessing: Guessing) -> None:
-    """Compute with the others a step of the `runs` that are there, or `steps` of some streams ahead (member 0); or
-    one at each call until `dismiss` (all others).
+    """Compute with the others a step of the `runs` that are there, or `steps` of some streams ahead, or dismiss the
+    others (member 0, `DISMISS` steps); or compute one step at each call until dismissed (the others).
     """
     calls = 0
     while True:
         if m.link.me == 0:
-            if streams:
+            if steps == DISMISS:
+                for member in range(1, len(m.orders)):
+                    _order(m.orders[member], 0, 0, 0, 0)
+                    call(m.link, member)
+            if steps > 0 and streams:
                 runs = propose(m.ahead, streams, stride, guessing, m.rows, m.ends)
-            if steps == 0 or runs == 0:
+            if steps <= 0 or runs == 0:
                 break
             for member in range(1, _deal(m.orders, m.shape.heads, m.ends, runs)):
                 call(m.link, member)
@@ -178,16 +184,19 @@ class Team:
             )
             for link in links
         ]
+        threads: list[Thread] = []
+        ends: list[Callable[[], None]] = []  # how the threads are dismissed, once there are any
+        weakref.finalize(self, _close, links, threads, ends).atexit = False  # a step may go on until the very end
         make = compile_and_call(make_member, *memory[0])
         self._first, *others = [make(*one) for one in memory]
         self._work = compile_and_call(work, self._first, 0, 0, 0, 0, NO_GUESSING)
-        threads = [
-            Thread(target=self._work, args=(member, 0, 0, 0, 0, NO_GUESSING), name=f"kernel-{number}", daemon=True)
-            for number, member in enumerate(others, start=1)
-        ]
-        for thread in threads:
+        ends.append(partial(self._work, self._first, 0, DISMISS, 0, 0, NO_GUESSING))
+        for number, member in enumerate(others, start=1):
+            thread = Thread(
+                target=self._work, args=(member, 0, 0, 0, 0, NO_GUESSING), name=f"kernel-{number}", daemon=True
+            )
             thread.start()
-        weakref.finalize(self, _close, self._orders, links, threads)
+            threads.append(thread)
 
     def compute(self, rows: Sequence[Sequence[int]], ends: Sequence[int]) -> Floats:
         """The logits (n, V) after each of the rows (3, n): slots, positions, tokens, in runs that end at `ends`."""
@@ -219,11 +228,10 @@ class Team:
         return [(ahead.ids[place].tolist(), ahead.logits[place].copy()) for place in places]
 
 
-def _close(orders: Indices, links: list[Link], threads: list[Thread]) -> None:
+def _close(links: list[Link], threads: list[Thread], ends: list[Callable[[], None]]) -> None:
     """Let the threads end."""
-    orders[:] = 0
-    dismiss(links)
+    for end in ends:
+        end()
     for thread in threads:
-        thread.join(1)
-    if not any(thread.is_alive() for thread in threads):  # else a step is cut off by the end of the process
-        close_links(links)
+        thread.join()
+    close_links(links)
