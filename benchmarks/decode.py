@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -177,8 +178,8 @@ def roofline(generator: Generator, rate: float) -> None:
 
     if not isinstance(generator.backend, Int8Backend):
         return
-    read = generator.backend.bytes_per_step
-    words = np.ones(4 * read // 8, dtype=np.int64)
+    read, threads = generator.backend.bytes_per_step, generator.backend.threads
+    words = np.ones(read // threads // 8, dtype=np.int64)  # as much as a step reads, each thread its part
     columns, out = np.ones((4, 64, 64), dtype=np.uint8), np.zeros((4, 64), dtype=np.int32)
     row = np.ones((4, 256), dtype=np.int8)
     ops = 4 * 64 * 256
@@ -188,19 +189,31 @@ def roofline(generator: Generator, rate: float) -> None:
         for _ in range(count):
             multiply(x, 4, c, 0, 4, 64, o)
 
-    @numba.njit(nogil=True)
-    def total(values: NDArray[np.int64]) -> int:
-        found = 0
-        for value in values:
-            found += value
-        return found
+    many(row, columns, out, 1), read_through(words, 1)
+    with ThreadPoolExecutor(threads) as pool:
+        own = [(words.copy(), out.copy()) for _ in range(threads)]
 
-    many(row, columns, out, 1), total(words)
-    bandwidth = words.nbytes / min(timed_once(lambda: total(words)) for _ in range(20))
-    peak = 10_000 * ops / min(timed_once(lambda: many(row, columns, out, 10_000)) for _ in range(5))
+        def multiply_all() -> None:
+            list(pool.map(lambda memory: many(row, columns, memory[1], 10_000), own))
+
+        def read_all() -> None:
+            list(pool.map(lambda memory: read_through(memory[0], 50), own))
+
+        bandwidth = 50 * threads * words.nbytes / min(timed_once(read_all) for _ in range(20))
+        peak = threads * 10_000 * ops / min(timed_once(multiply_all) for _ in range(5))
     macs = generator.backend.products_per_row
-    print(f"one thread: memory {bandwidth / 1e9:.0f} GB/s, of which one stream without guesses takes ", end="")
-    print(f"{read * rate / bandwidth:.0%}; int8 {peak / 1e9:.0f} GMAC/s, of which {macs * rate / peak:.0%}")
+    print(f"{threads} thread(s): memory {bandwidth / 1e9:.0f} GB/s, of which one stream without guesses ", end="")
+    print(f"takes {read * rate / bandwidth:.0%}; int8 {peak / 1e9:.0f} GMAC/s, of which {macs * rate / peak:.0%}")
+
+
+@numba.njit(nogil=True)
+def read_through(values: NDArray[np.int64], count: int) -> int:
+    """A sum, so that all values are read, so many times."""
+    found = 0
+    for i in range(count):
+        for value in values:
+            found += value ^ i
+    return found
 
 
 def timed_once(call: Callable[[], object]) -> float:

@@ -29,6 +29,7 @@ class Int8Backend:
     def __init__(self, network: GPT, slots: int, threads: int | None = None) -> None:
         self.config = network.config
         self.slots = slots
+        self.threads = threads or usable_cores()
         shape = shape_of(self.config)
         self._weights = quantise_weights(network)
         self._cache = make_cache(self.config, slots)
@@ -36,8 +37,7 @@ class Int8Backend:
         note = Timer(NOTE_SECONDS, print, (NOTE,), {"file": sys.stderr, "flush": True})
         note.start()
         try:  # now, so that no request has to wait for the compiler
-            members = threads or usable_cores()
-            self._team = Team(shape, self._weights, self._cache, members, slots)
+            self._team = Team(shape, self._weights, self._cache, self.threads, slots)
         finally:
             note.cancel()
         self.places = self._team.places
