@@ -144,7 +144,7 @@ async def changed(settings: FaultSettings) -> None:
 
 async def failed_step(settings: FaultSettings) -> None:
     """NaN in what a step of 32 streams reads, so in their logits."""
-    with running(ServerSettings(checkpoint=settings.checkpoint, port=0)) as server:
+    with running(ServerSettings(checkpoint=settings.checkpoint, port=0, device="cpu")) as server:
         port = server.servers[0].sockets[0].getsockname()[1]
         readers = [Reader(seed, 100_000) for seed in range(32)]
         reading = asyncio.create_task(cycle(port, readers, 0.1))

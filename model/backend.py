@@ -125,7 +125,7 @@ class EagerBackend:
         return logits
 
     def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
-        """It has no `places`."""
+        """Never to be called: this backend has no `places`."""
         raise NotImplementedError
 
     def _prefill(self, slot: int, ids: Sequence[int]) -> Logits:
