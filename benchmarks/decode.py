@@ -34,7 +34,9 @@ from model.vocabulary import Vocabulary
 
 SHORT = 250  # characters that fit nanoGPT's window after a short prompt
 WARM = 8
-BESIDE_PEERS = (1, 32)
+BESIDE_PEERS = {"cpu": (1, 32), "cuda": (1, 512)}  # streams
+ALONE = ((1, 1000), (1, 2000), (8, 1000), (32, 500), (128, 250))  # streams, and characters in each
+ALSO = {"cpu": (), "cuda": ((512, 500), (512, 2000))}
 
 
 class BenchmarkSettings(BaseSettings):
@@ -53,7 +55,7 @@ class BenchmarkSettings(BaseSettings):
     rounds: int = Field(3, ge=1)
     """Times that everything takes its turn"""
     peers: bool = True
-    """Also those of the peers that are installed (on a CPU)"""
+    """Also those of the peers that are installed"""
     plot: Path | None = None
     """File to draw Soliloquy and its peers to (.png or .svg)"""
 
@@ -82,16 +84,17 @@ def beside_peers(settings: BenchmarkSettings, numerics: Numerics, folder: Path) 
     """One and many streams of nanoGPT's network, by every program in turn."""
     network, vocabulary = nanogpt_network(), Vocabulary(chr(32 + i) for i in range(65))
     checkpoint = Checkpoint(network.config, vocabulary, network.state_dict(), {})
-    ours = load_generator(checkpoint, numerics, max(BESIDE_PEERS), settings.threads)
+    counts = BESIDE_PEERS[numerics.device.type]
+    ours = load_generator(checkpoint, numerics, max(counts), settings.threads)
     show_flatness(ours, vocabulary, settings.rounds)
-    peers, measured = open_peers(folder), dict[int, Rates]()
-    for count in BESIDE_PEERS:
+    peers, measured = open_peers(folder, numerics.device.type), dict[int, Rates]()
+    for count in counts:
         rates: Rates = {"Soliloquy": []}
         for _ in range(settings.rounds):
             for length in (WARM, SHORT):
                 rate = write_all(ours, make_streams(vocabulary, count, length, " "))
             rates["Soliloquy"].append(rate)
-            for name in [name for name in peers if count == 1 or name != NANOGPT]:
+            for name in [name for name in peers if count != 32 or name != NANOGPT]:
                 try:
                     rates.setdefault(name, []).append(rate_of(peers[name], count, name == NANOGPT))
                 except BrokenProcessPool:
@@ -104,12 +107,12 @@ def beside_peers(settings: BenchmarkSettings, numerics: Numerics, folder: Path) 
         draw(measured, settings.plot)
 
 
-def open_peers(folder: Path) -> dict[str, Peer]:
+def open_peers(folder: Path, device: str) -> dict[str, Peer]:
     """Those that are installed."""
     peers = {}
-    for name in PEERS:
+    for name in PEERS[device]:
         try:
-            peers[name] = Peer(name, Path(tempfile.mkdtemp(dir=folder)))
+            peers[name] = Peer(name, Path(tempfile.mkdtemp(dir=folder)), device)
         except ImportError as error:
             print(f"{name}: not installed ({error.name})")
     return peers
@@ -117,7 +120,7 @@ def open_peers(folder: Path) -> dict[str, Peer]:
 
 def rate_of(peer: Peer, count: int, full: bool) -> float:
     """Characters a second; with a full window, as nanoGPT's mostly is, few of them."""
-    prompts, length = ([[1] * 256], 60) if full else ([[1]] * count, SHORT)
+    prompts, length = ([[1] * 256] * count, 60) if full else ([[1]] * count, SHORT)
     peer.rate(prompts, WARM)
     return peer.rate(prompts, length)
 
@@ -125,14 +128,15 @@ def rate_of(peer: Peer, count: int, full: bool) -> float:
 def of_checkpoint(settings: BenchmarkSettings, checkpoint: Checkpoint, numerics: Numerics) -> None:
     """One stream with and without guesses, many streams, long ones, and the first character's wait."""
     began = time.perf_counter()
-    generator = load_generator(checkpoint, numerics, 128, settings.threads)
+    work = (*ALONE, *ALSO[numerics.device.type])
+    generator = load_generator(checkpoint, numerics, max(count for count, _ in work), settings.threads)
     print(
         f"\ncheckpoint {checkpoint.identity[:12]}, {numerics.name}, loaded in {time.perf_counter() - began:.1f} s"
     )
     draft, vocabulary = generator.draft, checkpoint.vocabulary
     rates: Rates = {}
     for _ in range(settings.rounds):
-        for count, length in ((1, 1000), (1, 2000), (8, 1000), (32, 500), (128, 250)):
+        for count, length in work:
             rates.setdefault(f"{count} stream(s) of {length}", []).append(
                 write_all(generator, make_streams(vocabulary, count, length))
             )
@@ -149,8 +153,11 @@ def of_checkpoint(settings: BenchmarkSettings, checkpoint: Checkpoint, numerics:
     generator.draft = None
     show_flatness(generator, vocabulary, settings.rounds)
     if sys.platform.startswith("linux"):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        print(f"resident memory: {pages * os.sysconf('SC_PAGE_SIZE') / 1e6:.0f} MB (128 slots, and this benchmark)")
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        print(f"resident memory: {resident / 1e6:.0f} MB ({generator.backend.slots} slots, and this benchmark)")
+    if numerics.device.type == "cuda":
+        taken, name = torch.cuda.max_memory_allocated(), torch.cuda.get_device_name()
+        print(f"{name}: {taken / 1e6:.0f} MB taken by tensors")
 
 
 def draw(measured: dict[int, Rates], path: Path) -> None:
@@ -272,7 +279,7 @@ def main(settings: BenchmarkSettings) -> None:
     numerics = choose_numerics(settings.device, settings.dtype)
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     of_checkpoint(settings, checkpoint, numerics)
-    if settings.peers and numerics.device.type == "cpu":
+    if settings.peers and numerics.device.type in PEERS:
         with tempfile.TemporaryDirectory() as folder:
             beside_peers(settings, numerics, Path(folder))
 

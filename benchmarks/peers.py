@@ -1,8 +1,9 @@
 """Other programs that run a nanoGPT network, on the same weights: what `benchmarks.decode` compares with.
 
 pip install -e '.[benchmarks]' brings them; llama-cpp-python is compiled from source, which takes some minutes.
-Each is told to write characters at temperature 0.8 from all the vocabulary, with two threads at most, in a process
-of its own: threads go on spinning after a call, and slow down whoever comes next in the same process.
+Each is told to write characters at temperature 0.8 from all the vocabulary, with two threads at most or on a GPU in
+bfloat16, in a process of its own: threads go on spinning after a call, and slow down whoever comes next in the
+same process.
 """
 
 import time
@@ -36,9 +37,9 @@ class Peer:
         ImportError: it is not installed.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, device: str) -> None:
         self._process = ProcessPoolExecutor(1, get_context("spawn"))
-        self._process.submit(_open, name, folder).result()
+        self._process.submit(_open, name, folder, device).result()
 
     def rate(self, prompts: list[list[int]], length: int) -> float:
         """Characters a second in all, `length` after each prompt.
@@ -49,10 +50,11 @@ class Peer:
         return self._process.submit(_rate, prompts, length).result()
 
 
-def _open(name: str, folder: Path) -> None:
+def _open(name: str, folder: Path, device: str) -> None:
     """In the process: load the network."""
     torch.set_num_threads(THREADS)
-    _here[name] = PEERS[name](nanogpt_network(), folder)
+    network = nanogpt_network()
+    _here[name] = PEERS[device][name](network.to(device, torch.bfloat16) if device == "cuda" else network, folder)
 
 
 def _rate(prompts: list[list[int]], length: int) -> float:
@@ -73,22 +75,24 @@ def nanogpt(network: GPT, folder: Path) -> Write:
 
     @torch.inference_mode()
     def write(prompts: list[list[int]], length: int) -> None:
-        ids = torch.tensor(prompts)
+        ids = torch.tensor(prompts, device=network.tokens.weight.device)
         for _ in range(length):
             logits = network(ids[:, -network.config.block_size :])[:, -1] / TEMPERATURE
             ids = torch.cat((ids, torch.multinomial(logits.softmax(-1), 1)), dim=1)
+        ids.cpu()
 
     return write
 
 
 def transformers(network: GPT, folder: Path) -> Write:
-    """Hugging Face's library, with its cache of keys and values."""
-    model = _to_transformers(network)
+    """Hugging Face's library, with its cache of keys and values: on a GPU the static one, its steps compiled."""
+    device = network.tokens.weight.device
+    model = _to_transformers(network).to(device, network.tokens.weight.dtype)
 
     @torch.inference_mode()
     def write(prompts: list[list[int]], length: int) -> None:
-        ids = torch.tensor(prompts)
-        model.generate(
+        ids = torch.tensor(prompts, device=device)
+        written = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             min_new_tokens=length,
@@ -97,7 +101,9 @@ def transformers(network: GPT, folder: Path) -> Write:
             temperature=TEMPERATURE,
             top_k=0,
             pad_token_id=0,
+            cache_implementation="static" if device.type == "cuda" else None,
         )
+        written.cpu()
 
     return write
 
@@ -183,12 +189,15 @@ def llama_cpp(network: GPT, folder: Path, repacked: bool = True) -> Write:
     return write
 
 
-PEERS: dict[str, Callable[[GPT, Path], Write]] = {
-    NANOGPT: nanogpt,
-    "transformers": transformers,
-    "CTranslate2 int8": ctranslate2,
-    "llama.cpp Q8_0": llama_cpp,
-    "llama.cpp Q8_0, not repacked": partial(llama_cpp, repacked=False),
+PEERS: dict[str, dict[str, Callable[[GPT, Path], Write]]] = {
+    "cpu": {
+        NANOGPT: nanogpt,
+        "transformers": transformers,
+        "CTranslate2 int8": ctranslate2,
+        "llama.cpp Q8_0": llama_cpp,
+        "llama.cpp Q8_0, not repacked": partial(llama_cpp, repacked=False),
+    },
+    "cuda": {NANOGPT: nanogpt, "transformers": transformers},
 }
 
 

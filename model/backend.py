@@ -4,19 +4,21 @@
 not depend on the rows beside it. Knows nothing of text.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Timer
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from model.config import GPTConfig
 from model.device import Numerics
 from model.draft import Draft
 from model.network import GPT, LayerCache, rotary_angles
+from model.noise import Luck
 from model.sampling import Logits
 
 # A matrix product's rounding depends on its shape, so rows are always computed in groups of so many, full or
@@ -24,6 +26,8 @@ from model.sampling import Logits
 CPU_GROUP = 8
 GPU_GROUP = 32
 SMALLER_GROUPS = (2, 4)
+NOTE_SECONDS = 1.5  # what was compiled before is mostly there sooner
+NOT_FINITE = "the model's logits are not finite"
 
 
 class Writing(NamedTuple):
@@ -31,15 +35,17 @@ class Writing(NamedTuple):
 
     slot: int
     recent: Sequence[int]  # the last ids of its text; all but the last are in the slot
-    noise: NDArray[np.float64]  # (n, V) of the next places; n is the most that it may write
+    most: int  # ids that it may write
     temperature: float
+    luck: Luck
+    place: int  # of the next id, where its noise is
 
 
 class Backend(Protocol):
     """Slots that each hold one sequence's keys and values.
 
     Attributes:
-        places: ids that one `write` can hold, of all streams together; 0 if the backend cannot draw.
+        draws_apart: whether streams that it can draw for are better left to `write` where others are not.
         chunk: ids of one slot that one call reads at most. Longer prompts are read in chunks of just this size:
             where they are cut may be seen in the last bits.
         prompt_rows: ids of prompts that one call should read at most, beside texts that go on.
@@ -53,7 +59,7 @@ class Backend(Protocol):
     prompt_rows: int
     drafts: int
     call_cost: float
-    places: int
+    draws_apart: bool
 
     def length(self, slot: int) -> int:
         """Characters in the slot's sequence."""
@@ -71,12 +77,29 @@ class Backend(Protocol):
         cannot be longer than `block_size`.
         """
 
+    def steps_ahead(self, streams: int, guesses: int) -> int:
+        """Steps that one `write` should take in so many streams, with so many guesses each; 0: it should not."""
+
     def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
         """Draw on in each stream, as often as `extend` and `draw` would in so many steps with guesses.
 
         Returns:
             What each has written, and the logits (n, V) that each id was drawn from. The last id is not read yet.
+
+        Raises:
+            FloatingPointError: a logit is not finite.
         """
+
+
+@contextmanager
+def announced(note: str) -> Iterator[None]:
+    """Say on stderr what is going on, if it takes longer than it does the second time."""
+    timer = Timer(NOTE_SECONDS, print, (note,), {"file": sys.stderr, "flush": True})
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class EagerBackend:
@@ -87,7 +110,7 @@ class EagerBackend:
         self.device = numerics.device
         self.slots = slots
         self.chunk, self.prompt_rows, self.drafts, self.call_cost = self.config.block_size, 1, 0, 0.0
-        self.places = 0
+        self.draws_apart = False
         self.group = CPU_GROUP if self.device.type == "cpu" else GPU_GROUP
         network = network.to(self.device, numerics.dtype)
         self._decode_network = torch.compile(network) if compile else network
@@ -124,8 +147,12 @@ class EagerBackend:
             logits |= {slot: np.concatenate((logits[slot], row)) if place else row for slot, row in step.items()}
         return logits
 
+    def steps_ahead(self, streams: int, guesses: int) -> int:
+        """None: this backend does not draw."""
+        return 0
+
     def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
-        """Never to be called: this backend has no `places`."""
+        """Never to be called."""
         raise NotImplementedError
 
     def _prefill(self, slot: int, ids: Sequence[int]) -> Logits:
@@ -206,10 +233,7 @@ class _PrefillCache:
 
 
 class _DecodeStep:
-    """One more id in each of some rows, computed in memory that stays where it is.
-
-    On a CUDA device the second call captures a graph of all its kernels, which the others replay with one launch.
-    """
+    """One more id in each of some rows, computed in memory that stays where it is."""
 
     def __init__(self, network: Callable[..., Tensor], config: GPTConfig, layers: list[Tensor]) -> None:
         device, rows = layers[0].device, layers[0].shape[1]
@@ -221,25 +245,11 @@ class _DecodeStep:
         angles = rotary_angles(torch.zeros((rows, 1)), config.head_size)
         self._rotary = None if config.positions == "learned" else (angles[0].to(device), angles[1].to(device))
         self._caches: list[LayerCache] = [_DecodeCache(layer, self._places) for layer in layers]
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._calls = 0
 
     def __call__(self, ids: list[int], lengths: list[int]) -> Tensor:
         """Logits (rows, 1, V), valid until the next call."""
         self._fill(ids, lengths)
-        self._calls += 1
-        if (
-            self._inputs.device.type != "cuda" or self._calls == 1
-        ):  # the first call lets libraries set themselves up
-            self._logits = self._compute()
-        elif self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._logits = self._compute()
-            self._graph.replay()
-        else:
-            self._graph.replay()
-        return self._logits
+        return self._network(self._inputs, self._positions, self._mask, self._caches, self._rotary)
 
     def _fill(self, ids: list[int], lengths: list[int]) -> None:
         size = self._config.block_size
@@ -252,9 +262,6 @@ class _DecodeStep:
         else:
             for memory, angle in zip(self._rotary, rotary_angles(positions, self._config.head_size), strict=True):
                 memory.copy_(angle)
-
-    def _compute(self) -> Tensor:
-        return self._network(self._inputs, self._positions, self._mask, self._caches, self._rotary)
 
 
 class _DecodeCache:

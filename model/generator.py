@@ -2,19 +2,17 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from itertools import islice
 
 import numpy as np
 
-from model.backend import Backend, EagerBackend, Writing
+from model.backend import NOT_FINITE, Backend, EagerBackend, Writing
 from model.checkpoint import Checkpoint
 from model.device import Numerics
 from model.draft import MOST_CHANCE, Draft
 from model.sampling import Likelihood, Logits, draw, likelihoods
 from model.stream import Piece, Stream
-
-STEPS_AHEAD = 4  # in one call of the backend, while all draw plainly and nobody's prompt is being read
-ROWS_AHEAD = 256  # and at most so many rows without guesses: other work has to wait for them
 
 
 @dataclass
@@ -75,8 +73,11 @@ class Generator:
         """
         wanted = set(streams)
         asked = [stream for stream in self._seats if stream in wanted]
-        steps = self._steps_ahead(asked)
-        turns = self._write_ahead(asked, steps) if steps > 1 else self._write_next(asked)
+        ahead, steps = self._ahead(asked)
+        turns = self._write_ahead(ahead, steps) if ahead else []
+        done = set(ahead)
+        if rest := [stream for stream in asked if stream not in done]:
+            turns += self._write_next(rest)
         self._tell(turns)
         for turn in turns:
             yield turn.stream, self._accept(turn)
@@ -104,16 +105,22 @@ class Generator:
         finally:
             self.remove(stream)
 
-    def _steps_ahead(self, streams: list[Stream]) -> int:
-        """How many steps the backend can draw by itself, for all streams together; 0 or 1 if it is not worth it."""
-        if not self.backend.places or not streams:
-            return 0
-        for stream in streams:
-            seat = self._seats[stream]
-            if len(seat.unread) > 1 or not stream.written or not stream.draws_plainly or self._is_full(seat):
-                return 0
-        rows = min(ROWS_AHEAD, self.backend.places // (1 + self._most_guesses(len(streams))))
-        return min(STEPS_AHEAD, rows // len(streams))
+    def _ahead(self, streams: list[Stream]) -> tuple[list[Stream], int]:
+        """The streams that the backend draws for by itself in this step, and how often."""
+        apart, ready = self.backend.draws_apart, [stream for stream in streams if self._can_go_ahead(stream)]
+        if not ready or (len(ready) < len(streams) and not apart):
+            return [], 0
+        if firsts := [stream for stream in ready if not stream.written]:  # somebody waits for them
+            return (firsts, 1) if apart else ([], 0)
+        steps = self.backend.steps_ahead(len(ready), self._most_guesses(len(ready)))
+        if sum(len(self._seats[stream].unread) == 1 for stream in streams) > len(ready):
+            steps = min(steps, 1)  # others draw too, one by one
+        return (ready, steps) if steps else ([], 0)
+
+    def _can_go_ahead(self, stream: Stream) -> bool:
+        """True if nothing but its last id is to be read, and every character can come."""
+        seat = self._seats[stream]
+        return len(seat.unread) == 1 and stream.draws_plainly and not self._is_full(seat)
 
     def _write_ahead(self, streams: list[Stream], steps: int) -> list[Turn]:
         """Some steps in one call; what a stream writes beyond a stop string goes nowhere."""
@@ -122,14 +129,15 @@ class Generator:
         length = max(1, draft.longest) if draft is not None else 1
         writings, turns = [], []
         for stream in streams:
-            noise, temperature = stream.luck(min(stream.remaining, steps * (1 + guesses)))
-            writings.append(Writing(self._seats[stream].slot, stream.context(length), noise, temperature))
+            most, temperature = min(stream.remaining, steps * (1 + guesses)), stream.sampling.temperature
+            luck, place = stream.luck, len(stream.written)
+            slot, recent = self._seats[stream].slot, stream.context(length)
+            writings.append(Writing(slot, recent, most, temperature, luck, place))
         written = self.backend.write(writings, steps, draft)
         for stream, (ids, logits) in zip(streams, written, strict=True):
             seat = self._seats[stream]
             seat.drafts = ids[:-1]
             turns.append(Turn(stream, seat, logits, ids))
-        self._check(turns)
         return turns
 
     def _most_guesses(self, streams: int) -> int:
@@ -146,14 +154,10 @@ class Generator:
             for stream in runs
             if not (seat := self._seats[stream]).unread
         ]
-        self._check(turns)
+        if turns and not np.isfinite(np.concatenate([turn.logits for turn in turns])).all():
+            raise FloatingPointError(NOT_FINITE)
         self._choose(turns)
         return turns
-
-    @staticmethod
-    def _check(turns: list[Turn]) -> None:
-        if turns and not np.isfinite(np.concatenate([turn.logits for turn in turns])).all():
-            raise FloatingPointError("the model's logits are not finite")
 
     def _plan(self, streams: list[Stream]) -> dict[Stream, list[int]]:
         """The ids that each stream's slot reads next: a part of its prompt, or its last character and guesses."""
@@ -169,7 +173,8 @@ class Generator:
                 runs[stream], seat.unread = seat.unread, []
                 writing.append(stream)
             elif room > 0:  # the last may take more than there is room for: runs end where no other stream decides
-                runs[stream], seat.unread = seat.unread[: backend.chunk], seat.unread[backend.chunk :]
+                end = min(backend.chunk, len(seat.unread) - (backend.draws_apart and stream.draws_plainly))
+                runs[stream], seat.unread = seat.unread[:end], seat.unread[end:]
                 room -= len(runs[stream])
         self._guess([stream for stream in writing if stream.given is None], runs)
         self._read_ahead([stream for stream in writing if stream.given is not None], runs, room)
@@ -200,7 +205,7 @@ class Generator:
             if most < 1 or expected / (rows + self.backend.call_cost) > MOST_CHANCE:
                 continue
             recent = stream.context(self.draft.longest)
-            for guess, right in zip(*self.draft.guess(recent, *stream.luck(most)), strict=True):
+            for guess, right in zip(*self.draft.guess(recent, *stream.noise(most)), strict=True):
                 chance *= right
                 if chance < expected / (rows + self.backend.call_cost):
                     break
@@ -217,7 +222,7 @@ class Generator:
         if not drawing:
             return
         samplings = [turn.stream.sampling for turn in drawing for _ in turn.logits]
-        noise = [turn.stream.luck(len(turn.logits))[0] for turn in drawing]
+        noise = [turn.stream.noise(len(turn.logits))[0] for turn in drawing]
         drawn = iter(draw(np.concatenate([turn.logits for turn in drawing]), samplings, np.concatenate(noise)))
         for turn in drawing:
             ids, drafts = list(islice(drawn, len(turn.logits))), turn.seat.drafts
@@ -245,17 +250,13 @@ class Generator:
     def _accept(self, turn: Turn) -> Piece:
         """Write what was chosen, and forget the guesses that were wrong."""
         stream, seat = turn.stream, turn.seat
-        wrong, seat.drafts = len(seat.drafts) + 1 - len(turn.ids), []
-        pieces = []
-        for chosen, likelihood in zip(turn.ids, turn.details, strict=True):
-            seat.unread = [chosen]
-            pieces.append(stream.accept(chosen, likelihood))
-            if pieces[-1].finish_reason is not None:
-                self.remove(stream)
-                break
-        if wrong and pieces[-1].finish_reason is None:
+        wrong, seat.drafts, seat.unread = len(seat.drafts) + 1 - len(turn.ids), [], turn.ids[-1:]
+        piece = stream.accept(turn.ids, turn.details)
+        if piece.finish_reason is not None:
+            self.remove(stream)
+        elif wrong:
             self.backend.forget(seat.slot, self.backend.length(seat.slot) - wrong)
-        return Piece.joined(pieces)
+        return piece
 
     def _is_full(self, seat: Seat) -> bool:
         """Learned positions cannot roll: a full window keeps its newer half and begins again."""
@@ -280,4 +281,9 @@ def load_generator(
         if checkpoint.draft is not None:  # compile it now
             checkpoint.draft.guess([], np.zeros((1, len(checkpoint.vocabulary))), 1.0)
         return Generator(Int8Backend(checkpoint.network(), slots, threads), checkpoint.draft)
+    if numerics.device.type == "cuda" and find_spec("triton"):  # PyTorch brings it for Linux
+        from model.cuda.backend import CudaBackend  # noqa: PLC0415 - it takes Triton's time
+
+        backend = CudaBackend(checkpoint.network(numerics.dtype), numerics, slots, checkpoint.draft)
+        return Generator(backend, checkpoint.draft)
     return Generator(EagerBackend(checkpoint.network(numerics.dtype), numerics, slots, compile))

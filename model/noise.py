@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 SEED_LIMIT = 1 << 53  # what a JSON number holds exactly in every client
 
+PLACES_AHEAD = 64  # that noise is computed for at once; fewer with a large vocabulary
+SIZE_AHEAD = 1 << 16
+
 _LOW = np.uint64(0xFFFFFFFF)
 _HIGH = np.uint64(32)
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -55,3 +58,20 @@ def gumbel_noise(seed: int, sample: int, position: int, count: int, vocab_size: 
     uniform = (np.moveaxis(words, 0, -1).reshape(count, -1)[:, :vocab_size] + 0.5) / 2.0**32
     noise: NDArray[np.float64] = -np.log(-np.log(uniform))
     return noise
+
+
+class Luck:
+    """The noise of one text's draws, computed some places ahead."""
+
+    def __init__(self, seed: int, sample: int, vocab_size: int) -> None:
+        self.seed, self.sample, self._vocab_size = seed, sample, vocab_size
+        self._noise, self._first = np.zeros((0, vocab_size)), 0  # of the places from `_first` on
+
+    def at(self, position: int, count: int) -> NDArray[np.float64]:
+        """`gumbel_noise` (`count`, V) from a position on; those asked for mostly follow each other."""
+        first = position - self._first
+        if not 0 <= first <= len(self._noise) - count:
+            ahead = max(count, min(PLACES_AHEAD, SIZE_AHEAD // self._vocab_size))
+            self._noise = gumbel_noise(self.seed, self.sample, position, ahead, self._vocab_size)
+            self._first, first = position, 0
+        return self._noise[first : first + count]

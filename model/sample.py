@@ -52,7 +52,8 @@ class SampleSettings(BaseSettings):
     source: Path | None = None
     """The training text, to say in reports where copies stand"""
     compile: bool = False
-    """Compile the network with torch.compile, except in int8 (needs a C++ compiler on a CPU)"""
+    """Compile the network with torch.compile where it has no kernels of its own (float32 on a CPU: needs a C++
+    compiler)"""
 
 
 def sample(settings: SampleSettings) -> None:

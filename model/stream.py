@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import InputError
-from model.noise import gumbel_noise
+from model.noise import Luck
 from model.sampling import ALTERNATIVES, Likelihood, Sampling
 from model.vocabulary import Vocabulary
 
 FinishReason = Literal["length", "stop"]
-NOISE_AHEAD = 64  # places; fewer with a large vocabulary
-NOISE_SIZE = 1 << 16
 
 
 class Piece(NamedTuple):
@@ -60,8 +58,7 @@ class Stream:
     def __post_init__(self) -> None:
         self._pending = ""
         self._pending_details: list[Likelihood] = []
-        self._luck = np.zeros((0, len(self.vocabulary)))  # noise of the places from `_luck_from` on
-        self._luck_from = 0
+        self.luck = Luck(self.seed, self.sample, len(self.vocabulary))
 
     @property
     def remaining(self) -> int:
@@ -87,8 +84,22 @@ class Stream:
         """How many of the next `count` characters come before the first whose likelihood is told."""
         return count if self.details_from is None else min(count, max(0, self.details_from - len(self.written)))
 
-    def accept(self, chosen: int, likelihood: Likelihood | None = None) -> Piece:
-        """Write the id that was drawn and return what can be shown of the text."""
+    def accept(self, chosen: Sequence[int], details: Sequence[Likelihood | None]) -> Piece:
+        """Write ids that were drawn, up to the end, with what is told of each; return what can be shown."""
+        if not self.stop:  # all of it
+            self.written += chosen
+            text = "".join([self.vocabulary.characters[id_] for id_ in chosen])
+            told = tuple([one for one in details if one is not None])
+            return Piece(text, told, None if self.remaining > 0 else "length")
+        pieces = []
+        for id_, likelihood in zip(chosen, details, strict=True):
+            pieces.append(self._accept(id_, likelihood))
+            if pieces[-1].finish_reason is not None:
+                break
+        return Piece.joined(pieces)
+
+    def _accept(self, chosen: int, likelihood: Likelihood | None) -> Piece:
+        """Write one id."""
         self.written.append(chosen)
         self._pending += self.vocabulary.characters[chosen]
         if likelihood is not None:
@@ -99,16 +110,11 @@ class Stream:
             return self._release(0, "length")
         return self._release(max([_overlap(self._pending, s) for s in self.stop], default=0), None)
 
-    def luck(self, count: int) -> tuple[NDArray[np.float64], float]:
+    def noise(self, count: int) -> tuple[NDArray[np.float64], float]:
         """Noise (`count`, V) of the next places, and the temperature; no noise at temperature 0."""
         if self.sampling.temperature == 0:
             return np.zeros((count, len(self.vocabulary))), 0.0
-        first = len(self.written) - self._luck_from
-        if first + count > len(self._luck):
-            self._luck_from, first, size = len(self.written), 0, len(self.vocabulary)
-            ahead = max(count, min(NOISE_AHEAD, NOISE_SIZE // size))
-            self._luck = gumbel_noise(self.seed, self.sample, self._luck_from, ahead, size)
-        return self._luck[first : first + count], self.sampling.temperature
+        return self.luck.at(len(self.written), count), self.sampling.temperature
 
     def _release(self, held: int, finish_reason: FinishReason | None) -> Piece:
         """Let go of all pending text but its last `held` characters."""

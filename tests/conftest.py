@@ -2,11 +2,13 @@
 
 import asyncio
 import inspect
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import uvicorn
 from fastapi import FastAPI
 from hypothesis import settings as hypothesis_settings
@@ -17,6 +19,9 @@ from app.main import create_app
 from app.settings import ServerSettings
 from tests.app.gate import GatedBackend
 from tests.tiny import tiny_folder
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels of a GPU run in NumPy; Triton asks once, when it is imported
 
 hypothesis_settings.register_profile("untimed", deadline=None)  # the first call may compile
 hypothesis_settings.load_profile("untimed")

@@ -1,11 +1,9 @@
 """The `cpu-int8` backend: slots over the compiled kernel, its rows shared among threads."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from threading import Timer
 
-from model.backend import Writing
+from model.backend import Writing, announced
 from model.cpu.ahead import CONTEXT, Guessing
 from model.cpu.layout import CHUNK, make_cache, quantise_weights, shape_of
 from model.cpu.team import NO_GUESSING, Team
@@ -14,8 +12,9 @@ from model.draft import CERTAINTY, MOST_CHANCE, UNITS, Draft
 from model.network import GPT
 from model.sampling import Logits
 
+MOST_STEPS = 4  # in one `write`
+MOST_ROWS = 256  # and without guesses at most so many rows: other work has to wait for them
 NOTE = "compiling the generator for this CPU"
-NOTE_SECONDS = 1.5  # a kernel that was compiled before is mostly there sooner
 
 
 class Int8Backend:
@@ -25,6 +24,7 @@ class Int8Backend:
     prompt_rows = 2 * CHUNK
     drafts = 7
     call_cost = 2.0
+    draws_apart = False
 
     def __init__(self, network: GPT, slots: int, threads: int | None = None) -> None:
         self.config = network.config
@@ -34,13 +34,8 @@ class Int8Backend:
         self._weights = quantise_weights(network)
         self._cache = make_cache(self.config, slots)
         self._lengths = [0] * slots
-        note = Timer(NOTE_SECONDS, print, (NOTE,), {"file": sys.stderr, "flush": True})
-        note.start()
-        try:  # now, so that no request has to wait for the compiler
+        with announced(NOTE):  # now, so that no request has to wait for the compiler
             self._team = Team(shape, self._weights, self._cache, self.threads, slots)
-        finally:
-            note.cancel()
-        self.places = self._team.places
 
     @property
     def products_per_row(self) -> int:
@@ -91,6 +86,11 @@ class Int8Backend:
             answers[slot] = logits[end - len(ids) : end]
         return answers
 
+    def steps_ahead(self, streams: int, guesses: int) -> int:
+        """Steps that one `write` should take; a single one is better taken by `extend`."""
+        steps = min(MOST_STEPS, min(MOST_ROWS, self._team.places // (1 + guesses)) // streams)
+        return steps if steps > 1 else 0
+
     def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
         """Draw on in each stream; see `Backend`."""
         guessing = NO_GUESSING
@@ -99,7 +99,7 @@ class Int8Backend:
             guessing = Guessing(*table, self.drafts, self.call_cost, MOST_CHANCE)
         lengths = [self._lengths[one.slot] for one in writings]
         learned, most = self.config.positions == "learned", self.config.block_size
-        left = [most - length if learned else len(one.noise) for one, length in zip(writings, lengths, strict=True)]
+        left = [most - length if learned else one.most for one, length in zip(writings, lengths, strict=True)]
         written = self._team.write(list(zip(writings, lengths, left, strict=True)), steps, guessing)
         for one, (ids, _) in zip(writings, written, strict=True):
             self._lengths[one.slot] += len(ids)

@@ -11,7 +11,7 @@ import numpy as np
 from numba import types
 from numba.experimental import structref
 
-from model.backend import Writing
+from model.backend import NOT_FINITE, Writing
 from model.cpu.ahead import CONTEXT, Ahead, Guessing, make_ahead, propose, settle
 from model.cpu.compiled import compile_and_call
 from model.cpu.kernel import forward
@@ -212,19 +212,23 @@ class Team:
 
         Args:
             writings: streams, the characters in their slots, and how many more these can hold.
+        Raises:
+            FloatingPointError: a logit is not finite.
         """
         ahead, stride = self._ahead, self.places // len(writings)
         for s, (one, length, most) in enumerate(writings):
-            count = min(stride, len(one.noise))
+            count = min(stride, one.most)
             ahead.slots[s], ahead.positions[s], ahead.lasts[s] = one.slot, length, one.recent[-1]
             ahead.contexts[s] = -1
             ahead.contexts[s, -len(one.recent) :] = one.recent[-CONTEXT:]
-            ahead.noise[s * stride :][:count] = one.noise[:count]
+            ahead.noise[s * stride :][:count] = one.luck.at(one.place, count) if one.temperature else 0.0
             ahead.counts[s], ahead.limits[s], ahead.temperatures[s] = 0, min(count, most), one.temperature
         self._work(self._first, 0, steps, len(writings), stride, guessing)
         places = [
             slice(s * stride, s * stride + count) for s, count in enumerate(ahead.counts[: len(writings)].tolist())
         ]
+        if not np.isfinite(np.concatenate([ahead.logits[place] for place in places])).all():
+            raise FloatingPointError(NOT_FINITE)
         return [(ahead.ids[place].tolist(), ahead.logits[place].copy()) for place in places]
 
 

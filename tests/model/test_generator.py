@@ -120,7 +120,9 @@ def test_nobody_waits_for_ever_while_others_read_their_windows_again(numerics: N
 @pytest.mark.parametrize("drafts", [False, True])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("config", [LEARNED, ROTARY])
-def test_steps_ahead_never_change_a_text(config: GPTConfig, threads: int, drafts: bool) -> None:
+def test_steps_ahead_never_change_a_text(
+    config: GPTConfig, threads: int, drafts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Streams that the backend draws by itself, several steps in a call, and what is told of their characters."""
 
     def streams() -> list[Stream]:
@@ -135,11 +137,11 @@ def test_steps_ahead_never_change_a_text(config: GPTConfig, threads: int, drafts
         ]
 
     told: list[list[list[Piece]]] = []
-    for places in (0, None):
+    for ahead in (False, True):
         generator = tiny_generator(config, 12, INT8, threads)
         generator.draft = tiny_draft() if drafts else None
-        if places is not None:
-            generator.backend.places = places
+        if not ahead:
+            monkeypatch.setattr(generator.backend, "steps_ahead", lambda streams, guesses: 0)
         pieces: dict[Stream, list[Piece]] = {stream: [] for stream in streams()}
         chance, writing = random.Random(0), list(pieces)
         for stream in writing:
@@ -154,14 +156,14 @@ def test_steps_ahead_never_change_a_text(config: GPTConfig, threads: int, drafts
         told.append([[Piece.joined(one)] for one in pieces.values()])
         assert generator.free_slots == 12
         most = max(len(stream.written) for stream in pieces)
-        assert calls < most if places is None else calls >= most / 8
+        assert calls < most if ahead else calls >= most / 8
     assert told[0] == told[1]
 
 
-@pytest.mark.parametrize("places", [0, 1024])
-def test_nothing_is_told_of_numbers_that_are_not_finite(places: int) -> None:
+@pytest.mark.parametrize("steps", [0, 4])
+def test_nothing_is_told_of_numbers_that_are_not_finite(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = tiny_generator(slots=2)
-    generator.backend.places = places
+    monkeypatch.setattr(generator.backend, "steps_ahead", lambda streams, guesses: steps)
     assert isinstance(generator.backend, Int8Backend)
     streams = [Stream(VOCABULARY, [3 + index], seed=index, max_new_tokens=40) for index in range(2)]
     for stream in streams:

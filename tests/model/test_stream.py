@@ -19,7 +19,7 @@ def spell(text: str, **settings: object) -> tuple[list[Piece], Stream]:
         told = (
             None if stream.untold(1) else Likelihood(1.0, 1.0, len(stream.written), 0.0, ())
         )  # its place, to find it
-        pieces.append(stream.accept(chosen, told))
+        pieces.append(stream.accept([chosen], [told]))
         if pieces[-1].finish_reason:
             break
     return pieces, stream
@@ -70,10 +70,10 @@ def test_each_character_has_the_luck_of_its_position() -> None:
     expected = gumbel_noise(5, 2, 0, 210, 3)
     for place in range(200):
         for count in (1, 8):
-            noise, temperature = stream.luck(count)
+            noise, temperature = stream.noise(count)
             assert np.array_equal(noise, expected[place : place + count])
             assert temperature == 1
-        stream.accept(0)
+        stream.accept([0], [None])
 
 
 def test_context_spans_prompt_and_text() -> None:

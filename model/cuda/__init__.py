@@ -1,0 +1,1 @@
+"""Generation on a GPU: the network's arithmetic in Triton, its steps in graphs."""

@@ -1,0 +1,207 @@
+"""A GPU's kernels are the network, and draw what `sampling.draw` draws; without a GPU, Triton interprets them."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from model.backend import EagerBackend, Writing
+from model.config import GPTConfig
+from model.cuda.backend import CudaBackend
+from model.device import Numerics
+from model.generator import Generator, load_generator
+from model.network import GPT
+from model.noise import Luck
+from model.sampling import Sampling
+from model.stream import Piece, Stream
+from tests.tiny import CPU, LEARNED, ROTARY, VOCABULARY, tiny_checkpoint, tiny_draft
+
+GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if GPU else "cpu")
+FLOAT32 = Numerics(DEVICE, torch.float32)
+BFLOAT16 = Numerics(DEVICE, torch.bfloat16)
+TOLERANCE = 1e-3 if GPU else 1e-4  # a GPU's exponential function is less exact
+BUNDLED_SHAPE = GPTConfig(65, positions="rotary", norm="rmsnorm", activation="relu2", qk_norm=True)
+CONFIGS = [
+    ROTARY,
+    LEARNED,
+    replace(LEARNED, bias=True),
+    replace(ROTARY, n_embd=24, block_size=12, logit_scale=0.9),  # heads of 12, in blocks of 16
+    replace(LEARNED, n_embd=26, n_layer=1),
+    *([BUNDLED_SHAPE, GPTConfig(65)] if GPU else []),
+]
+
+
+def text(length: int, seed: int = 0) -> list[int]:
+    return [int(i) for i in np.random.default_rng(seed).integers(len(VOCABULARY), size=length)]
+
+
+def network_of(config: GPTConfig) -> GPT:
+    network = tiny_checkpoint(config).network() if config.n_embd < 384 else GPT(config).eval().requires_grad_(False)
+    torch.manual_seed(1)
+    for parameter in network.parameters():
+        if parameter.ndim == 1:  # of LayerNorm; ones and zeros would hide which is which
+            parameter.add_(0.3 * torch.randn(parameter.shape))
+    return network
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_logits_are_the_networks(config: GPTConfig) -> None:
+    """Read in one chunk, in others, and one by one; past the window too, if it rolls."""
+    network, ids = network_of(config), text(16 if config.positions == "learned" else 40)
+    places = torch.arange(len(ids))
+    distance = places[:, None] - places
+    band = (distance >= 0) & (distance < config.block_size)
+    expected = network(torch.tensor([ids]), mask=band[None, None])[0].numpy()
+    backend = CudaBackend(network, FLOAT32, 3)
+    for slot, chunks in enumerate(((16, 24), (1, 7, 5, 1, 1, 1, 20, 4), (10, 6, 1, 23))):
+        first = 0
+        for length in chunks:
+            if first < len(ids):
+                logits = backend.extend({slot: ids[first : first + length]})[slot]
+                np.testing.assert_allclose(logits, expected[first : first + length], atol=TOLERANCE)
+                first += length
+    assert [backend.length(slot) for slot in range(3)] == 3 * [len(ids)]
+
+
+@pytest.mark.skipif(not GPU, reason="NumPy has no bfloat16")
+def test_half_precision_is_near() -> None:
+    torch.manual_seed(0)
+    network, ids = GPT(BUNDLED_SHAPE).eval().requires_grad_(False), text(300)
+    backend = CudaBackend(network, BFLOAT16, 2)
+    for first in range(0, 250, 50):
+        logits = backend.extend({1: ids[first : first + 50]})[1]
+    expected = network(torch.tensor([ids[:250]]))[0, 200:].numpy()
+    np.testing.assert_allclose(logits, expected, atol=0.02)
+    assert np.abs(expected).max() > 0.2
+
+
+@pytest.mark.parametrize("numerics", [FLOAT32, BFLOAT16] if GPU else [FLOAT32], ids=lambda numerics: numerics.name)
+def test_a_row_is_bitwise_the_same_alone_and_in_company(numerics: Numerics) -> None:
+    """In graphs of few rows and of many, at different places, and in chunks."""
+    config = BUNDLED_SHAPE if GPU else ROTARY
+    network, count = network_of(config), 140 if GPU else 20
+    texts = [text(12, seed) for seed in range(count)]
+    together = CudaBackend(network, numerics, count)
+    together.extend({slot: ids[:4] for slot, ids in enumerate(texts)})
+    rows = [
+        together.extend({slot: ids[4 + step : 5 + step] for slot, ids in enumerate(texts)}) for step in range(3)
+    ]
+    for slot in (0, 5, count - 1):
+        alone = CudaBackend(network, numerics, 1)
+        logits = alone.extend({0: texts[slot][:7]})[0]
+        assert np.array_equal(logits[4:], np.concatenate([step[slot] for step in rows]))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8, 2.0])
+def test_it_draws_what_the_draw_draws(temperature: float) -> None:
+    """Large seeds, places far on, and a limit that ends one row before the others."""
+    backend = CudaBackend(network_of(ROTARY), FLOAT32, 3)
+    backend.extend({slot: [slot, 4] for slot in range(3)})
+    lucks = [Luck(seed, sample, len(VOCABULARY)) for seed, sample in ((2**53 - 1, 0), (2**32 + 7, 3), (5, 1000))]
+    places, most = (0, 100_000, 7), (6, 2, 6)
+    writings = [
+        Writing(slot, [slot + 9], most[slot], temperature, luck, places[slot]) for slot, luck in enumerate(lucks)
+    ]
+    written = backend.write(writings, 4, None)
+    assert [len(ids) for ids, _ in written] == [4, 2, 4]
+    for slot, (ids, logits) in enumerate(written):
+        again = CudaBackend(network_of(ROTARY), FLOAT32, 1)
+        read = again.extend({0: [slot, 4, slot + 9, *ids[:-1]]})[0][2:]
+        np.testing.assert_allclose(logits, read, atol=1e-5)
+        noise = lucks[slot].at(places[slot], len(ids)) * (temperature > 0)
+        scores = (logits.astype(np.float64) - logits.max(1, keepdims=True)) / (temperature or 1) + noise
+        assert ids == scores.argmax(1).tolist()
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interpreted, a step takes a tenth of a second."""
+    if not GPU:
+        monkeypatch.setattr("model.cuda.backend.MOST_STEPS", 2)
+
+
+def generators(config: GPTConfig) -> Iterator[Generator]:
+    """The reference, and the kernels with and without guesses."""
+    checkpoint = tiny_checkpoint(config)
+    yield load_generator(checkpoint, CPU, 4)
+    for draft in (None, tiny_draft()):
+        yield Generator(CudaBackend(checkpoint.network(), FLOAT32, 4, draft), draft)
+
+
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.parametrize("config", [replace(ROTARY, n_layer=1), replace(LEARNED, n_layer=1)])
+def test_texts_are_the_references(config: GPTConfig) -> None:
+    """Prompts of all lengths beside each other, filters, stop strings, details, a text that is given; some wait."""
+    told: list[list[Piece]] = []
+    for generator in generators(config):
+        streams = [
+            Stream(VOCABULARY, text(1), Sampling(0.8), 1, max_new_tokens=24),
+            Stream(VOCABULARY, text(40), Sampling(1.0, top_p=0.9), 2, max_new_tokens=5, details_from=3),
+            Stream(VOCABULARY, text(5), Sampling(0.5), 3, max_new_tokens=20, stop=("e", "q")),
+            Stream(VOCABULARY, text(9), Sampling(0), 4, max_new_tokens=12, details_from=0),
+            Stream(VOCABULARY, text(3), Sampling(2), 5, max_new_tokens=9),
+            Stream(VOCABULARY, text(7), Sampling(), 6, max_new_tokens=12, details_from=2, given=text(12, 1)),
+        ]
+        pieces: dict[Stream, list[Piece]] = {stream: [] for stream in streams}
+        chance, waiting, writing = np.random.default_rng(0), list(streams), list[Stream]()
+        while waiting or writing:
+            while waiting and generator.free_slots and chance.random() < 0.5:
+                writing.append(waiting.pop(0))
+                generator.add(writing[-1])
+            for stream, piece in generator.step([stream for stream in writing if chance.random() < 0.9]):
+                pieces[stream].append(piece)
+                if piece.finish_reason:
+                    writing.remove(stream)
+        told.append([Piece.joined(one) for one in pieces.values()])
+    for pieces_of_kernels in told[1:]:
+        for piece, expected in zip(pieces_of_kernels, told[0], strict=True):
+            assert (piece.text, piece.finish_reason) == (expected.text, expected.finish_reason)
+            chances, of_reference = ([one.probability for one in told.details] for told in (piece, expected))
+            np.testing.assert_allclose(chances, of_reference, atol=1e-4 if GPU else 1e-5)
+
+
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.filterwarnings("ignore:invalid value")  # NumPy says so
+def test_nothing_is_told_of_numbers_that_are_not_finite() -> None:
+    generator = Generator(CudaBackend(tiny_checkpoint().network(), FLOAT32, 2))
+    streams = [Stream(VOCABULARY, [3 + index], seed=index, max_new_tokens=20) for index in range(2)]
+    for stream in streams:
+        generator.add(stream)
+    list(generator.step(streams))
+    assert isinstance(generator.backend, CudaBackend)
+    generator.backend._step._cache.fill_(np.nan)
+    with pytest.raises(FloatingPointError):
+        list(generator.step(streams))
+    assert [len(stream.written) for stream in streams] == [1, 1]
+    generator.reset()
+    again = Stream(VOCABULARY, [3], max_new_tokens=5)
+    reference = Stream(VOCABULARY, [3], max_new_tokens=5)
+    list(generator.write(again)), list(load_generator(tiny_checkpoint(), CPU, 1).write(reference))
+    assert again.written == reference.written
+
+
+@pytest.mark.parametrize(
+    ("config", "runs"), [(ROTARY, {0: []}), (ROTARY, {0: [64]}), (ROTARY, {0: 65 * [1]}), (LEARNED, {0: 17 * [1]})]
+)
+def test_what_there_is_no_room_for_is_refused(config: GPTConfig, runs: dict[int, list[int]]) -> None:
+    backend = CudaBackend(tiny_checkpoint(config).network(), FLOAT32, 2)
+    with pytest.raises(ValueError, match="slot 0"):
+        backend.extend({1: [1]} | runs)
+    assert backend.length(1) == 0
+
+
+def test_guesses_that_were_wrong_leave_nothing_behind() -> None:
+    network, ids = network_of(ROTARY), text(15)
+    expected, backend = EagerBackend(network, CPU, 1), CudaBackend(network, FLOAT32, 1)
+    for one in (expected, backend):
+        one.extend({0: ids[:14]})
+    backend.extend({0: text(6, 1)})
+    backend.forget(0, 14)
+    np.testing.assert_allclose(
+        backend.extend({0: [ids[14]]})[0], expected.extend({0: [ids[14]]})[0], atol=TOLERANCE
+    )
