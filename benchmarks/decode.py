@@ -97,8 +97,8 @@ def beside_peers(settings: BenchmarkSettings, numerics: Numerics, folder: Path) 
             for name in [name for name in peers if count != 32 or name != NANOGPT]:
                 try:
                     rates.setdefault(name, []).append(rate_of(peers[name], count, name == NANOGPT))
-                except BrokenProcessPool:
-                    print(f"{name}: crashed at {count} stream(s)")
+                except (BrokenProcessPool, RuntimeError) as error:
+                    print(f"{name}: failed at {count} stream(s) ({error or type(error).__name__})")
                     del peers[name], rates[name]
         print(f"\n{count} stream(s) of {SHORT} characters, nanoGPT's network")
         show(rates, "Soliloquy")
@@ -121,7 +121,7 @@ def open_peers(folder: Path, device: str) -> dict[str, Peer]:
 def rate_of(peer: Peer, count: int, full: bool) -> float:
     """Characters a second; with a full window, as nanoGPT's mostly is, few of them."""
     prompts, length = ([[1] * 256] * count, 60) if full else ([[1]] * count, SHORT)
-    peer.rate(prompts, WARM)
+    peer.rate(prompts, WARM if peer.device == "cpu" else length)  # another length would be compiled anew
     return peer.rate(prompts, length)
 
 

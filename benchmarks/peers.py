@@ -38,6 +38,7 @@ class Peer:
     """
 
     def __init__(self, name: str, folder: Path, device: str) -> None:
+        self.device = device
         self._process = ProcessPoolExecutor(1, get_context("spawn"))
         self._process.submit(_open, name, folder, device).result()
 
@@ -227,7 +228,11 @@ def _gpt2_tensors(network: GPT) -> dict[str, NDArray[np.float32]]:
     """The weights under GPT-2's names: products as (inputs, outputs); biases that are not there are zeros."""
 
     def array(tensor: torch.Tensor | None, size: int = 0) -> NDArray[np.float32]:
-        return np.zeros(size, np.float32) if tensor is None else np.ascontiguousarray(tensor.detach().numpy())
+        return (
+            np.zeros(size, np.float32)
+            if tensor is None
+            else np.ascontiguousarray(tensor.detach().float().cpu().numpy())
+        )
 
     named: dict[str, Any] = {
         "wte.weight": array(network.tokens.weight),

@@ -24,7 +24,10 @@ STAGES = 4
 # What is fastest for few rows is not for many (on an H200). Up to so many, a kernel is launched before the last one
 # has ended, and products are cut finely: columns that a program computes, and its warps.
 FEW_ROWS = 128
-FEW, MANY = (32, 4), (64, 2)
+FEW, MANY = (
+    (32, 4),
+    (64, 2),
+)  # in float32, without matrix instructions, sums would be grouped by them: there it is FEW
 MOST_DRAWN = 4096  # characters that are looked at together
 NORMS = {"rmsnorm": kernels.RMS.value, "layernorm": kernels.LAYER.value}
 ACTIVATIONS = {"relu2": kernels.RELU2.value, "gelu": kernels.GELU.value}
@@ -193,7 +196,7 @@ class Step:
         scale: float = 1.0,
     ) -> None:
         count, width = self._weights[f"{name}.weight"].shape
-        columns, _ = FEW if rows <= FEW_ROWS else MANY
+        columns, _ = self._cut(rows)
         self._start(
             rows,
             kernels.linear,
@@ -228,8 +231,12 @@ class Step:
             "BLOCK_K": min(BLOCK_K, max(16, triton.next_power_of_2(width))),
             "BLOCK_NORM": triton.next_power_of_2(width),
             "STAGES": STAGES,
-            "num_warps": (FEW if rows <= FEW_ROWS else MANY)[1],
+            "num_warps": self._cut(rows)[1],
         }
+
+    def _cut(self, rows: int) -> tuple[int, int]:
+        """Columns that a program of a product computes, and its warps."""
+        return FEW if rows <= FEW_ROWS or self._cache.dtype == torch.float32 else MANY
 
     def _fill(self, fields: Tensor, values: NDArray[np.int64], size: int) -> None:
         """Write values (n, fields) to the device, and to the rest of `size` that there is nothing to do."""
