@@ -18,6 +18,10 @@ RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb
     && find torch/bin -type f ! -name torch_shm_manager -delete
 
 FROM base
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Triton, which PyTorch's CUDA build brings, compiles its own way to the GPU where it meets one
+RUN if [ -z "$TORCH_INDEX" ]; then apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*; fi
 RUN useradd --uid 10001 --no-create-home soliloquy
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=builder /opt/venv /opt/venv
@@ -30,7 +34,7 @@ COPY templates templates
 COPY checkpoints/shakespeare-char checkpoints/shakespeare-char
 COPY checkpoints/shakespeare-char-snapshots checkpoints/shakespeare-char-snapshots
 # where compiled code is kept: what this build's machine compiles, like machines need not; others do once, in a volume
-ENV NUMBA_CACHE_DIR=/var/cache/soliloquy
+ENV NUMBA_CACHE_DIR=/var/cache/soliloquy TRITON_CACHE_DIR=/var/cache/soliloquy/triton
 RUN install -d -o 10001 /var/cache/soliloquy
 # by number, so that Kubernetes can tell that it is not root
 USER 10001

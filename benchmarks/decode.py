@@ -36,7 +36,7 @@ SHORT = 250  # characters that fit nanoGPT's window after a short prompt
 WARM = 8
 BESIDE_PEERS = {"cpu": (1, 32), "cuda": (1, 512)}  # streams
 ALONE = ((1, 1000), (1, 2000), (8, 1000), (32, 500), (128, 250))  # streams, and characters in each
-ALSO = {"cpu": (), "cuda": ((512, 500), (512, 2000))}
+ALSO = {"cuda": ((512, 500), (512, 2000))}
 
 
 class BenchmarkSettings(BaseSettings):
@@ -128,7 +128,7 @@ def rate_of(peer: Peer, count: int, full: bool) -> float:
 def of_checkpoint(settings: BenchmarkSettings, checkpoint: Checkpoint, numerics: Numerics) -> None:
     """One stream with and without guesses, many streams, long ones, and the first character's wait."""
     began = time.perf_counter()
-    work = (*ALONE, *ALSO[numerics.device.type])
+    work = (*ALONE, *ALSO.get(numerics.device.type, ()))
     generator = load_generator(checkpoint, numerics, max(count for count, _ in work), settings.threads)
     print(
         f"\ncheckpoint {checkpoint.identity[:12]}, {numerics.name}, loaded in {time.perf_counter() - began:.1f} s"

@@ -5,7 +5,7 @@ not depend on the rows beside it. Knows nothing of text.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Timer
 from typing import NamedTuple, Protocol
@@ -17,7 +17,7 @@ from torch import Tensor
 from model.config import GPTConfig
 from model.device import Numerics
 from model.draft import Draft
-from model.network import GPT, LayerCache, rotary_angles
+from model.network import GPT, rotary_angles
 from model.noise import Luck
 from model.sampling import Logits
 
@@ -39,6 +39,19 @@ class Writing(NamedTuple):
     temperature: float
     luck: Luck
     place: int  # of the next id, where its noise is
+
+
+def check_run(backend: "Backend", slot: int, ids: Sequence[int]) -> None:
+    """Refuse what would be read or written beyond a backend's memory.
+
+    Raises:
+        ValueError: an id is not in the vocabulary, or there are too many of them.
+    """
+    if not ids or min(ids) < 0 or max(ids) >= backend.config.vocab_size or len(ids) > backend.chunk:
+        raise ValueError(f"slot {slot}: {len(ids)} ids, from 1 to {backend.chunk} of the vocabulary's are possible")
+    learned = backend.config.positions == "learned"
+    if learned and backend.length(slot) + len(ids) > backend.config.block_size:
+        raise ValueError(f"slot {slot}: learned positions end at {backend.config.block_size}")
 
 
 class Backend(Protocol):
@@ -76,6 +89,9 @@ class Backend(Protocol):
         With rotary positions the oldest character leaves when the window is full. With learned positions a sequence
         cannot be longer than `block_size`.
         """
+
+    def streams_ahead(self, streams: int) -> int:
+        """How many of so many streams one `write` should draw in."""
 
     def steps_ahead(self, streams: int, guesses: int) -> int:
         """Steps that one `write` should take in so many streams, with so many guesses each; 0: it should not."""
@@ -120,7 +136,6 @@ class EagerBackend:
         shape = (config.n_layer, 2, rows, config.n_head, config.block_size, config.head_size)
         self._cache = torch.zeros(shape, device=self.device, dtype=numerics.dtype)
         self._lengths = [0] * rows
-        self._steps: dict[tuple[int, int], _DecodeStep] = {}
         self._sizes = self._sizes_with_the_same_bits()
 
     def length(self, slot: int) -> int:
@@ -146,6 +161,10 @@ class EagerBackend:
             step = self._decode({slot: ids[place] for slot, ids in rest.items() if place < len(ids)})
             logits |= {slot: np.concatenate((logits[slot], row)) if place else row for slot, row in step.items()}
         return logits
+
+    def streams_ahead(self, streams: int) -> int:
+        """None: this backend does not draw."""
+        return 0
 
     def steps_ahead(self, streams: int, guesses: int) -> int:
         """None: this backend does not draw."""
@@ -199,12 +218,17 @@ class EagerBackend:
         Rows not asked for are computed too: what they write at their next place is overwritten before it is
         ever attended to.
         """
-        rows = slice(first, first + len(ids))
-        if (first, len(ids)) not in self._steps:
-            layers = [layer[:, rows] for layer in self._cache]
-            self._steps[first, len(ids)] = _DecodeStep(self._decode_network, self.config, layers)
+        rows, size = slice(first, first + len(ids)), self.config.block_size
+        positions = torch.tensor(self._lengths[rows])[:, None]  # (rows, 1)
+        mask = (torch.arange(size) <= positions)[:, None, None].to(self.device)  # (rows, 1, 1, W)
+        places = (positions[:, 0] % size).to(self.device)
+        caches = [_DecodeCache(layer[:, rows], places) for layer in self._cache]
+        angles = rotary_angles(positions, self.config.head_size) if self.config.positions == "rotary" else None
+        rotary = None if angles is None else (angles[0].to(self.device), angles[1].to(self.device))
+        positions = positions.clamp(max=size - 1)  # learned ones end; only a row not asked for can be beyond
         with self._fixed_threads():
-            logits = self._steps[first, len(ids)](ids, self._lengths[rows])  # (rows, 1, V)
+            inputs = torch.tensor(ids, device=self.device)[:, None]
+            logits = self._decode_network(inputs, positions, mask, caches, rotary)  # (rows, 1, V)
         return _to_numpy(logits[:, 0])
 
     @contextmanager
@@ -230,38 +254,6 @@ class _PrefillCache:
         self.slot[0, :, : key.shape[2]] = key[0]
         self.slot[1, :, : key.shape[2]] = value[0]
         return key, value
-
-
-class _DecodeStep:
-    """One more id in each of some rows, computed in memory that stays where it is."""
-
-    def __init__(self, network: Callable[..., Tensor], config: GPTConfig, layers: list[Tensor]) -> None:
-        device, rows = layers[0].device, layers[0].shape[1]
-        self._network, self._config = network, config
-        self._inputs = torch.zeros((rows, 1), dtype=torch.int64, device=device)
-        self._positions = torch.zeros((rows, 1), dtype=torch.int64, device=device)
-        self._places = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._mask = torch.zeros((rows, 1, 1, config.block_size), dtype=torch.bool, device=device)
-        angles = rotary_angles(torch.zeros((rows, 1)), config.head_size)
-        self._rotary = None if config.positions == "learned" else (angles[0].to(device), angles[1].to(device))
-        self._caches: list[LayerCache] = [_DecodeCache(layer, self._places) for layer in layers]
-
-    def __call__(self, ids: list[int], lengths: list[int]) -> Tensor:
-        """Logits (rows, 1, V), valid until the next call."""
-        self._fill(ids, lengths)
-        return self._network(self._inputs, self._positions, self._mask, self._caches, self._rotary)
-
-    def _fill(self, ids: list[int], lengths: list[int]) -> None:
-        size = self._config.block_size
-        positions = torch.tensor(lengths)[:, None]  # (rows, 1)
-        self._inputs.copy_(torch.tensor(ids)[:, None])
-        self._places.copy_(positions[:, 0] % size)
-        self._mask.copy_((torch.arange(size) <= positions)[:, None, None])
-        if self._rotary is None:
-            self._positions.copy_(positions.clamp(max=size - 1))  # only a row not asked for can be beyond
-        else:
-            for memory, angle in zip(self._rotary, rotary_angles(positions, self._config.head_size), strict=True):
-                memory.copy_(angle)
 
 
 class _DecodeCache:

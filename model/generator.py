@@ -6,13 +6,16 @@ from importlib.util import find_spec
 from itertools import islice
 
 import numpy as np
+import torch
 
 from model.backend import NOT_FINITE, Backend, EagerBackend, Writing
 from model.checkpoint import Checkpoint
 from model.device import Numerics
 from model.draft import MOST_CHANCE, Draft
-from model.sampling import Likelihood, Logits, draw, likelihoods
+from model.sampling import Likelihood, Logits, Sampling, draw, likelihoods
 from model.stream import Piece, Stream
+
+STEPS_BESIDE = 8  # that a backend draws ahead for some, while others wait for the one step that they take
 
 
 @dataclass
@@ -73,11 +76,9 @@ class Generator:
         """
         wanted = set(streams)
         asked = [stream for stream in self._seats if stream in wanted]
-        ahead, steps = self._ahead(asked)
+        ahead, steps, rest = self._share_out(asked)
         turns = self._write_ahead(ahead, steps) if ahead else []
-        done = set(ahead)
-        if rest := [stream for stream in asked if stream not in done]:
-            turns += self._write_next(rest)
+        turns += self._write_next(rest) if rest else []
         self._tell(turns)
         for turn in turns:
             yield turn.stream, self._accept(turn)
@@ -105,17 +106,26 @@ class Generator:
         finally:
             self.remove(stream)
 
-    def _ahead(self, streams: list[Stream]) -> tuple[list[Stream], int]:
-        """The streams that the backend draws for by itself in this step, and how often."""
-        apart, ready = self.backend.draws_apart, [stream for stream in streams if self._can_go_ahead(stream)]
-        if not ready or (len(ready) < len(streams) and not apart):
-            return [], 0
-        if firsts := [stream for stream in ready if not stream.written]:  # somebody waits for them
-            return (firsts, 1) if apart else ([], 0)
-        steps = self.backend.steps_ahead(len(ready), self._most_guesses(len(ready)))
-        if sum(len(self._seats[stream].unread) == 1 for stream in streams) > len(ready):
-            steps = min(steps, 1)  # others draw too, one by one
-        return (ready, steps) if steps else ([], 0)
+    def _share_out(self, streams: list[Stream]) -> tuple[list[Stream], int, list[Stream]]:
+        """The streams that the backend draws for by itself, in how many steps, and those that take one step."""
+        backend, ready = self.backend, [stream for stream in streams if self._can_go_ahead(stream)]
+        rest = [] if len(ready) == len(streams) else [one for one in streams if not self._can_go_ahead(one)]
+        if not ready or (rest and not backend.draws_apart):
+            return [], 0, streams
+        if not all(stream.written for stream in ready):  # somebody waits for the first character
+            return (ready, 1, rest) if backend.draws_apart else ([], 0, streams)
+        ahead = ready[: backend.streams_ahead(len(ready))]
+        steps = backend.steps_ahead(len(ahead), self._most_guesses(len(ahead))) if ahead else 0
+        if not steps:
+            return [], 0, streams
+        if len(ahead) < len(ready):
+            for stream in ahead:
+                self._queue(stream)
+        return ahead, min(steps, STEPS_BESIDE) if rest else steps, rest
+
+    def _queue(self, stream: Stream) -> None:
+        """Behind those that have waited longer."""
+        self._seats[stream] = self._seats.pop(stream)
 
     def _can_go_ahead(self, stream: Stream) -> bool:
         """True if nothing but its last id is to be read, and every character can come."""
@@ -135,9 +145,8 @@ class Generator:
             writings.append(Writing(slot, recent, most, temperature, luck, place))
         written = self.backend.write(writings, steps, draft)
         for stream, (ids, logits) in zip(streams, written, strict=True):
-            seat = self._seats[stream]
-            seat.drafts = ids[:-1]
-            turns.append(Turn(stream, seat, logits, ids))
+            turns.append(Turn(stream, self._seats[stream], logits, ids))
+            turns[-1].seat.drafts = ids[:-1]
         return turns
 
     def _most_guesses(self, streams: int) -> int:
@@ -168,7 +177,7 @@ class Generator:
             if self._is_full(seat):
                 backend.forget(seat.slot)
                 seat.unread = stream.context(backend.config.block_size // 2)
-                self._seats[stream] = self._seats.pop(stream)  # behind those that have waited longer
+                self._queue(stream)
             if len(seat.unread) == 1:
                 runs[stream], seat.unread = seat.unread, []
                 writing.append(stream)
@@ -275,13 +284,15 @@ def load_generator(
     compile: bool = False,
 ) -> Generator:
     """A generator for this checkpoint's weights; `threads` (`usable_cores` if None) is for `cpu-int8`."""
+    nothing = np.zeros((1, len(checkpoint.vocabulary)))
+    draw(nothing.astype(np.float32), [Sampling()], nothing)  # compile it now
+    if checkpoint.draft is not None:
+        checkpoint.draft.guess([], nothing, 1.0)
     if numerics.quantised:
         from model.cpu.backend import Int8Backend  # noqa: PLC0415 - it asks what this CPU can do, and takes Numba's time
 
-        if checkpoint.draft is not None:  # compile it now
-            checkpoint.draft.guess([], np.zeros((1, len(checkpoint.vocabulary))), 1.0)
         return Generator(Int8Backend(checkpoint.network(), slots, threads), checkpoint.draft)
-    if numerics.device.type == "cuda" and find_spec("triton"):  # PyTorch brings it for Linux
+    if numerics.device.type == "cuda" and torch.version.cuda and find_spec("triton"):  # PyTorch brings it for Linux
         from model.cuda.backend import CudaBackend  # noqa: PLC0415 - it takes Triton's time
 
         backend = CudaBackend(checkpoint.network(numerics.dtype), numerics, slots, checkpoint.draft)

@@ -58,6 +58,7 @@ class Stream:
     def __post_init__(self) -> None:
         self._pending = ""
         self._pending_details: list[Likelihood] = []
+        self._plain = self.sampling.temperature == 0 or self.sampling.keeps_all(len(self.vocabulary))
         self.luck = Luck(self.seed, self.sample, len(self.vocabulary))
 
     @property
@@ -68,8 +69,7 @@ class Stream:
     @property
     def draws_plainly(self) -> bool:
         """True if no filter is between the logits and the draw."""
-        plain = self.sampling.temperature == 0 or self.sampling.keeps_all(len(self.vocabulary))
-        return plain and self.given is None
+        return self._plain and self.given is None
 
     def context(self, length: int) -> list[int]:
         """The last `length` ids of the prompt and the text together."""

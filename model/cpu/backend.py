@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
-from model.backend import Writing, announced
+from model.backend import Writing, announced, check_run
 from model.cpu.ahead import CONTEXT, Guessing
 from model.cpu.layout import CHUNK, make_cache, quantise_weights, shape_of
 from model.cpu.team import NO_GUESSING, Team
@@ -12,8 +12,10 @@ from model.draft import CERTAINTY, MOST_CHANCE, UNITS, Draft
 from model.network import GPT
 from model.sampling import Logits
 
-MOST_STEPS = 4  # in one `write`
-MOST_ROWS = 256  # and without guesses at most so many rows: other work has to wait for them
+MOST_STEPS = 12  # in one `write`: other work has to wait for them
+# Of more streams, so many at a time are drawn in: their keys and values stay in the processor's caches from the first
+# step to the last, those of all would not.
+MOST_STREAMS = 32
 NOTE = "compiling the generator for this CPU"
 
 
@@ -71,7 +73,7 @@ class Int8Backend:
             ValueError: an id is not in the vocabulary, or there are too many of them.
         """
         for slot, ids in runs.items():
-            self._check(slot, ids)
+            check_run(self, slot, ids)
         if not runs:
             return {}
         order = sorted(runs.items(), key=lambda run: -len(run[1]))  # so that they can be shared out evenly
@@ -86,9 +88,13 @@ class Int8Backend:
             answers[slot] = logits[end - len(ids) : end]
         return answers
 
+    def streams_ahead(self, streams: int) -> int:
+        """How many of so many streams one `write` should draw in."""
+        return min(streams, MOST_STREAMS)
+
     def steps_ahead(self, streams: int, guesses: int) -> int:
         """Steps that one `write` should take; a single one is better taken by `extend`."""
-        steps = min(MOST_STEPS, min(MOST_ROWS, self._team.places // (1 + guesses)) // streams)
+        steps = min(MOST_STEPS, self._team.places // (1 + guesses) // streams)
         return steps if steps > 1 else 0
 
     def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
@@ -104,12 +110,3 @@ class Int8Backend:
         for one, (ids, _) in zip(writings, written, strict=True):
             self._lengths[one.slot] += len(ids)
         return written
-
-    def _check(self, slot: int, ids: Sequence[int]) -> None:
-        """Refuse what the kernel would read or write beyond its memory for."""
-        if not ids or min(ids) < 0 or max(ids) >= self.config.vocab_size or len(ids) > self.chunk:
-            raise ValueError(
-                f"slot {slot}: {len(ids)} ids, from 1 to {self.chunk} of the vocabulary's are possible"
-            )
-        if self.config.positions == "learned" and self._lengths[slot] + len(ids) > self.config.block_size:
-            raise ValueError(f"slot {slot}: learned positions end at {self.config.block_size}")

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from subprocess import CalledProcessError
+from threading import Lock
 
 import numpy as np
 import torch
 import triton
 from numpy.typing import NDArray
+from triton.errors import TritonError
 
-from model.backend import NOT_FINITE, Writing, announced
+from model.backend import NOT_FINITE, Writing, announced, check_run
 from model.cuda import drawing, kernels
 from model.cuda.step import Step
 from model.cuda.table import MOST_CHARACTERS, make_table
@@ -24,6 +26,7 @@ WIDTHS = ((32, 8), (128, 4), (512, 2))  # up to so many streams draw in so many 
 MOST_STEPS = 32  # in one `write`: 5 milliseconds for one stream, 25 for 512
 MOST_PLACES = 1 << 24  # logits that one `write` can hold
 NOTE = "compiling the generator for this GPU"
+_capturing = Lock()  # PyTorch captures one graph at a time
 REMEDY = "it needs a C compiler, gcc, and Python's headers the first time; or choose cpu"
 
 
@@ -46,9 +49,9 @@ class CudaBackend:
         vocab_size = self.config.vocab_size
         self._draft = draft if vocab_size <= MOST_CHARACTERS else None
         self._most = max(self.prompt_rows, *(size for size, _ in self._shapes()))
-        self._steps = max(1, min(MOST_STEPS, MOST_PLACES // (self._most * vocab_size)))
+        self._most_steps = max(1, min(MOST_STEPS, MOST_PLACES // (self._most * vocab_size)))
         self._table = make_table(self._draft, vocab_size, numerics.device)
-        self._step = Step(network, numerics, slots, self.chunk, self._most, self._steps, self._table)
+        self._step = Step(network, numerics, slots, self.chunk, self._most, self._most_steps, self._table)
         self._lengths = [0] * slots
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         if numerics.device.type == "cuda":
@@ -74,7 +77,7 @@ class CudaBackend:
             ValueError: an id is not in the vocabulary, or there are too many of them.
         """
         for slot, ids in runs.items():
-            self._check(slot, ids)
+            check_run(self, slot, ids)
         rows = np.array(
             [(slot, self._lengths[slot] + i, token) for slot, ids in runs.items() for i, token in enumerate(ids)],
             dtype=np.int64,
@@ -94,14 +97,20 @@ class CudaBackend:
             end += len(ids)
         return answers
 
+    def streams_ahead(self, streams: int) -> int:
+        """How many of so many streams one `write` should draw in: all."""
+        return streams
+
     def steps_ahead(self, streams: int, guesses: int) -> int:
         """Steps that one `write` should take."""
-        return self._steps
+        return self._most_steps
 
     def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
         """Draw on in each stream; see `Backend`. Guesses are from the draft that the backend was made with."""
         size, width = self._shape(len(writings), draft is not None)
-        self._step.fill_streams(self._streams(writings), size // width)
+        streams = self._streams(writings)
+        steps = min(steps, int(streams[:, drawing.LIMIT.value].max()))  # each writes one id at least
+        self._step.fill_streams(streams, size // width)
         for _ in range(steps):
             self._run(size, width)
         self._step.advance(size, width)
@@ -170,32 +179,30 @@ class CudaBackend:
         """
         try:
             _ = triton.runtime.driver.active.utils
-        except (RuntimeError, OSError, CalledProcessError) as error:
+        except (AssertionError, ImportError, RuntimeError, OSError, CalledProcessError) as error:
             raise DeviceError(f"device: Triton cannot use the GPU ({error}); {REMEDY}") from error
         sizes = {_size(rows) for rows in range(1, self._most + 1)}
-        for size, width in sorted(self._shapes() | {(size, 0) for size in sizes}):
-            self._step.fill_rows(np.zeros((0, kernels.ROW_FIELDS), np.int64), size)
-            self._step.fill_streams(np.zeros((0, drawing.STREAM_FIELDS), np.int64), size)
+        try:
+            with _capturing:
+                for size, width in sorted(self._shapes() | {(size, 0) for size in sizes}):
+                    self._graphs[size, width] = self._captured(size, width)
+        except TritonError as error:
+            raise DeviceError(f"device: the kernels are not for this GPU ({error}); choose cpu") from error
+
+    def _captured(self, size: int, width: int) -> torch.cuda.CUDAGraph:
+        self._step.fill_rows(np.zeros((0, kernels.ROW_FIELDS), np.int64), size)
+        self._step.fill_streams(np.zeros((0, drawing.STREAM_FIELDS), np.int64), size)
+        self._start(size, width)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may be writing meanwhile
             self._start(size, width)
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may be writing meanwhile
-                self._start(size, width)
-            self._graphs[size, width] = graph
+        return graph
 
     def _left(self, slot: int) -> int:
         """Characters that the slot can still hold."""
         learned = self.config.positions == "learned"
         return self.config.block_size - self._lengths[slot] if learned else 1 << 62
-
-    def _check(self, slot: int, ids: Sequence[int]) -> None:
-        """Refuse what the kernels would read or write beyond their memory for."""
-        if not ids or min(ids) < 0 or max(ids) >= self.config.vocab_size or len(ids) > self.chunk:
-            raise ValueError(
-                f"slot {slot}: {len(ids)} ids, from 1 to {self.chunk} of the vocabulary's are possible"
-            )
-        if len(ids) > self._left(slot):
-            raise ValueError(f"slot {slot}: learned positions end at {self.config.block_size}")
 
 
 def _size(rows: int) -> int:

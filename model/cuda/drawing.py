@@ -168,7 +168,7 @@ def advance(
             after = (key * (VOCABULARY + 1) + tl.load(ids + answer + stream * WIDTH + j) + 1) % KEYS
             key = tl.where(j < taken, after, key)
         count, place, position = count + taken, place + taken, position + taken
-        tl.debug_barrier()  # the rows have been read, and may be filled anew
+    tl.debug_barrier()  # all threads have read what is written from here on
     tl.store(streams + COUNT * STRIDE, count)
     tl.store(streams + PLACE * STRIDE, place)
     tl.store(streams + POSITION * STRIDE, position)

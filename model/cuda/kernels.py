@@ -147,7 +147,7 @@ def linear(
     if BIAS:
         total += tl.load(bias + columns, mask=wanted, other=0.0)[None, :]
     if ACTIVATION == RELU2:
-        total = tl.maximum(total, 0.0)
+        total = tl.where(total < 0.0, 0.0, total)  # maximum() would take NaN for 0
         total *= total
     if ACTIVATION == GELU:
         total = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))

@@ -18,16 +18,11 @@ from model.network import GPT, ROTARY_BASE
 from model.sampling import Logits
 
 # Sums are grouped by these, so they are the same for any number of rows:
-BLOCK_M, BLOCK_K = 16, 64
+BLOCK_M, BLOCK_N, BLOCK_K = 16, 32, 64
+WARPS = 2
 BLOCK_RING, RING_WARPS = 64, 2
-STAGES = 4
-# What is fastest for few rows is not for many (on an H200). Up to so many, a kernel is launched before the last one
-# has ended, and products are cut finely: columns that a program computes, and its warps.
-FEW_ROWS = 128
-FEW, MANY = (
-    (32, 4),
-    (64, 2),
-)  # in float32, without matrix instructions, sums would be grouped by them: there it is FEW
+EARLY_ROWS = 128  # up to so many, a kernel is launched before the last one has ended; for more it does not pay
+STAGES, STAGE_BYTES = 4, 16384  # of a product's weights that are on their way; wider ones, fewer
 MOST_DRAWN = 4096  # characters that are looked at together
 NORMS = {"rmsnorm": kernels.RMS.value, "layernorm": kernels.LAYER.value}
 ACTIVATIONS = {"relu2": kernels.RELU2.value, "gelu": kernels.GELU.value}
@@ -114,6 +109,7 @@ class Step:
         """Start the network's kernels for the first so many rows."""
         config, power = self.config, triton.next_power_of_2
         half = (config.head_size + 1) // 2
+        head = 2 * max(8, power(half))
         self._start(
             rows,
             kernels.embed,
@@ -138,8 +134,8 @@ class Step:
                 **self._cache_shape,
                 ROTARY=config.positions == "rotary",
                 QK_NORM=config.qk_norm,
-                BLOCK_HALF=max(8, power(half)),
-                **self._product(rows, f"{block}.inputs", f"{block}.norm_attention", config.n_embd),
+                BLOCK_HALF=head // 2,
+                **self._product(f"{block}.inputs", f"{block}.norm_attention", config.n_embd, head),
             )
             self._start(
                 rows,
@@ -196,23 +192,22 @@ class Step:
         scale: float = 1.0,
     ) -> None:
         count, width = self._weights[f"{name}.weight"].shape
-        columns, _ = self._cut(rows)
         self._start(
             rows,
             kernels.linear,
-            (rows // BLOCK_M, triton.cdiv(count, columns)),
+            (rows // BLOCK_M, triton.cdiv(count, BLOCK_N)),
             *(x, *self._layer(name), *self._layer(norm), out),
             N=count,
             K=width,
             ACTIVATION=activation,
             ADD=add,
             SCALE=scale,
-            BLOCK_N=columns,
-            **self._product(rows, name, norm, width),
+            BLOCK_N=BLOCK_N,
+            **self._product(name, norm, width, BLOCK_N),
         )
 
     def _start(self, rows: int, kernel: Any, grid: tuple[int, ...], *buffers: Any, **constants: Any) -> None:
-        early = self._hopper and rows <= FEW_ROWS
+        early = self._hopper and rows <= EARLY_ROWS
         if early:
             constants["launch_pdl"] = True
         kernel[grid](*buffers, EARLY=early, **constants)
@@ -221,22 +216,20 @@ class Step:
         """A weight and a bias; any tensor for one that is not there, and will not be read."""
         return self._weights.get(f"{name}.weight", self._x), self._weights.get(f"{name}.bias", self._x)
 
-    def _product(self, rows: int, name: str, norm: str | None, width: int) -> dict[str, Any]:
+    def _product(self, name: str, norm: str | None, width: int, columns: int) -> dict[str, Any]:
         """What kernels of products are compiled for."""
+        block = min(BLOCK_K, max(16, triton.next_power_of_2(width)))
+        wide = columns * block * self._cache.itemsize > STAGE_BYTES
         return {
             "BIAS": f"{name}.bias" in self._weights,
             "NORM": NORMS[self.config.norm] if norm else 0,
             "NORM_BIAS": f"{norm}.bias" in self._weights,
             "BLOCK_M": BLOCK_M,
-            "BLOCK_K": min(BLOCK_K, max(16, triton.next_power_of_2(width))),
+            "BLOCK_K": block,
             "BLOCK_NORM": triton.next_power_of_2(width),
-            "STAGES": STAGES,
-            "num_warps": self._cut(rows)[1],
+            "STAGES": STAGES // 2 if wide else STAGES,
+            "num_warps": WARPS,
         }
-
-    def _cut(self, rows: int) -> tuple[int, int]:
-        """Columns that a program of a product computes, and its warps."""
-        return FEW if rows <= FEW_ROWS or self._cache.dtype == torch.float32 else MANY
 
     def _fill(self, fields: Tensor, values: NDArray[np.int64], size: int) -> None:
         """Write values (n, fields) to the device, and to the rest of `size` that there is nothing to do."""

@@ -1,6 +1,7 @@
 """A GPU's kernels are the network, and draw what `sampling.draw` draws; without a GPU, Triton interprets them."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -81,9 +82,9 @@ def test_half_precision_is_near() -> None:
 
 
 @pytest.mark.parametrize("numerics", [FLOAT32, BFLOAT16] if GPU else [FLOAT32], ids=lambda numerics: numerics.name)
-def test_a_row_is_bitwise_the_same_alone_and_in_company(numerics: Numerics) -> None:
+@pytest.mark.parametrize("config", [BUNDLED_SHAPE, GPTConfig(65, bias=True)] if GPU else [ROTARY])
+def test_a_row_is_bitwise_the_same_alone_and_in_company(config: GPTConfig, numerics: Numerics) -> None:
     """In graphs of few rows and of many, at different places, and in chunks."""
-    config = BUNDLED_SHAPE if GPU else ROTARY
     network, count = network_of(config), 140 if GPU else 20
     texts = [text(12, seed) for seed in range(count)]
     together = CudaBackend(network, numerics, count)
@@ -91,8 +92,9 @@ def test_a_row_is_bitwise_the_same_alone_and_in_company(numerics: Numerics) -> N
     rows = [
         together.extend({slot: ids[4 + step : 5 + step] for slot, ids in enumerate(texts)}) for step in range(3)
     ]
-    for slot in (0, 5, count - 1):
-        alone = CudaBackend(network, numerics, 1)
+    alone = CudaBackend(network, numerics, 1)
+    for slot in range(count) if GPU else (0, 5, count - 1):
+        alone.forget(0)
         logits = alone.extend({0: texts[slot][:7]})[0]
         assert np.array_equal(logits[4:], np.concatenate([step[slot] for step in rows]))
 
@@ -118,6 +120,52 @@ def test_it_draws_what_the_draw_draws(temperature: float) -> None:
         assert ids == scores.argmax(1).tolist()
 
 
+def test_it_guesses_what_the_draft_guesses() -> None:
+    """After contexts that are in the table and others, and one that is shorter; with and without luck."""
+    draft = tiny_draft()
+    assert draft.longest == 2
+    contexts = [
+        *([int(i) for i in ids] for ids in np.random.default_rng(0).integers(len(VOCABULARY), size=(12, 3))),
+        [7],
+    ]
+    backend = CudaBackend(network_of(ROTARY), FLOAT32, len(contexts), draft)
+    writings = [
+        Writing(slot, recent, 8, [0.0, 0.8, 2.0][slot % 3], Luck(slot, 0, len(VOCABULARY)), 5 * slot)
+        for slot, recent in enumerate(contexts)
+    ]
+    size, width = backend._shape(len(contexts), guesses=True)
+    backend._step.fill_streams(backend._streams(writings), size // width)
+    backend._step.advance(size, width)
+    rows = backend._step._rows.cpu().numpy()
+    for one in writings:
+        tokens = rows[2, one.slot * width : (one.slot + 1) * width].tolist()
+        noise = one.luck.at(one.place, width - 1) * (one.temperature > 0)
+        assert tokens == [one.recent[-1], *draft.guess(one.recent[-2:], noise, one.temperature)[0]]
+
+
+@pytest.mark.skipif(not GPU, reason="interpreted, nothing is hidden")
+def test_a_weight_that_is_not_a_number_is_not_hidden() -> None:
+    """The maximum of NaN and 0 is 0 on a GPU: squared ReLU made wrong text of it."""
+    network = network_of(BUNDLED_SHAPE)
+    network.get_parameter("blocks.2.mlp.expand.weight")[5] = np.nan
+    assert np.isnan(CudaBackend(network, BFLOAT16, 1).extend({0: [1]})[0]).all()
+
+
+@pytest.mark.skipif(not GPU, reason="there are no graphs")
+def test_models_are_loaded_beside_each_other_and_beside_texts() -> None:
+    """PyTorch captures one graph at a time."""
+    network = network_of(ROTARY)
+    backend = CudaBackend(network, FLOAT32, 1)
+    with ThreadPoolExecutor(3) as pool:
+        loading = [pool.submit(CudaBackend, network, FLOAT32, slots) for slots in (1, 2, 3)]
+        logits = []
+        while not all(one.done() for one in loading):
+            backend.forget(0)
+            logits.append(backend.extend({0: [1, 2, 3]})[0])
+        others = [one.result().extend({0: [1, 2, 3]})[0] for one in loading]
+    assert all(np.array_equal(one, logits[0]) for one in (*logits, *others))
+
+
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Interpreted, a step takes a tenth of a second."""
@@ -134,9 +182,13 @@ def generators(config: GPTConfig) -> Iterator[Generator]:
 
 
 @pytest.mark.usefixtures("few_steps")
-@pytest.mark.parametrize("config", [replace(ROTARY, n_layer=1), replace(LEARNED, n_layer=1)])
-def test_texts_are_the_references(config: GPTConfig) -> None:
-    """Prompts of all lengths beside each other, filters, stop strings, details, a text that is given; some wait."""
+@pytest.mark.parametrize("config", [replace(ROTARY, n_layer=1, block_size=8), replace(LEARNED, n_layer=1)])
+def test_texts_are_the_references(config: GPTConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts of all lengths beside each other, filters, stop strings, details, a text that is given; some wait.
+
+    The ring, of 16 places, is written over and over.
+    """
+    monkeypatch.setattr(CudaBackend, "chunk", 8)
     told: list[list[Piece]] = []
     for generator in generators(config):
         streams = [
