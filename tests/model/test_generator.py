@@ -180,7 +180,7 @@ def test_nothing_is_told_of_numbers_that_are_not_finite(steps: int, monkeypatch:
 
 
 def test_right_guesses_save_calls() -> None:
-    """A draft that says what the model says: 7 guesses and one more character a step, of which 12 are one call."""
+    """A draft that says what the model says: 7 guesses and one more character a step, of which 16 are one call."""
     generator = tiny_generator(slots=1)
     written = VOCABULARY.encode(write(generator, Stream(VOCABULARY, [3], Sampling(0), max_new_tokens=200)))
     contexts = {tuple(([3, *written[:i]])[-6:]): written[i] for i in range(200)}
