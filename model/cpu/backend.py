@@ -13,8 +13,8 @@ from model.network import GPT
 from model.sampling import Logits
 
 MOST_STEPS, MOST_ROWS = 16, 384  # in one `write` without guesses: other work has to wait for them
-# Up to so many streams are drawn in together. Of more, some at a time are: after a few steps their keys and values are
-# in the processor's caches, where those of all have no room.
+# Up to so many streams are drawn in together. Of more, some at a time are: after a few steps their keys and values
+# are in the processor's caches, where those of all have no room.
 TOGETHER, SOME = 32, 24
 NOTE = "compiling the generator for this CPU"
 
