@@ -12,10 +12,10 @@ from model.draft import CERTAINTY, MOST_CHANCE, UNITS, Draft
 from model.network import GPT
 from model.sampling import Logits
 
-MOST_STEPS, MOST_ROWS = 16, 384  # in one `write` without guesses: other work has to wait for them
-# Up to so many streams are drawn in together. Of more, some at a time are: after a few steps their keys and values
-# are in the processor's caches, where those of all have no room.
-TOGETHER, SOME = 32, 24
+MOST_STEPS = 8  # in one `write`: other work has to wait for them
+# Of more streams, so many at a time are drawn in: after a few steps their keys and values are in the processor's
+# caches, where those of all have no room. More steps would be faster still, but text would come in larger lumps.
+MOST_STREAMS = 32
 NOTE = "compiling the generator for this CPU"
 
 
@@ -90,11 +90,11 @@ class Int8Backend:
 
     def streams_ahead(self, streams: int) -> int:
         """How many of so many streams one `write` should draw in."""
-        return streams if streams <= TOGETHER else SOME
+        return min(streams, MOST_STREAMS)
 
     def steps_ahead(self, streams: int, guesses: int) -> int:
         """Steps that one `write` should take; a single one is better taken by `extend`."""
-        steps = min(MOST_STEPS, min(MOST_ROWS, self._team.places // (1 + guesses)) // streams)
+        steps = min(MOST_STEPS, self._team.places // (1 + guesses) // streams)
         return steps if steps > 1 else 0
 
     def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
