@@ -6,12 +6,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: serve test lint clean
+.PHONY: serve test lint pytest clean
 
 serve: .venv/installed
 	exec $(BIN)/python -m app
 
-test: lint
+test: .venv/installed-dev
+	$(MAKE) --jobs=2 lint pytest
+
+pytest: .venv/installed-dev
 	$(BIN)/python -m pytest
 
 lint: .venv/installed-dev

@@ -194,11 +194,11 @@ def test_texts_are_the_references(config: GPTConfig, monkeypatch: pytest.MonkeyP
     for generator in generators(config):
         streams = [
             Stream(VOCABULARY, text(1), Sampling(0.8), 1, max_new_tokens=20),
-            Stream(VOCABULARY, text(40), Sampling(1.0, top_p=0.9), 2, max_new_tokens=5, details_from=3),
-            Stream(VOCABULARY, text(5), Sampling(0.5), 3, max_new_tokens=14, stop=("e", "q")),
-            Stream(VOCABULARY, text(9), Sampling(0), 4, max_new_tokens=9, details_from=0),
-            Stream(VOCABULARY, text(3), Sampling(2), 5, max_new_tokens=9),
-            Stream(VOCABULARY, text(7), Sampling(), 6, max_new_tokens=10, details_from=2, given=text(10, 1)),
+            Stream(VOCABULARY, text(40), Sampling(1.0, top_p=0.9), 2, max_new_tokens=4, details_from=2),
+            Stream(VOCABULARY, text(5), Sampling(0.5), 3, max_new_tokens=9, stop=("e", "q")),
+            Stream(VOCABULARY, text(9), Sampling(0), 4, max_new_tokens=6, details_from=0),
+            Stream(VOCABULARY, text(3), Sampling(2), 5, max_new_tokens=5),
+            Stream(VOCABULARY, text(7), Sampling(), 6, max_new_tokens=6, details_from=2, given=text(6, 1)),
         ]
         pieces: dict[Stream, list[Piece]] = {stream: [] for stream in streams}
         chance, waiting, writing = np.random.default_rng(0), list(streams), list[Stream]()
