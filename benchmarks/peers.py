@@ -1,9 +1,8 @@
 """Other programs that run a nanoGPT network, on the same weights: what `benchmarks.decode` compares with.
 
 pip install -e '.[benchmarks]' brings them; llama-cpp-python is compiled from source, which takes some minutes.
-Each is told to write characters at temperature 0.8 from all the vocabulary, with two threads at most or on a GPU in
-bfloat16, in a process of its own: threads go on spinning after a call, and slow down whoever comes next in the
-same process.
+Each writes at temperature 0.8 from all the vocabulary, with two threads at most or on a GPU in bfloat16, in a
+process of its own: threads go on spinning after a call, and slow down whoever comes next in the same process.
 """
 
 import time
@@ -190,15 +189,15 @@ def llama_cpp(network: GPT, folder: Path, repacked: bool = True) -> Write:
     return write
 
 
-PEERS: dict[str, dict[str, Callable[[GPT, Path], Write]]] = {
-    "cpu": {
-        NANOGPT: nanogpt,
-        "transformers": transformers,
+ON_GPU: dict[str, Callable[[GPT, Path], Write]] = {NANOGPT: nanogpt, "transformers": transformers}
+PEERS = {
+    "cuda": ON_GPU,
+    "cpu": ON_GPU
+    | {
         "CTranslate2 int8": ctranslate2,
         "llama.cpp Q8_0": llama_cpp,
         "llama.cpp Q8_0, not repacked": partial(llama_cpp, repacked=False),
     },
-    "cuda": {NANOGPT: nanogpt, "transformers": transformers},
 }
 
 
@@ -228,16 +227,11 @@ def _gpt2_tensors(network: GPT) -> dict[str, NDArray[np.float32]]:
     """The weights under GPT-2's names: products as (inputs, outputs); biases that are not there are zeros."""
 
     def array(tensor: torch.Tensor | None, size: int = 0) -> NDArray[np.float32]:
-        return (
-            np.zeros(size, np.float32)
-            if tensor is None
-            else np.ascontiguousarray(tensor.detach().float().cpu().numpy())
-        )
+        whole = torch.zeros(size) if tensor is None else tensor.detach().float().cpu()
+        return np.ascontiguousarray(whole.numpy())
 
-    named: dict[str, Any] = {
-        "wte.weight": array(network.tokens.weight),
-        "wpe.weight": array(network.positions.weight),
-    }
+    named: dict[str, Any] = {"wte.weight": array(network.tokens.weight)}
+    named["wpe.weight"] = array(network.positions.weight)
     blocks: list[Any] = list(network.blocks)
     norms = {"ln_f": network.norm}
     for i, block in enumerate(blocks):

@@ -172,7 +172,7 @@ class EagerBackend:
 
     def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
         """Never to be called."""
-        raise NotImplementedError
+        raise RuntimeError("this backend does not draw: steps_ahead is 0")
 
     def _prefill(self, slot: int, ids: Sequence[int]) -> Logits:
         """Read a sequence from its beginning; logits (T, V)."""
