@@ -4,6 +4,9 @@ There is no state to lose, so a text can be resumed, replayed with other setting
 at a time, on any machine and in any language. Knows nothing of logits.
 """
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,11 +14,6 @@ SEED_LIMIT = 1 << 53  # what a JSON number holds exactly in every client
 
 PLACES_AHEAD = 64  # that noise is computed for at once; fewer with a large vocabulary
 SIZE_AHEAD = 1 << 16
-
-_LOW = np.uint64(0xFFFFFFFF)
-_HIGH = np.uint64(32)
-_MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_WEYL = 0x9E3779B9, 0xBB67AE85
 
 
 def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
@@ -27,18 +25,18 @@ def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.
     Returns:
         (4, …) random words below 2³².
     """
-    a, b, c, d = counter
-    left, right = key
-    for _ in range(10):
-        first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
-        a, b, c, d = (
-            (second >> _HIGH) ^ b ^ np.uint64(left),
-            second & _LOW,
-            (first >> _HIGH) ^ d ^ np.uint64(right),
-            first & _LOW,
-        )
-        left, right = (left + _WEYL[0]) & 0xFFFFFFFF, (right + _WEYL[1]) & 0xFFFFFFFF
-    return np.stack((a, b, c, d))
+    words = counter.reshape(4, -1).copy()
+    _compiled_philox()(words, np.uint64(key[0]), np.uint64(key[1]))
+    return words.reshape(counter.shape)
+
+
+@cache
+def _compiled_philox() -> Callable[..., None]:
+    """Fifteen times as fast as NumPy."""
+    from model.cpu import philox  # noqa: PLC0415 - Numba takes a quarter of a second
+    from model.cpu.compiled import compile_and_call  # noqa: PLC0415
+
+    return compile_and_call(philox.philox4x32, np.zeros((4, 1), np.uint64), np.uint64(0), np.uint64(0))
 
 
 def gumbel_noise(seed: int, sample: int, position: int, count: int, vocab_size: int) -> NDArray[np.float64]:
@@ -69,9 +67,11 @@ class Luck:
 
     def at(self, position: int, count: int) -> NDArray[np.float64]:
         """`gumbel_noise` (`count`, V) from a position on; those asked for mostly follow each other."""
-        first = position - self._first
-        if not 0 <= first <= len(self._noise) - count:
-            ahead = max(count, min(PLACES_AHEAD, SIZE_AHEAD // self._vocab_size))
-            self._noise = gumbel_noise(self.seed, self.sample, position, ahead, self._vocab_size)
-            self._first, first = position, 0
+        if not self._first <= position <= self._first + len(self._noise):
+            self._noise, self._first = self._noise[:0], position
+        first, missing = position - self._first, position + count - self._first - len(self._noise)
+        if missing > 0:
+            ahead = max(missing, min(PLACES_AHEAD, SIZE_AHEAD // self._vocab_size))
+            further = gumbel_noise(self.seed, self.sample, position + count - missing, ahead, self._vocab_size)
+            self._noise, self._first, first = np.concatenate((self._noise[first:], further)), position, 0
         return self._noise[first : first + count]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.noise import SEED_LIMIT, gumbel_noise, philox4x32
+from model.noise import SEED_LIMIT, Luck, gumbel_noise, philox4x32
 
 seeds = st.integers(0, SEED_LIMIT - 1)
 
@@ -46,3 +46,12 @@ def test_noise_is_standard_gumbel() -> None:
     assert np.isfinite(noise).all()
     assert noise.mean() == pytest.approx(np.euler_gamma, abs=0.01)
     assert noise.var() == pytest.approx(np.pi**2 / 6, abs=0.02)
+
+
+@given(asked=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 100)), min_size=1, max_size=20))
+def test_luck_is_the_same_noise_wherever_it_is_asked_for(asked: list[tuple[int, int]]) -> None:
+    """Also after places that were asked for before it; and what was given does not change."""
+    luck, expected = Luck(5, 2, 6), gumbel_noise(5, 2, 0, 400, 6)
+    given_out = [luck.at(position, count) for position, count in asked]
+    for (position, count), noise in zip(asked, given_out, strict=True):
+        assert np.array_equal(noise, expected[position : position + count])
