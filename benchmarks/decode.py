@@ -180,28 +180,35 @@ def draw(measured: dict[int, Rates], path: Path) -> None:
 
 def roofline(generator: Generator, rate: float) -> None:
     """What one stream without guesses (at `rate`) takes of what this machine's memory and int8 units can give."""
-    from model.cpu.backend import Int8Backend  # noqa: PLC0415 - int8 only
+    from model.cpu import amx  # noqa: PLC0415 - int8 only
+    from model.cpu.backend import Int8Backend  # noqa: PLC0415
     from model.cpu.dot import multiply  # noqa: PLC0415
 
     if not isinstance(generator.backend, Int8Backend):
         return
     read, threads = generator.backend.bytes_per_step, generator.backend.threads
     words = np.ones(read // threads // 8, dtype=np.int64)  # as much as a step reads, each thread its part
-    columns, out = np.ones((4, 64, 64), dtype=np.uint8), np.zeros((4, 64), dtype=np.int32)
-    row = np.ones((4, 256), dtype=np.int8)
-    ops = 4 * 64 * 256
+    tiles = amx.ask_for_amx()
+    rows = 64 if tiles else 4
+    columns, out = np.ones((4, 64, 64), dtype=np.uint8), np.zeros((rows, 64), dtype=np.int32)
+    some = np.ones((rows, 256), dtype=np.int8)
+    ops = rows * 64 * 256
 
     @numba.njit(nogil=True)
     def many(x: NDArray[np.int8], c: NDArray[np.uint8], o: NDArray[np.int32], count: int) -> None:
+        if tiles:
+            amx.begin()
         for _ in range(count):
-            multiply(x, 4, c, 0, 4, 64, o)
+            multiply(x, rows, c, 4, 64, o, tiles)
+        if tiles:
+            amx.end()
 
-    many(row, columns, out, 1), read_through(words, 1)
+    many(some, columns, out, 1), read_through(words, 1)
     with ThreadPoolExecutor(threads) as pool:
         own = [(words.copy(), out.copy()) for _ in range(threads)]
 
         def multiply_all() -> None:
-            list(pool.map(lambda memory: many(row, columns, memory[1], 10_000), own))
+            list(pool.map(lambda memory: many(some, columns, memory[1], 10_000), own))
 
         def read_all() -> None:
             list(pool.map(lambda memory: read_through(memory[0], 50), own))

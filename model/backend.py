@@ -63,7 +63,8 @@ class Backend(Protocol):
             where they are cut may be seen in the last bits.
         prompt_rows: ids of prompts that one call should read at most, beside texts that go on.
         drafts: ids of one slot beyond the next that one call can check at less than their full price; 0 if none.
-        call_cost: what a call costs besides its rows, in rows.
+        call_cost: what a call costs besides its rows, in rows of a slot each.
+        guess_cost: what a further row of a slot costs, as a part of its first.
     """
 
     config: GPTConfig
@@ -72,6 +73,7 @@ class Backend(Protocol):
     prompt_rows: int
     drafts: int
     call_cost: float
+    guess_cost: float
     draws_apart: bool
 
     def length(self, slot: int) -> int:
@@ -125,7 +127,8 @@ class EagerBackend:
         self.config = network.config
         self.device = numerics.device
         self.slots = slots
-        self.chunk, self.prompt_rows, self.drafts, self.call_cost = self.config.block_size, 1, 0, 0.0
+        self.chunk, self.prompt_rows = self.config.block_size, 1
+        self.drafts, self.call_cost, self.guess_cost = 0, 0.0, 1.0
         self.draws_apart = False
         self.group = CPU_GROUP if self.device.type == "cpu" else GPU_GROUP
         network = network.to(self.device, numerics.dtype)

@@ -12,6 +12,7 @@ from model.backend import NOT_FINITE, Backend, EagerBackend, Writing
 from model.checkpoint import Checkpoint
 from model.device import Numerics
 from model.draft import MOST_CHANCE, Draft
+from model.noise import gumbel_noise
 from model.sampling import Likelihood, Logits, Sampling, draw, likelihoods
 from model.stream import Piece, Stream
 
@@ -77,8 +78,7 @@ class Generator:
         wanted = set(streams)
         asked = [stream for stream in self._seats if stream in wanted]
         ahead, steps, rest = self._share_out(asked)
-        turns = self._write_ahead(ahead, steps) if ahead else []
-        turns += self._write_next(rest) if rest else []
+        turns = (self._write_ahead(ahead, steps) if ahead else []) + (self._write_next(rest) if rest else [])
         self._tell(turns)
         for turn in turns:
             yield turn.stream, self._accept(turn)
@@ -139,10 +139,9 @@ class Generator:
         length = max(1, draft.longest) if draft is not None else 1
         writings, turns = [], []
         for stream in streams:
-            most, temperature = min(stream.remaining, steps * (1 + guesses)), stream.sampling.temperature
-            luck, place = stream.luck, len(stream.written)
-            slot, recent = self._seats[stream].slot, stream.context(length)
-            writings.append(Writing(slot, recent, most, temperature, luck, place))
+            slot, most = self._seats[stream].slot, min(stream.remaining, steps * (1 + guesses))
+            recent, temperature = stream.context(length), stream.sampling.temperature
+            writings.append(Writing(slot, recent, most, temperature, stream.luck, len(stream.written)))
         written = self.backend.write(writings, steps, draft)
         for stream, (ids, logits) in zip(streams, written, strict=True):
             turns.append(Turn(stream, self._seats[stream], logits, ids))
@@ -151,7 +150,7 @@ class Generator:
 
     def _most_guesses(self, streams: int) -> int:
         """For each of so many streams that all draw: none where they would have to be too sure."""
-        worthwhile = streams <= MOST_CHANCE * (streams + self.backend.call_cost)
+        worthwhile = streams * self.backend.guess_cost <= MOST_CHANCE * (streams + self.backend.call_cost)
         return self.backend.drafts if self.draft is not None and worthwhile else 0
 
     def _write_next(self, streams: list[Stream]) -> list[Turn]:
@@ -206,20 +205,21 @@ class Generator:
         """Add guesses to the runs of streams that draw, while one more makes a character cheaper on average."""
         if self.draft is None or not self.backend.drafts:
             return
-        rows, expected = sum(map(len, runs.values())), float(len(writing))
+        price, expected = self.backend.guess_cost, float(len(writing))
+        cost = self.backend.call_cost + sum(1 + price * (len(run) - 1) for run in runs.values())
         for stream in writing:
             seat, chance = self._seats[stream], 1.0
             seat.drafts = []
             most = min(self.backend.drafts, stream.remaining - 1, self._places_left(seat) - 1)
-            if most < 1 or expected / (rows + self.backend.call_cost) > MOST_CHANCE:
+            if most < 1 or price * expected / cost > MOST_CHANCE:
                 continue
             recent = stream.context(self.draft.longest)
             for guess, right in zip(*self.draft.guess(recent, *stream.noise(most)), strict=True):
                 chance *= right
-                if chance < expected / (rows + self.backend.call_cost):
+                if chance < price * expected / cost:
                     break
                 seat.drafts.append(guess)
-                rows, expected = rows + 1, expected + chance
+                cost, expected = cost + price, expected + chance
             runs[stream] = runs[stream] + seat.drafts
 
     @staticmethod
@@ -284,10 +284,10 @@ def load_generator(
     compile: bool = False,
 ) -> Generator:
     """A generator for this checkpoint's weights; `threads` (`usable_cores` if None) is for `cpu-int8`."""
-    nothing = np.zeros((1, len(checkpoint.vocabulary)))
-    draw(nothing.astype(np.float32), [Sampling()], nothing)  # compile it now
+    noise = gumbel_noise(0, 0, 0, 1, len(checkpoint.vocabulary))  # compile what is used later now
+    draw(noise.astype(np.float32), [Sampling()], noise)
     if checkpoint.draft is not None:
-        checkpoint.draft.guess([], nothing, 1.0)
+        checkpoint.draft.guess([], noise, 1.0)
     if numerics.quantised:
         from model.cpu.backend import Int8Backend  # noqa: PLC0415 - it asks what this CPU can do, and takes Numba's time
 

@@ -43,6 +43,7 @@ class Guessing(NamedTuple):
     certainty: float
     drafts: int  # in a run at most; 0 without a table
     call_cost: float
+    guess_cost: float
     most_chance: float
 
 
@@ -71,7 +72,7 @@ def propose(a: Ahead, streams: int, stride: int, g: Guessing, rows: Indices, end
     going = 0
     for s in range(streams):
         going += a.counts[s] < a.limits[s]
-    end, run, expected, planned = 0, 0, float(going), going
+    end, run, expected, cost = 0, 0, float(going), going + g.call_cost
     for s in range(streams):
         count = a.counts[s]
         if count == a.limits[s]:
@@ -81,15 +82,15 @@ def propose(a: Ahead, streams: int, stride: int, g: Guessing, rows: Indices, end
         end += 1
         context, chance = a.contexts[s, CONTEXT - g.longest :].copy(), 1.0
         for i in range(min(g.drafts, a.limits[s] - count - 1)):
-            if i == 0 and expected / (planned + g.call_cost) > g.most_chance:
+            if i == 0 and g.guess_cost * expected / cost > g.most_chance:
                 break
             noise, temperature = a.noise[s * stride + count + i], a.temperatures[s]
             guess, right = guess_one(g.keys, g.surprise, context, noise, g.nats, temperature, g.certainty)
             chance *= right
-            if chance < expected / (planned + g.call_cost):
+            if chance < g.guess_cost * expected / cost:
                 break
             rows[0, end], rows[1, end], rows[2, end] = slot, position + 1 + i, guess
-            end, planned, expected = end + 1, planned + 1, expected + chance
+            end, cost, expected = end + 1, cost + g.guess_cost, expected + chance
         ends[run] = end
         run += 1
     return run

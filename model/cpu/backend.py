@@ -5,6 +5,7 @@ from itertools import accumulate
 
 from model.backend import Writing, announced, check_run
 from model.cpu.ahead import CONTEXT, Guessing
+from model.cpu.amx import ask_for_amx
 from model.cpu.layout import CHUNK, make_cache, quantise_weights, shape_of
 from model.cpu.team import NO_GUESSING, Team
 from model.device import usable_cores
@@ -25,14 +26,15 @@ class Int8Backend:
     chunk = CHUNK
     prompt_rows = 2 * CHUNK
     drafts = 7
-    call_cost = 2.0
+    call_cost = 4.0
     draws_apart = False
 
     def __init__(self, network: GPT, slots: int, threads: int | None = None) -> None:
         self.config = network.config
         self.slots = slots
         self.threads = threads or usable_cores()
-        shape = shape_of(self.config)
+        shape = shape_of(self.config, ask_for_amx())
+        self.guess_cost = 0.55 if shape.tiles else 0.75  # keys and values are read once for a slot's rows
         self._weights = quantise_weights(network)
         self._cache = make_cache(self.config, slots)
         self._lengths = [0] * slots
@@ -93,8 +95,11 @@ class Int8Backend:
         return min(streams, MOST_STREAMS)
 
     def steps_ahead(self, streams: int, guesses: int) -> int:
-        """Steps that one `write` should take; a single one is better taken by `extend`."""
-        steps = min(MOST_STEPS, self._team.places // (1 + guesses) // streams)
+        """Steps that one `write` should take; a single one is better taken by `extend`.
+
+        A stream whose guesses are so good that its places are full pauses for the rest of them.
+        """
+        steps = min(MOST_STEPS, self._team.places // streams)
         return steps if steps > 1 else 0
 
     def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
@@ -102,7 +107,7 @@ class Int8Backend:
         guessing = NO_GUESSING
         if draft is not None:
             table = draft.keys, draft.surprise, min(draft.longest, CONTEXT), 1 / UNITS, CERTAINTY
-            guessing = Guessing(*table, self.drafts, self.call_cost, MOST_CHANCE)
+            guessing = Guessing(*table, self.drafts, self.call_cost, self.guess_cost, MOST_CHANCE)
         lengths = [self._lengths[one.slot] for one in writings]
         learned, most = self.config.positions == "learned", self.config.block_size
         left = [most - length if learned else one.most for one, length in zip(writings, lengths, strict=True)]

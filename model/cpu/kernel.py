@@ -8,11 +8,26 @@ the row (`rows.py`, `attention.py`). Knows nothing of PyTorch.
 import numba
 import numpy as np
 
+from model.cpu import amx
 from model.cpu.attention import angles, attend, remember
-from model.cpu.dot import BLOCKS, COLUMNS, OFFSET, multiply
-from model.cpu.layout import Bytes, Cache, Floats, Indices, Results, Scratch, Shape, SignedBytes, Span, Weights
+from model.cpu.compiled import inner
+from model.cpu.dot import BLOCKS, OFFSET, multiply
+from model.cpu.layout import (
+    CHUNK,
+    Bytes,
+    Cache,
+    Floats,
+    Indices,
+    Results,
+    Scratch,
+    Shape,
+    SignedBytes,
+    Span,
+    Weights,
+)
 from model.cpu.meeting import Link, meet
 from model.cpu.rows import combine, exponentials, quantise, quantise_finely, total, total_of_squares
+from model.cpu.tile import COLUMNS
 
 
 @numba.njit(inline="always")
@@ -40,6 +55,8 @@ def forward(
         link: of this thread; it takes the part of its number.
     """
     rows, part = len(slots), link.me if parts > 1 else 0
+    if shape.tiles:
+        amx.begin()
     for r in range(rows):
         scratch.stream[r] = w.tokens[tokens[r]]
         if not shape.rotary:
@@ -52,35 +69,40 @@ def forward(
         _ask(shape, scratch, w.qkv[layer], w.qkv_scales[layer], rows, heads)
         for r in range(rows):
             remember(shape, cache, scratch, r, heads, slots[r], layer, positions[r])
-        for r in range(rows):
-            attend(shape, cache, scratch, r, heads, slots[r], layer, positions[r], results.mixed[r])
+        _attend(shape, cache, scratch, heads, slots, layer, positions, results.mixed)
         meet(link, parts)
         _quantise(results.mixed, scratch.narrow8, scratch, rows)
-        _multiply(scratch.narrow8, w.mix[layer], w.mix_scales[layer], scratch, rows, narrow, results.added)
+        _multiply(shape, scratch.narrow8, w.mix[layer], w.mix_scales[layer], scratch, rows, narrow, results.added)
         meet(link, parts)
         _add(scratch.stream, results.added, rows)
         _normalise(shape, w.norms[2 * layer + 1], scratch, rows)
         _quantise(scratch.normed, scratch.narrow8, scratch, rows)
-        _multiply(scratch.narrow8, w.expand[layer], w.expand_scales[layer], scratch, rows, inside, results.wide)
+        _multiply(
+            shape, scratch.narrow8, w.expand[layer], w.expand_scales[layer], scratch, rows, inside, results.wide
+        )
         _activate(shape.relu2, scratch, rows, inside, results.wide)
         meet(link, parts)
         _quantise(results.wide, scratch.wide8, scratch, rows)
-        _multiply(scratch.wide8, w.reduce[layer], w.reduce_scales[layer], scratch, rows, narrow, results.added)
+        _multiply(
+            shape, scratch.wide8, w.reduce[layer], w.reduce_scales[layer], scratch, rows, narrow, results.added
+        )
         meet(link, parts)
         _add(scratch.stream, results.added, rows)
     _normalise(shape, w.norms[-1], scratch, rows)
     for r in range(rows):
         _predict(shape, w, scratch, r, _share(len(w.head), part, parts), logits[r])
+    if shape.tiles:
+        amx.end()
 
 
-@numba.njit(nogil=True, error_model="numpy", forceinline=True)
+@inner(forceinline=True)
 def _share(blocks: int, part: int, parts: int) -> Span:
     """A part's blocks of columns, in whole tiles."""
     tiles = -(-blocks // BLOCKS)
     return tiles * part // parts * BLOCKS, min(tiles * (part + 1) // parts * BLOCKS, blocks)
 
 
-@numba.njit(nogil=True, error_model="numpy", forceinline=True)
+@inner(forceinline=True)
 def _add(x: Floats, y: Floats, rows: int) -> None:
     """x (…, C) += y, in the first rows."""
     for r in range(rows):
@@ -88,7 +110,7 @@ def _add(x: Floats, y: Floats, rows: int) -> None:
             x[r, i] += y[r, i]
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner()
 def _normalise(shape: Shape, norm: Floats, scratch: Scratch, rows: int) -> None:
     """RMSNorm or LayerNorm of the residual stream; what widths were rounded up by stays 0."""
     channels = shape.heads * shape.head_size
@@ -104,7 +126,7 @@ def _normalise(shape: Shape, norm: Floats, scratch: Scratch, rows: int) -> None:
             y[i] = y[i] * factor * weight[i] + bias[i]
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner()
 def _quantise(values: Floats, bytes8: SignedBytes, s: Scratch, rows: int) -> None:
     """Rows of `values`, as wide as `bytes8`, for a product."""
     width = bytes8.shape[1]
@@ -112,32 +134,63 @@ def _quantise(values: Floats, bytes8: SignedBytes, s: Scratch, rows: int) -> Non
         s.steps[r], s.totals[r] = quantise(values[r, :width], bytes8[r])
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner()
 def _multiply(
-    bytes8: SignedBytes, columns: Bytes, scales: Floats, s: Scratch, rows: int, blocks: Span, out: Floats
+    shape: Shape,
+    bytes8: SignedBytes,
+    columns: Bytes,
+    scales: Floats,
+    s: Scratch,
+    rows: int,
+    blocks: Span,
+    out: Floats,
 ) -> None:
     """Rows that were quantised last, times these blocks of columns, into the same columns of `out`."""
-    multiply(bytes8, rows, columns, blocks[0], blocks[1], columns.shape[1], s.sums)
-    first, end = blocks[0] * COLUMNS, blocks[1] * COLUMNS
-    scale, bias = scales[0, first:end], scales[1, first:end]
-    for r in range(rows):
-        step, excess = s.steps[r], np.int32(OFFSET * s.totals[r])
-        sums, row = s.sums[r, first:end], out[r, first:end]
-        for i in range(len(row)):
-            row[i] = np.float32(np.int32(sums[i] - excess)) * (step * scale[i]) + bias[i]
+    for block in range(blocks[0], blocks[1], BLOCKS):
+        end = min(block + BLOCKS, blocks[1])
+        multiply(bytes8, rows, columns[block:end], end - block, columns.shape[1], s.sums, shape.tiles)
+        first, last = block * COLUMNS, end * COLUMNS
+        scale, bias = scales[0, first:last], scales[1, first:last]
+        for r in range(rows):
+            step, excess = s.steps[r], np.int32(OFFSET * s.totals[r])
+            sums, row = s.sums[r], out[r, first:last]
+            for i in range(len(row)):
+                row[i] = np.float32(np.int32(sums[i] - excess)) * (step * scale[i]) + bias[i]
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner()
 def _ask(shape: Shape, s: Scratch, columns: Bytes, scales: Floats, rows: int, heads: Span) -> None:
     """Queries, keys and values of these heads, in whole blocks, into s.qkv."""
     _quantise(s.normed, s.narrow8, s, rows)
     first, end = heads[0] * shape.head_size // COLUMNS, -(-heads[1] * shape.head_size // COLUMNS)
     width = s.stream.shape[1] // COLUMNS
     for i in range(3):
-        _multiply(s.narrow8, columns, scales, s, rows, (i * width + first, i * width + end), s.qkv)
+        _multiply(shape, s.narrow8, columns, scales, s, rows, (i * width + first, i * width + end), s.qkv)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner()
+def _attend(
+    shape: Shape,
+    cache: Cache,
+    s: Scratch,
+    heads: Span,
+    slots: Indices,
+    layer: int,
+    positions: Indices,
+    mixed: Floats,
+) -> None:
+    """Attention of all rows, those of one slot together."""
+    first = 0
+    while first < len(slots):
+        end = first + 1
+        while end < min(len(slots), first + CHUNK) and slots[end] == slots[first]:
+            end += 1
+        following = slots[end] if end < len(slots) else slots[first]
+        attend(shape, cache, s, first, end - first, heads, slots[first], layer, positions[first], following, mixed)
+        first = end
+
+
+@inner()
 def _activate(relu2: bool, s: Scratch, rows: int, blocks: Span, wide: Floats) -> None:
     """Squared ReLU or GELU of what the last product wrote."""
     for r in range(rows):
@@ -150,7 +203,7 @@ def _activate(relu2: bool, s: Scratch, rows: int, blocks: Span, wide: Floats) ->
             _gelu(x, s.scores[: len(x)])
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner()
 def _gelu(x: Floats, tail: Floats) -> None:
     """x times the normal distribution function of x, to 1e-7 (Abramowitz and Stegun 1964, 7.1.26)."""
     for i in range(len(x)):
@@ -166,13 +219,15 @@ def _gelu(x: Floats, tail: Floats) -> None:
         x[i] *= np.float32(1) - beyond if x[i] > np.float32(0) else beyond
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@inner()
 def _predict(shape: Shape, w: Weights, s: Scratch, r: int, blocks: Span, logits: Floats) -> None:
     """The logits of the blocks from the first to the end, from the row's normalised stream."""
-    step, high, low = quantise_finely(s.normed[r], s.final8)
-    multiply(s.final8, 2, w.head, blocks[0], blocks[1], w.head.shape[1], s.logit_sums)
+    step, high, low = quantise_finely(s.normed[r], s.final8[0], s.final8[1])
+    multiply(
+        s.final8, 2, w.head[blocks[0] : blocks[1]], blocks[1] - blocks[0], w.head.shape[1], s.logit_sums, False
+    )
     first = blocks[0] * COLUMNS
     out, scales = logits[first : blocks[1] * COLUMNS], w.head_scales[first:]
-    combine(s.logit_sums, first, np.int32(OFFSET * high), np.int32(OFFSET * low), step * shape.logit_scale, out)
+    combine(s.logit_sums, np.int32(OFFSET * high), np.int32(OFFSET * low), step * shape.logit_scale, out)
     for i in range(len(out)):
         out[i] *= scales[i]

@@ -4,15 +4,17 @@ Weights are quantised: each output channel of a product is a scale times whole n
 values are too, each head's vector by itself. Knows nothing of arithmetic.
 """
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.config import GPTConfig
-from model.cpu.dot import COLUMNS, GROUP, pack
+from model.cpu.dot import BLOCKS, pack
+from model.cpu.tile import COLUMNS, GROUP
 from model.network import GPT, RMS_EPSILON, ROTARY_BASE, Block, Norm
 
 Floats = NDArray[np.float32]
@@ -20,11 +22,14 @@ Bytes = NDArray[np.uint8]
 SignedBytes = NDArray[np.int8]
 Ints = NDArray[np.int32]
 Indices = NDArray[np.int64]
+Number = TypeVar("Number", bound=np.generic)
 Span = tuple[int, int]  # the first, and the one after the last
 
 CHUNK = 16  # rows of one slot in one call
-MAX_ROWS = 64  # that a thread computes at a time
+MAX_ROWS = 64  # that a thread computes at a time; both are multiples of 16, since AMX reads and writes so many
 LANES = 64  # sums that run side by side
+LINE = 64  # bytes of a cache line
+APART = 16  # numbers between long rows: at multiples of 2 KiB they would share few places of the nearest cache
 
 
 class Shape(NamedTuple):
@@ -40,6 +45,7 @@ class Shape(NamedTuple):
     logit_scale: np.float32
     epsilon: np.float32
     qk_epsilon: np.float32
+    tiles: bool  # whether threads may use AMX
 
 
 class Weights(NamedTuple):
@@ -71,7 +77,7 @@ class Cache(NamedTuple):
     """
 
     keys: Bytes  # (S, L, H, R/16, D/4, 64)
-    values: Bytes  # (S, L, H, D/16, R/4, 64)
+    values: Bytes  # (S, L, H, D/16, R/4, 64), of which R/4 is the outer one in memory
     scales: Floats  # (S, L, 2, H, R): of keys and of values
 
 
@@ -80,17 +86,19 @@ class Scratch(NamedTuple):
 
     stream: Floats  # (rows, C): the residual stream
     normed: Floats  # (rows, C)
-    qkv: Floats  # (rows, 3·C): queries, keys and values
-    sums: Ints  # (rows, max(3·C, M))
+    qkv: Floats  # (rows, 3·C + APART): queries, keys and values
+    sums: Ints  # (rows, 16·BLOCKS)
     narrow8: SignedBytes  # (rows, C)
     wide8: SignedBytes  # (rows, M)
     steps: Floats  # (rows,): the quantised rows' steps
     totals: Ints  # (rows,): their sums
-    query8: SignedBytes  # (1, D)
+    query8: SignedBytes  # (CHUNK, D): of the rows of one slot
     scores: Floats  # (max(R, M),)
-    score_sums: Ints  # (1, R)
-    weights8: SignedBytes  # (2, R)
-    mixed_sums: Ints  # (2, D)
+    score_sums: Ints  # (CHUNK, R)
+    weights8: SignedBytes  # (2·CHUNK, R): high and low bytes in turn
+    mixed_sums: Ints  # (2·CHUNK, D)
+    highs: Ints  # (CHUNK,): sums of the high bytes
+    lows: Ints  # (CHUNK,)
     final8: SignedBytes  # (2, C)
     logit_sums: Ints  # (2, V)
     angles: Floats  # (rows, 2, D/2): cosines and sines
@@ -101,13 +109,13 @@ class Scratch(NamedTuple):
 class Results(NamedTuple):
     """What the threads that compute the same rows write together, each a part of the columns."""
 
-    wide: Floats  # (rows, M): the inside of the MLP
+    wide: Floats  # (rows, M + APART): the inside of the MLP
     mixed: Floats  # (rows, C): attention's result
     added: Floats  # (rows, C): what is added to the residual stream
 
 
-def shape_of(config: GPTConfig) -> Shape:
-    """The configuration as the kernel reads it."""
+def shape_of(config: GPTConfig, tiles: bool) -> Shape:
+    """The configuration as the kernel reads it; `tiles`: whether threads may use AMX."""
     return Shape(
         heads=config.n_head,
         head_size=config.head_size,
@@ -119,6 +127,7 @@ def shape_of(config: GPTConfig) -> Shape:
         logit_scale=np.float32(config.logit_scale),
         epsilon=np.float32(RMS_EPSILON if config.norm == "rmsnorm" else 1e-5),
         qk_epsilon=np.float32(RMS_EPSILON),
+        tiles=tiles,
     )
 
 
@@ -135,7 +144,7 @@ def quantise_weights(network: GPT) -> Weights:
     head, head_scales = _quantise(_array(network.tokens.weight, _up(config.vocab_size), width))
     rotary = config.positions == "rotary"
     places = np.arange(0, config.head_size if rotary else 0, 2, dtype=np.float64) / config.head_size
-    return Weights(
+    weights = Weights(
         tokens=_array(network.tokens.weight, config.vocab_size, width),
         positions=_array(None if rotary else network.positions.weight, 1 if rotary else config.block_size, width),
         frequencies=ROTARY_BASE**-places,
@@ -151,6 +160,8 @@ def quantise_weights(network: GPT) -> Weights:
         head=head,
         head_scales=head_scales,
     )
+    parts: list[Any] = [_aligned(part) for part in weights]
+    return Weights(*parts)
 
 
 def make_cache(config: GPTConfig, slots: int) -> Cache:
@@ -158,11 +169,11 @@ def make_cache(config: GPTConfig, slots: int) -> Cache:
     ring = _up(config.block_size + CHUNK)
     size, layers, heads = config.head_size, config.n_layer, config.n_head
     of_keys = ring // COLUMNS, _up(size, GROUP) // GROUP, COLUMNS * GROUP
-    of_values = _up(size) // COLUMNS, ring // GROUP, COLUMNS * GROUP
+    of_values = ring // GROUP, _up(size) // COLUMNS, COLUMNS * GROUP
     return Cache(
-        keys=np.zeros((slots, layers, heads, *of_keys), np.uint8),
-        values=np.zeros((slots, layers, heads, *of_values), np.uint8),
-        scales=np.zeros((slots, layers, 2, heads, ring), np.float32),
+        keys=_zeros((slots, layers, heads, *of_keys), np.uint8),
+        values=_zeros((slots, layers, heads, *of_values), np.uint8).swapaxes(3, 4),
+        scales=_zeros((slots, layers, 2, heads, ring), np.float32),
     )
 
 
@@ -170,24 +181,26 @@ def make_scratch(weights: Weights, cache: Cache, head_size: int) -> Scratch:
     """Memory for `MAX_ROWS` rows."""
     width, inner, ring = weights.tokens.shape[1], weights.expand.shape[1] * COLUMNS, cache.scales.shape[4]
     return Scratch(
-        stream=np.zeros((MAX_ROWS, width), np.float32),
-        normed=np.zeros((MAX_ROWS, width), np.float32),
-        qkv=np.zeros((MAX_ROWS, 3 * width), np.float32),
-        sums=np.zeros((MAX_ROWS, max(3 * width, inner)), np.int32),
-        narrow8=np.zeros((MAX_ROWS, width), np.int8),
-        wide8=np.zeros((MAX_ROWS, inner), np.int8),
-        steps=np.zeros(MAX_ROWS, np.float32),
-        totals=np.zeros(MAX_ROWS, np.int32),
-        query8=np.zeros((1, _up(head_size, GROUP)), np.int8),
-        scores=np.zeros(max(ring, inner), np.float32),
-        score_sums=np.zeros((1, ring), np.int32),
-        weights8=np.zeros((2, ring), np.int8),
-        mixed_sums=np.zeros((2, _up(head_size)), np.int32),
-        final8=np.zeros((2, width), np.int8),
-        logit_sums=np.zeros((2, len(weights.head_scales)), np.int32),
-        angles=np.zeros((MAX_ROWS, 2, len(weights.frequencies)), np.float32),
-        bytes8=np.zeros(_up(head_size), np.int8),
-        lanes=np.zeros(LANES, np.float32),
+        stream=_zeros((MAX_ROWS, width), np.float32),
+        normed=_zeros((MAX_ROWS, width), np.float32),
+        qkv=_zeros((MAX_ROWS, 3 * width + APART), np.float32),
+        sums=_zeros((MAX_ROWS, BLOCKS * COLUMNS), np.int32),
+        narrow8=_zeros((MAX_ROWS, width), np.int8),
+        wide8=_zeros((MAX_ROWS, inner), np.int8),
+        steps=_zeros((MAX_ROWS,), np.float32),
+        totals=_zeros((MAX_ROWS,), np.int32),
+        query8=_zeros((CHUNK, _up(head_size, GROUP)), np.int8),
+        scores=_zeros((max(ring, inner),), np.float32),
+        score_sums=_zeros((CHUNK, ring), np.int32),
+        weights8=_zeros((2 * CHUNK, ring), np.int8),
+        mixed_sums=_zeros((2 * CHUNK, _up(head_size)), np.int32),
+        highs=_zeros((CHUNK,), np.int32),
+        lows=_zeros((CHUNK,), np.int32),
+        final8=_zeros((2, width), np.int8),
+        logit_sums=_zeros((2, len(weights.head_scales)), np.int32),
+        angles=_zeros((MAX_ROWS, 2, len(weights.frequencies)), np.float32),
+        bytes8=_zeros((_up(head_size),), np.int8),
+        lanes=_zeros((LANES,), np.float32),
     )
 
 
@@ -195,10 +208,25 @@ def make_results(weights: Weights) -> Results:
     """Memory for `MAX_ROWS` rows."""
     width, inner = weights.tokens.shape[1], weights.expand.shape[1] * COLUMNS
     return Results(
-        wide=np.zeros((MAX_ROWS, inner), np.float32),
-        mixed=np.zeros((MAX_ROWS, width), np.float32),
-        added=np.zeros((MAX_ROWS, width), np.float32),
+        wide=_zeros((MAX_ROWS, inner + APART), np.float32),
+        mixed=_zeros((MAX_ROWS, width), np.float32),
+        added=_zeros((MAX_ROWS, width), np.float32),
     )
+
+
+def _zeros(shape: tuple[int, ...], dtype: type[Number]) -> NDArray[Number]:
+    """Zeros that begin where a cache line does: vectors that lie across two take twice as long to read."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _aligned(array: NDArray[Number]) -> NDArray[Number]:
+    """The same in memory of `_zeros`."""
+    copy = _zeros(array.shape, array.dtype.type)
+    copy[...] = array
+    return copy
 
 
 def _up(size: int, multiple: int = COLUMNS) -> int:

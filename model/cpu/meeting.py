@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Words = NDArray[np.int64]
 
 LINE = 16  # words from one to the next that threads write: neighbours in a cache line would slow each other down
-ARRIVED, MEETINGS, MEMBERS = 0, LINE, 2 * LINE  # of a meeting; then two words for each member:
+ARRIVED, MEETINGS, NAPS, MEMBERS = 0, LINE, 2 * LINE, 3 * LINE  # of meetings; then two words for each member:
 CALLS, ASLEEP = 0, LINE
 LOOKS = 10_000  # before a thread sleeps: some 100 to 200 microseconds, as long as Python takes between two steps
 
@@ -103,18 +103,19 @@ _pause: Any = intrinsic(_cpu_pause)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _await_change(link: Link, place: int, seen: int) -> None:
-    """Return when the word at `place` is no longer as it was `seen`."""
-    looks, asleep = 0, MEMBERS + 2 * LINE * link.me + ASLEEP
+def _await_change(link: Link, place: int, seen: int) -> int:
+    """Return when the word at `place` is no longer as it was `seen`: how often it has slept meanwhile."""
+    looks, naps, asleep = 0, 0, MEMBERS + 2 * LINE * link.me + ASLEEP
     while _load(link.words, place) == seen:
         _pause()
         looks += 1
         if looks == LOOKS:
-            looks = 0
+            looks, naps = 0, naps + 1
             _swap(link.words, asleep, 1)
             # whoever finds this word set clears it and sends a byte: as many are read as are sent
             if _load(link.words, place) == seen or not _swap(link.words, asleep, 0):
                 _read(link.pipes[link.me, 0], link.byte.ctypes, 1)
+    return naps
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -138,13 +139,22 @@ def await_call(link: Link, calls: int) -> None:
 
 
 @numba.njit(nogil=True, error_model="numpy")
+def naps(link: Link) -> int:
+    """How often somebody has slept in a meeting, so far."""
+    found: int = _load(link.words, NAPS)
+    return found
+
+
+@numba.njit(nogil=True, error_model="numpy")
 def meet(link: Link, members: int) -> None:
     """Return when the first `members` are all here; each can read what the others wrote before."""
     if members == 1:
         return
     meetings = _load(link.words, MEETINGS)
     if _add(link.words, ARRIVED, 1) < members - 1:
-        _await_change(link, MEETINGS, meetings)
+        naps = _await_change(link, MEETINGS, meetings)
+        if naps:
+            _add(link.words, NAPS, naps)
         return
     _swap(link.words, ARRIVED, 0)
     _add(link.words, MEETINGS, 1)

@@ -7,13 +7,13 @@ Numba would go on with 64 bits. Knows nothing of networks.
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from model.cpu.compiled import inner
 from model.cpu.layout import LANES, Floats, Ints
 
 SEVEN_BITS = np.float32(127)
@@ -37,7 +37,7 @@ def _float_of(typingctx: Any, bits: Any) -> Any:
 _as_float: Any = intrinsic(_float_of)
 
 
-@numba.njit(nogil=True, error_model="numpy", forceinline=True)
+@inner(forceinline=True)
 def largest(values: Floats) -> np.float32:
     """The largest magnitude, found among whole numbers: bits without their sign are in the order of magnitudes."""
     bits = values.view(np.int32)
@@ -48,7 +48,7 @@ def largest(values: Floats) -> np.float32:
     return value
 
 
-@numba.njit(nogil=True, error_model="numpy", forceinline=True)
+@inner(forceinline=True)
 def highest(values: Floats) -> np.float32:
     """The highest of the values; bits whose sign turns the others over are in the order of values."""
     bits = values.view(np.int32)
@@ -59,7 +59,7 @@ def highest(values: Floats) -> np.float32:
     return value
 
 
-@numba.njit(nogil=True, error_model="numpy", forceinline=True)
+@inner(forceinline=True)
 def total(values: Floats, lanes: Floats) -> np.float32:
     """The sum. `lanes` (LANES,) is scratch memory, here and below."""
     for i in range(LANES):
@@ -76,7 +76,7 @@ def total(values: Floats, lanes: Floats) -> np.float32:
     return found
 
 
-@numba.njit(nogil=True, error_model="numpy", forceinline=True)
+@inner(forceinline=True)
 def total_of_squares(values: Floats, lanes: Floats) -> np.float32:
     """The sum of the squares."""
     for i in range(LANES):
@@ -93,7 +93,7 @@ def total_of_squares(values: Floats, lanes: Floats) -> np.float32:
     return found
 
 
-@numba.njit(nogil=True, error_model="numpy", forceinline=True)
+@inner(forceinline=True)
 def quantise(values: Floats, out: NDArray[np.int8]) -> tuple[np.float32, np.int32]:
     """The nearest multiples of the returned step as whole numbers from -127 to 127; returns their sum too."""
     found = largest(values)
@@ -106,13 +106,14 @@ def quantise(values: Floats, out: NDArray[np.int8]) -> tuple[np.float32, np.int3
     return found / SEVEN_BITS, sums
 
 
-@numba.njit(nogil=True, error_model="numpy", forceinline=True)
-def quantise_finely(values: Floats, out: NDArray[np.int8]) -> tuple[np.float32, np.int32, np.int32]:
-    """As `quantise`, in two bytes: out (2, N), the first row counting 256-fold; returns both sums."""
+@inner(forceinline=True)
+def quantise_finely(
+    values: Floats, high_row: NDArray[np.int8], low_row: NDArray[np.int8]
+) -> tuple[np.float32, np.int32, np.int32]:
+    """As `quantise`, in two bytes, the high one counting 256-fold; returns both sums."""
     found = largest(values)
     factor = FIFTEEN_BITS / found if found > _TINY else np.float32(0)
     high_sum, low_sum = np.int32(0), np.int32(0)
-    high_row, low_row = out[0], out[1]
     for i in range(len(values)):
         whole = np.int32((values[i] * factor + _ROUND) - _ROUND)
         high = np.int32(np.int32(whole + np.int32(128)) >> np.int32(8))
@@ -122,7 +123,7 @@ def quantise_finely(values: Floats, out: NDArray[np.int8]) -> tuple[np.float32, 
     return found / FIFTEEN_BITS, high_sum, low_sum
 
 
-@numba.njit(nogil=True, error_model="numpy", forceinline=True)
+@inner(forceinline=True)
 def exponentials(values: Floats) -> None:
     """e to each value, in place, to about 2e-7 of it; what is below -60 counts as 0: CPUs are slow with numbers so
     small that a scale makes them subnormal.
@@ -141,10 +142,10 @@ def exponentials(values: Floats) -> None:
         values[i] = (p * r + np.float32(1)) * power if x > _SMALLEST_EXPONENT else np.float32(0)
 
 
-@numba.njit(nogil=True, error_model="numpy", forceinline=True)
-def combine(sums: Ints, first: int, high: np.int32, low: np.int32, step: np.float32, out: Floats) -> None:
-    """Sums (2, N) of finely quantised rows from the `first` on, less what is too much in each, as numbers."""
-    high_sums, low_sums = sums[0, first:], sums[1, first:]
+@inner(forceinline=True)
+def combine(sums: Ints, high: np.int32, low: np.int32, step: np.float32, out: Floats) -> None:
+    """Sums (2, N) of finely quantised rows, less what is too much in each, as numbers."""
+    high_sums, low_sums = sums[0], sums[1]
     for i in range(len(out)):
         coarse = np.float32(np.int32(high_sums[i] - high)) * np.float32(256)
         out[i] = (coarse + np.float32(np.int32(low_sums[i] - low))) * step

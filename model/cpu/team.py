@@ -28,17 +28,21 @@ from model.cpu.layout import (
     make_results,
     make_scratch,
 )
-from model.cpu.meeting import Link, await_call, call, close_links, make_links, meet
+from model.cpu.meeting import Link, await_call, call, close_links, make_links, meet, naps
 
-MEMBERS = 3  # in an order: first row, end, parts that each row is cut into, members that take part
+# In an order: first row, end, parts that each row is cut into, members that take part. The first member's also has
+# the steps for which rows are not cut, after one in which members slept more often than MOST_NAPS in meetings: if
+# other programs keep the cores busy, each meeting waits until the system lets the last member go on.
+PARTS, MEMBERS, APART = 2, 3, 4
+MOST_NAPS, STEPS_APART = 4, 64
 DISMISS = -1
-MAX_PLACES, MAX_NOISE = 1024, 1 << 17
+MAX_PLACES, MAX_NOISE = 2048, 1 << 18
 
 # What a thread's work costs, in rows:
-READ = 5.0  # reading all weights once
+READ, READ_BY_AMX = 5.0, 10.5  # reading all weights once; by AMX, rows cost less
 ALONE = 0.28  # of each row, what every thread does for itself where they compute it together
 
-NO_GUESSING = Guessing(np.zeros(1, np.int64), np.zeros((1, 1), np.uint8), 0, 1.0, 1.0, 0, 1.0, 0.0)
+NO_GUESSING = Guessing(np.zeros(1, np.int64), np.zeros((1, 1), np.uint8), 0, 1.0, 1.0, 0, 1.0, 1.0, 0.0)
 
 _FIELDS = [
     "shape",
@@ -95,7 +99,7 @@ def make_member(
 @numba.njit(inline="always")
 def _compute(m: Any) -> None:
     """The member's part of a step; at its end all parts are there."""
-    first, last, parts, members = m.orders[m.link.me]
+    first, last, parts, members, _ = m.orders[m.link.me]
     results = m.shared if parts > 1 else m.results
     for start in range(first, last, MAX_ROWS):
         end = min(start + MAX_ROWS, last)
@@ -111,15 +115,19 @@ def _order(order: Indices, first: int, end: int, parts: int, members: int) -> No
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _deal(orders: Indices, heads: int, ends: Indices, runs: int) -> int:
+def _deal(orders: Indices, shape: Shape, ends: Indices, runs: int, crowded: bool) -> int:
     """Order what is fastest: each thread computes some of the runs, which end at `ends`; or some compute all rows
-    together, each a part of every layer. Returns how many members take part.
+    together, each a part of every layer, unless it is too `crowded`. Returns how many members take part.
     """
-    rows, longest, parts = ends[runs - 1], 0, min(len(orders), heads)
+    rows, longest, parts = ends[runs - 1], 0, min(len(orders), shape.heads)
     for run in range(runs):
         longest = max(longest, ends[run] - (ends[run - 1] if run else 0))
     together = rows * (ALONE + (1 - ALONE) / parts)
-    if parts > 1 and together < max(READ, longest, rows / len(orders)):
+    if (
+        parts > 1
+        and not crowded
+        and together < max(READ_BY_AMX if shape.tiles else READ, longest, rows / len(orders))
+    ):
         for member in range(parts):
             _order(orders[member], 0, rows, parts, parts)
         return parts
@@ -138,7 +146,7 @@ def work(m: Any, runs: int, steps: int, streams: int, stride: int, guessing: Gue
     """Compute with the others a step of the `runs` that are there, or `steps` of some streams ahead, or dismiss the
     others (member 0, `DISMISS` steps); or compute one step at each call until dismissed (the others).
     """
-    calls = 0
+    calls, slept = 0, 0
     while True:
         if m.link.me == 0:
             if steps == DISMISS:
@@ -149,7 +157,9 @@ def work(m: Any, runs: int, steps: int, streams: int, stride: int, guessing: Gue
                 runs = propose(m.ahead, streams, stride, guessing, m.rows, m.ends)
             if steps <= 0 or runs == 0:
                 break
-            for member in range(1, _deal(m.orders, m.shape.heads, m.ends, runs)):
+            crowded, slept = m.orders[0, APART] > 0, naps(m.link)
+            m.orders[0, APART] -= crowded
+            for member in range(1, _deal(m.orders, m.shape, m.ends, runs, crowded)):
                 call(m.link, member)
         else:
             await_call(m.link, calls)
@@ -158,6 +168,8 @@ def work(m: Any, runs: int, steps: int, streams: int, stride: int, guessing: Gue
         calls += 1
         steps -= 1
         _compute(m)
+        if m.link.me == 0 and m.orders[0, PARTS] > 1 and naps(m.link) - slept > MOST_NAPS:
+            m.orders[0, APART] = STEPS_APART
         if m.link.me == 0 and streams:
             settle(m.ahead, streams, stride, m.rows, m.ends, m.logits)
 
@@ -172,7 +184,7 @@ class Team:
     def __init__(self, shape: Shape, weights: Weights, cache: Cache, members: int, slots: int) -> None:
         vocab_size = len(weights.tokens)
         self.places = max(1, min(MAX_PLACES, MAX_NOISE // vocab_size))
-        self._orders = np.zeros((members, 4), dtype=np.int64)
+        self._orders = np.zeros((members, 5), dtype=np.int64)
         self._rows, self._ends = np.zeros((3, slots * CHUNK), dtype=np.int64), np.zeros(slots, dtype=np.int64)
         self._logits = np.zeros((slots * CHUNK, vocab_size), dtype=np.float32)
         self._ahead = make_ahead(slots, self.places, vocab_size)

@@ -41,6 +41,7 @@ class CudaBackend:
     prompt_rows = 256
     drafts = WIDTHS[0][1] - 1
     call_cost = 100.0
+    guess_cost = 1.0
     draws_apart = True
 
     def __init__(self, network: GPT, numerics: Numerics, slots: int, draft: Draft | None = None) -> None:

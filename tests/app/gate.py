@@ -15,7 +15,8 @@ class GatedBackend:
         self.backend = backend
         self.config, self.slots = backend.config, backend.slots
         self.chunk, self.prompt_rows = backend.chunk, backend.prompt_rows
-        self.drafts, self.call_cost, self.draws_apart = backend.drafts, backend.call_cost, False
+        self.drafts, self.call_cost, self.guess_cost = backend.drafts, backend.call_cost, backend.guess_cost
+        self.draws_apart = False
         self.changed = threading.Condition()
         self.shut = False
         self.waiting = threading.Event()

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from model.config import GPTConfig
+from model.cpu.amx import ask_for_amx
 from model.cpu.backend import Int8Backend
+from model.cpu.team import APART, PARTS
 from model.network import GPT
 from model.sampling import Logits
 from tests.model.test_backend import BUNDLED_SHAPE, text, uncached
@@ -62,11 +64,32 @@ def test_it_is_near_the_reference(config: GPTConfig) -> None:
     assert (found.argmax(-1) == expected.argmax(-1)).float().mean() > 0.95
 
 
+@pytest.mark.skipif(not ask_for_amx(), reason="no AMX here")
+@pytest.mark.parametrize("config", [BUNDLED_SHAPE, NANOGPT_SHAPE])
+def test_amx_changes_no_bit(config: GPTConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In runs of any length, of one slot or several, on one thread or shared; past the window, where it rolls."""
+    network = network_of(config)
+    length = config.block_size if config.positions == "learned" else 2 * config.block_size + 5
+    by_amx = [Int8Backend(network, slots=5, threads=threads) for threads in (1, 2)]
+    monkeypatch.setattr("model.cpu.backend.ask_for_amx", lambda: False)
+    by_vectors, random = Int8Backend(network, slots=5), np.random.default_rng(2)
+    texts, done = [text(length, config.vocab_size, seed) for seed in range(5)], [0] * 5
+    while min(done) < length:
+        chosen = random.choice(5, size=random.integers(1, 6), replace=False).tolist()
+        runs = {slot: texts[slot][done[slot] :][: random.integers(1, 17)] for slot in chosen if done[slot] < length}
+        expected = by_vectors.extend(runs)
+        for backend in by_amx:
+            found = backend.extend(runs)
+            assert all(np.array_equal(found[slot], expected[slot]) for slot in runs)
+        for slot, run in runs.items():
+            done[slot] += len(run)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("config", [BUNDLED_SHAPE, LEARNED, ROTARY, ODD_SHAPE])
 def test_a_row_is_bitwise_the_same_however_it_is_read(config: GPTConfig, threads: int) -> None:
     """Alone or beside others, in one piece or many, in any slot, after a guess that was taken back."""
-    network, length = network_of(config), 16
+    network, length = network_of(config), 16 if config.positions == "learned" else 2 * config.block_size + 5
     texts = [text(length, config.vocab_size, seed) for seed in range(9)]
     alone = [read(Int8Backend(network, slots=1, threads=1), 0, ids, [1] * length) for ids in texts]
     backend = Int8Backend(network, slots=9, threads=threads)
@@ -86,6 +109,17 @@ def test_a_row_is_bitwise_the_same_however_it_is_read(config: GPTConfig, threads
             kept = int(random.integers(1, len(run) + 1))
             backend.forget(slot, done[slot] + kept)
             done[slot] += kept
+
+
+def test_rows_are_not_cut_for_a_while_where_others_keep_the_cores_busy() -> None:
+    network, ids = network_of(BUNDLED_SHAPE), text(6)
+    alone, shared = Int8Backend(network, slots=1, threads=1), Int8Backend(network, slots=1, threads=2)
+    orders, parts = shared._team._orders, []
+    orders[0, APART] = 3
+    for character in ids:
+        assert np.array_equal(shared.extend({0: [character]})[0], alone.extend({0: [character]})[0])
+        parts.append(orders[0, PARTS])
+    assert parts[:4] == [1, 1, 1, 2]
 
 
 def test_a_window_rolls_and_guesses_do_not_disturb_it() -> None:

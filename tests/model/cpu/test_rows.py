@@ -36,6 +36,6 @@ def test_what_is_quantised_is_half_a_step_away_at_most(x: Floats) -> None:
     step, whole = quantise(x, coarse)
     assert whole == coarse.sum(dtype=np.int32)
     assert (np.abs(coarse * step - x) <= step * 0.5001 + TINY).all()
-    step, high, low = quantise_finely(x, fine)
+    step, high, low = quantise_finely(x, fine[0], fine[1])
     assert (high, low) == tuple(fine.sum(1, dtype=np.int32))
     assert (np.abs((fine[0] * 256.0 + fine[1]) * step - x) <= step * 0.51 + TINY).all()
