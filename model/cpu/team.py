@@ -31,7 +31,7 @@ from model.cpu.layout import (
 from model.cpu.meeting import Link, await_call, call, close_links, make_links, meet, naps
 
 # In an order: first row, end, parts that each row is cut into, members that take part. The first member's also has
-# the steps for which rows are not cut, after one in which members slept more often than MOST_NAPS in meetings: if
+# the steps for which rows are not cut, after one in which each other slept over MOST_NAPS times in meetings: if
 # other programs keep the cores busy, each meeting waits until the system lets the last member go on.
 PARTS, MEMBERS, APART = 2, 3, 4
 MOST_NAPS, STEPS_APART = 4, 64
@@ -168,7 +168,7 @@ def work(m: Any, runs: int, steps: int, streams: int, stride: int, guessing: Gue
         calls += 1
         steps -= 1
         _compute(m)
-        if m.link.me == 0 and m.orders[0, PARTS] > 1 and naps(m.link) - slept > MOST_NAPS:
+        if m.link.me == 0 and naps(m.link) - slept > MOST_NAPS * (m.orders[0, PARTS] - 1) > 0:
             m.orders[0, APART] = STEPS_APART
         if m.link.me == 0 and streams:
             settle(m.ahead, streams, stride, m.rows, m.ends, m.logits)
