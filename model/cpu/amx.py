@@ -6,16 +6,19 @@ import ctypes
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from model.cpu.compiled import compiles_for
 from model.cpu.tile import GROUP, Matrix, tile_function
 
 ROWS, STEPS = 16, 16  # of a tile: rows of x, and groups of 4 places of K
+MOST = 4  # tiles of rows beside each other: their sums take half of the registers
 
 _LINE = 64  # bytes in a tile's row
 _BYTE, _INDEX = ir.IntType(8), ir.IntType(64)
@@ -67,34 +70,26 @@ begin: Any = intrinsic(_begin)
 end: Any = intrinsic(_end)
 
 
-def make_tiles(tall: int) -> Callable[..., None]:
-    """So many tiles of rows, four at most, times one block of columns, which is read once for all of them."""
-
-    def write(
-        builder: ir.IRBuilder, x: Matrix, columns: Matrix, out: Matrix, steps: ir.Value, ahead: ir.Value
-    ) -> None:
-        register = [_BYTE(i) for i in range(8)]
-        sums, block = register[:tall], register[7]
-        for one in sums:
-            _emit(builder, "tilezero", one)
-        before = builder.block
-        body, after = builder.append_basic_block("amx"), builder.append_basic_block("amx.end")
-        builder.branch(body)
-        builder.position_at_end(body)
-        step = builder.phi(_INDEX)
-        step.add_incoming(_INDEX(0), before)
+def _write(
+    tall: int, builder: ir.IRBuilder, x: Matrix, columns: Matrix, out: Matrix, steps: ir.Value, ahead: ir.Value
+) -> None:
+    """A `Writer`."""
+    register = [_BYTE(i) for i in range(8)]
+    sums, block = register[:tall], register[7]
+    for one in sums:
+        _emit(builder, "tilezero", one)
+    with cgutils.for_range_slice(builder, _INDEX(0), steps, _INDEX(STEPS)) as (step, _):
         place = builder.mul(step, _INDEX(GROUP))
         _emit(builder, "tileloadd64", block, columns.at(builder, 0, step, _BYTE), columns.step)
         for m, one in enumerate(sums):
             row = register[4 + m % 3]
             _emit(builder, "tileloadd64", row, x.at(builder, m * ROWS, place, _BYTE), x.stride)
             _emit(builder, "tdpbsud", one, row, block)
-        following = builder.add(step, _INDEX(STEPS))
-        step.add_incoming(following, body)
-        builder.cbranch(builder.icmp_signed("<", following, steps), body, after)
-        builder.position_at_end(after)
-        line = builder.mul(out.stride, _INDEX(4))
-        for m, one in enumerate(sums):
-            _emit(builder, "tilestored64", one, out.at(builder, m * ROWS, _INDEX(0), _BYTE), line)
+    line = builder.mul(out.stride, _INDEX(4))
+    for m, one in enumerate(sums):
+        _emit(builder, "tilestored64", one, out.at(builder, m * ROWS, _INDEX(0), _BYTE), line)
 
-    return tile_function(write)
+
+def make_tiles() -> Callable[..., None]:
+    """Tiles by AMX; kind i is i + 1 tiles of rows by one block of columns, which is read once for all of them."""
+    return tile_function([partial(_write, tall + 1) for tall in range(MOST)])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model.cpu import amx
 from model.cpu.compiled import inner
-from model.cpu.tile import COLUMNS, GROUP, has_vnni, make_tile
+from model.cpu.tile import COLUMNS, GROUP, has_vnni, make_tiles
 
 OFFSET = 128
 LEAST_FOR_AMX = 6  # rows: a tile takes as long for one as for sixteen
@@ -30,74 +30,7 @@ def pack(matrix: NDArray[np.int8]) -> NDArray[np.uint8]:
 
 
 ROWS, BLOCKS = (4, 4) if has_vnni() else (2, 2)  # of a tile at most: as many sums as there are registers
-_tiles = {(rows, blocks): make_tile(min(rows, ROWS), blocks) for rows in (1, 2, 3, 4) for blocks in (1, BLOCKS)}
-_one_wide, _two_wide, _three_wide, _four_wide = (_tiles[rows, BLOCKS] for rows in (1, 2, 3, 4))
-_one_thin, _two_thin, _three_thin, _four_thin = (_tiles[rows, 1] for rows in (1, 2, 3, 4))
-_one_tile, _two_tiles, _three_tiles, _four_tiles = (amx.make_tiles(tall) for tall in (1, 2, 3, 4))
-
-
-@inner()
-def _by_amx(
-    x: NDArray[np.int8],
-    rows: int,
-    columns: NDArray[np.uint8],
-    blocks: int,
-    steps: int,
-    out: NDArray[np.int32],
-    ahead: int,
-) -> None:
-    for block in range(blocks):
-        row = 0
-        while row < rows:
-            tall = min(-(-(rows - row) // amx.ROWS), 4)
-            if tall == 1:
-                _one_tile(x, row, columns, block, steps, out, ahead)
-            elif tall == 2:
-                _two_tiles(x, row, columns, block, steps, out, ahead)
-            elif tall == 3:
-                _three_tiles(x, row, columns, block, steps, out, ahead)
-            else:
-                _four_tiles(x, row, columns, block, steps, out, ahead)
-            row += tall * amx.ROWS
-
-
-@inner()
-def _by_vectors(
-    x: NDArray[np.int8],
-    rows: int,
-    columns: NDArray[np.uint8],
-    blocks: int,
-    steps: int,
-    out: NDArray[np.int32],
-    ahead: int,
-) -> None:
-    wide_end = blocks // BLOCKS * BLOCKS
-    for block in range(0, wide_end, BLOCKS):
-        row = 0
-        while row < rows:
-            here = min(rows - row, ROWS)
-            if here == 1:
-                _one_wide(x, row, columns, block, steps, out, ahead)
-            elif here == 2:
-                _two_wide(x, row, columns, block, steps, out, ahead)
-            elif here == 3:
-                _three_wide(x, row, columns, block, steps, out, ahead)
-            else:
-                _four_wide(x, row, columns, block, steps, out, ahead)
-            row += here
-    for block in range(wide_end, blocks):
-        row = 0
-        while row < rows:
-            here = min(rows - row, ROWS)
-            if here == 1:
-                _one_thin(x, row, columns, block, steps, out, ahead)
-            elif here == 2:
-                _two_thin(x, row, columns, block, steps, out, ahead)
-            elif here == 3:
-                _three_thin(x, row, columns, block, steps, out, ahead)
-            else:
-                _four_thin(x, row, columns, block, steps, out, ahead)
-            row += here
+_by_vectors, _by_amx = make_tiles(ROWS, (1, BLOCKS)), amx.make_tiles()
 
 
 @inner()
@@ -123,6 +56,15 @@ def multiply(
         ahead: bytes from the columns to what is multiplied next, if that is worth asking the memory for.
     """
     if tiles and rows >= LEAST_FOR_AMX and steps % amx.STEPS == 0:
-        _by_amx(x, rows, columns, blocks, steps, out, ahead)
-    else:
-        _by_vectors(x, rows, columns, blocks, steps, out, ahead)
+        for block in range(blocks):
+            for row in range(0, rows, amx.MOST * amx.ROWS):
+                tall = min((rows - row - 1) // amx.ROWS, amx.MOST - 1)
+                _by_amx(tall, x, row, columns, block, steps, out, ahead)
+        return
+    block = 0
+    while block < blocks:
+        wide = blocks - block >= BLOCKS
+        for row in range(0, rows, ROWS):
+            kind = wide * ROWS + min(rows - row, ROWS) - 1
+            _by_vectors(kind, x, row, columns, block, steps, out, ahead)
+        block += BLOCKS if wide else 1

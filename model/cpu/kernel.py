@@ -55,44 +55,84 @@ def forward(
         link: of this thread; it takes the part of its number.
     """
     rows, part = len(slots), link.me if parts > 1 else 0
-    if shape.tiles:
-        amx.begin()
-    for r in range(rows):
-        scratch.stream[r] = w.tokens[tokens[r]]
-        if not shape.rotary:
-            _add(scratch.stream[r : r + 1], w.positions[positions[r] : positions[r] + 1], 1)
-        angles(w.frequencies, positions[r], scratch.angles[r])
     heads = shape.heads * part // parts, shape.heads * (part + 1) // parts
     narrow, inside = _share(w.mix.shape[1], part, parts), _share(w.expand.shape[1], part, parts)
+    if shape.tiles:
+        amx.begin()
+    _embed(shape, w, scratch, positions, tokens)
     for layer in range(len(w.qkv)):
-        _normalise(shape, w.norms[2 * layer], scratch, rows)
-        _ask(shape, scratch, w.qkv[layer], w.qkv_scales[layer], rows, heads)
-        for r in range(rows):
-            remember(shape, cache, scratch, r, heads, slots[r], layer, positions[r])
-        _attend(shape, cache, scratch, heads, slots, layer, positions, results.mixed)
-        meet(link, parts)
-        _quantise(results.mixed, scratch.narrow8, scratch, rows)
-        _multiply(shape, scratch.narrow8, w.mix[layer], w.mix_scales[layer], scratch, rows, narrow, results.added)
-        meet(link, parts)
-        _add(scratch.stream, results.added, rows)
-        _normalise(shape, w.norms[2 * layer + 1], scratch, rows)
-        _quantise(scratch.normed, scratch.narrow8, scratch, rows)
-        _multiply(
-            shape, scratch.narrow8, w.expand[layer], w.expand_scales[layer], scratch, rows, inside, results.wide
-        )
-        _activate(shape.relu2, scratch, rows, inside, results.wide)
-        meet(link, parts)
-        _quantise(results.wide, scratch.wide8, scratch, rows)
-        _multiply(
-            shape, scratch.wide8, w.reduce[layer], w.reduce_scales[layer], scratch, rows, narrow, results.added
-        )
-        meet(link, parts)
-        _add(scratch.stream, results.added, rows)
+        _mix(shape, w, cache, scratch, results, slots, positions, layer, heads, narrow, link, parts)
+        _think(shape, w, scratch, results, rows, layer, inside, narrow, link, parts)
     _normalise(shape, w.norms[-1], scratch, rows)
     for r in range(rows):
         _predict(shape, w, scratch, r, _share(len(w.head), part, parts), logits[r])
     if shape.tiles:
         amx.end()
+
+
+@inner(forceinline=True)
+def _embed(shape: Shape, w: Weights, s: Scratch, positions: Indices, tokens: Indices) -> None:
+    """What each row begins with, and the angles of its position."""
+    for r in range(len(tokens)):
+        for i in range(s.stream.shape[1]):
+            s.stream[r, i] = w.tokens[tokens[r], i]
+        if not shape.rotary:
+            _add(s.stream[r : r + 1], w.positions[positions[r] : positions[r] + 1], 1)
+        angles(w.frequencies, positions[r], s.angles[r])
+
+
+@inner(forceinline=True)
+def _mix(
+    shape: Shape,
+    w: Weights,
+    cache: Cache,
+    s: Scratch,
+    results: Results,
+    slots: Indices,
+    positions: Indices,
+    layer: int,
+    heads: Span,
+    narrow: Span,
+    link: Link,
+    parts: int,
+) -> None:
+    """A layer's attention: these heads, then these blocks of columns of what is added to the stream."""
+    rows = len(slots)
+    _normalise(shape, w.norms[2 * layer], s, rows)
+    _ask(shape, s, w.qkv[layer], w.qkv_scales[layer], rows, heads)
+    for r in range(rows):
+        remember(shape, cache, s, r, heads, slots[r], layer, positions[r])
+    _attend(shape, cache, s, heads, slots, layer, positions, results.mixed)
+    meet(link, parts)
+    _quantise(results.mixed, s.narrow8, s, rows)
+    _multiply(shape, s.narrow8, w.mix[layer], w.mix_scales[layer], s, rows, narrow, results.added)
+    meet(link, parts)
+    _add(s.stream, results.added, rows)
+
+
+@inner(forceinline=True)
+def _think(
+    shape: Shape,
+    w: Weights,
+    s: Scratch,
+    results: Results,
+    rows: int,
+    layer: int,
+    inside: Span,
+    narrow: Span,
+    link: Link,
+    parts: int,
+) -> None:
+    """A layer's MLP: these blocks of its inner columns, then these of what is added to the stream."""
+    _normalise(shape, w.norms[2 * layer + 1], s, rows)
+    _quantise(s.normed, s.narrow8, s, rows)
+    _multiply(shape, s.narrow8, w.expand[layer], w.expand_scales[layer], s, rows, inside, results.wide)
+    _activate(shape.relu2, s, rows, inside, results.wide)
+    meet(link, parts)
+    _quantise(results.wide, s.wide8, s, rows)
+    _multiply(shape, s.wide8, w.reduce[layer], w.reduce_scales[layer], s, rows, narrow, results.added)
+    meet(link, parts)
+    _add(s.stream, results.added, rows)
 
 
 @inner(forceinline=True)

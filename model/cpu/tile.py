@@ -2,13 +2,13 @@
 registers. See `dot.py`, which puts products together from tiles.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from model.cpu.compiled import compiles_for
@@ -16,6 +16,7 @@ from model.cpu.compiled import compiles_for
 COLUMNS = 16  # in a block: their sums fill 64 bytes
 GROUP = 4  # places in K that one instruction sums
 
+_cgutils: Any = cgutils  # without annotations
 _BYTE, _SHORT, _INT, _INDEX = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 
 
@@ -92,11 +93,10 @@ class Portable:
 
 
 class Tile:
-    """Writes the loop of one tile: a block of columns is loaded once for all rows, sums stay in registers."""
+    """Writes one tile: a block of columns is loaded once for all rows, sums stay in registers."""
 
     def __init__(self, product: type[Vnni] | type[Portable], rows: int, blocks: int) -> None:
         self.product, self.rows, self.blocks = product, rows, blocks
-        self.total_type = _vector(_INT, product.lanes)
 
     def write(
         self,
@@ -107,48 +107,29 @@ class Tile:
         steps: ir.Value,
         ahead: ir.Value,
     ) -> None:
-        """A `Writer`. There are one or more `steps`."""
-        before = builder.block
-        body, after = builder.append_basic_block("tile"), builder.append_basic_block("tile.end")
-        builder.branch(body)
-        builder.position_at_end(body)
-        step = builder.phi(_INDEX)
-        step.add_incoming(_INDEX(0), before)
-        totals = [[builder.phi(self.total_type) for _ in range(self.blocks)] for _ in range(self.rows)]
-        places = [columns.at(builder, n, step, _BYTE) for n in range(self.blocks)]
-        for place in places:
-            _ask_for(builder, builder.gep(place, [ahead]))
-        sums = self._add(builder, x, places, step, totals)
-        for total, value in zip(chain(*totals), chain(*sums), strict=True):
-            total.add_incoming(ir.Constant(self.total_type, [0] * self.product.lanes), before)
-            total.add_incoming(value, body)
-        following = builder.add(step, _INDEX(1))
-        step.add_incoming(following, body)
-        builder.cbranch(builder.icmp_signed("<", following, steps), body, after)
-        builder.position_at_end(after)
-        for m, line in enumerate(sums):
-            for n, value in enumerate(line):
-                place = out.at(builder, m, _INDEX(n * COLUMNS), _vector(_INT, COLUMNS))
-                builder.store(self.product.finish(builder, value), place, align=4)
-
-    def _add(
-        self,
-        builder: ir.IRBuilder,
-        x: "Matrix",
-        places: list[ir.Value],
-        step: ir.Value,
-        totals: list[list[ir.Value]],
-    ) -> list[list[ir.Value]]:
-        line = _vector(_BYTE, COLUMNS * GROUP).as_pointer()
-        loaded = [
-            self.product.columns(builder, builder.load(builder.bitcast(place, line), align=1)) for place in places
+        """A `Writer`."""
+        kind = _vector(_INT, self.product.lanes)
+        totals = [
+            [_cgutils.alloca_once(builder, kind, zfill=True) for _ in range(self.blocks)] for _ in range(self.rows)
         ]
-        sums = []
+        with _cgutils.for_range(builder, steps) as loop:
+            places = [columns.at(builder, n, loop.index, _BYTE) for n in range(self.blocks)]
+            for place in places:
+                _ask_for(builder, builder.gep(place, [ahead]))
+            loaded = [self._load(builder, place) for place in places]
+            for m, line in enumerate(totals):
+                four = builder.load(x.at(builder, m, builder.mul(loop.index, _INDEX(GROUP)), _INT), align=1)
+                spread = self.product.spread(builder, four)
+                for total, block in zip(line, loaded, strict=True):
+                    builder.store(self.product.add(builder, builder.load(total), block, spread), total)
         for m, line in enumerate(totals):
-            four = builder.load(x.at(builder, m, builder.mul(step, _INDEX(GROUP)), _INT), align=1)
-            spread = self.product.spread(builder, four)
-            sums.append([self.product.add(builder, t, w, spread) for t, w in zip(line, loaded, strict=True)])
-        return sums
+            for n, total in enumerate(line):
+                place = out.at(builder, m, _INDEX(n * COLUMNS), _vector(_INT, COLUMNS))
+                builder.store(self.product.finish(builder, builder.load(total)), place, align=4)
+
+    def _load(self, builder: ir.IRBuilder, place: ir.Value) -> ir.Value:
+        line = builder.bitcast(place, _vector(_BYTE, COLUMNS * GROUP).as_pointer())
+        return self.product.columns(builder, builder.load(line, align=1))
 
 
 def _ask_for(builder: ir.IRBuilder, place: ir.Value) -> None:
@@ -176,8 +157,8 @@ class Matrix:
 Writer = Callable[[ir.IRBuilder, Matrix, Matrix, Matrix, ir.Value, ir.Value], None]
 
 
-def tile_function(write: Writer) -> Callable[..., None]:
-    """The function tile(x, row, columns, block, steps, out, ahead), written by `write`.
+def tile_function(writers: Sequence[Writer]) -> Callable[..., None]:
+    """The function tile(kind, x, row, columns, block, steps, out, ahead), whose kinds are written by `writers`.
 
     Rows `row` … of x (R, K) int8 times blocks `block` … of columns (N/16, K/4, 64) uint8, over the first 4·`steps`
     of K, into the same rows and columns of out (R, N) int32; x and out are contiguous. On the way the CPU is asked
@@ -185,28 +166,37 @@ def tile_function(write: Writer) -> Callable[..., None]:
     """
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        x, columns, out = (context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 2, 5))
-        row, block, steps, ahead = args[1], args[3], args[4], args[6]
+        x, columns, out = (context.make_array(signature.args[i])(context, builder, args[i]) for i in (1, 3, 6))
+        kind, row, block, steps, ahead = args[0], args[2], args[4], args[5], args[7]
         k, n = builder.extract_value(x.shape, 1), builder.extract_value(out.shape, 1)
         size, group = (builder.extract_value(columns.strides, axis) for axis in (0, 1))
         first = builder.add(builder.mul(row, n), builder.mul(block, _INDEX(COLUMNS)))
-        write(
-            builder,
+        matrices = (
             Matrix(builder.gep(x.data, [builder.mul(row, k)]), k, _INDEX(1)),
             Matrix(builder.gep(columns.data, [builder.mul(block, size)]), size, group),
             Matrix(builder.gep(out.data, [first]), n, _INDEX(1)),
-            steps,
-            ahead,
         )
+        after = builder.append_basic_block("tile.end")
+        choice = builder.switch(kind, after)
+        for number, write in enumerate(writers):
+            choice.add_case(_INDEX(number), builder.append_basic_block(f"tile.{number}"))
+            builder.position_at_end(builder.function.basic_blocks[-1])
+            write(builder, *matrices, steps, ahead)
+            builder.branch(after)
+        builder.position_at_end(after)
         return context.get_dummy_value()
 
     @intrinsic
-    def tile(typingctx: Any, x: Any, row: Any, columns: Any, block: Any, steps: Any, out: Any, ahead: Any) -> Any:
-        return types.void(x, types.int64, columns, types.int64, types.int64, out, types.int64), codegen
+    def tile(
+        typingctx: Any, kind: Any, x: Any, row: Any, columns: Any, block: Any, steps: Any, out: Any, ahead: Any
+    ) -> Any:
+        size = types.int64
+        return types.void(size, x, size, columns, size, size, out, size), codegen
 
     return tile
 
 
-def make_tile(rows: int, blocks: int) -> Callable[..., None]:
-    """A tile of so many rows and blocks of columns, by the CPU's vectors."""
-    return tile_function(Tile(Vnni if has_vnni() else Portable, rows, blocks).write)
+def make_tiles(rows: int, blocks: Sequence[int]) -> Callable[..., None]:
+    """Tiles by the CPU's vectors; kind i · `rows` + j is j + 1 rows by blocks[i] blocks of columns."""
+    product = Vnni if has_vnni() else Portable
+    return tile_function([Tile(product, j + 1, wide).write for wide in blocks for j in range(rows)])

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import threading
 import weakref
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 from model.config import GPTConfig
 from model.cpu.amx import ask_for_amx
 from model.cpu.backend import Int8Backend
-from model.cpu.team import APART, PARTS
+from model.cpu.team import APART, PARTS, STEPS_APART
 from model.network import GPT
 from model.sampling import Logits
 from tests.model.test_backend import BUNDLED_SHAPE, text, uncached
@@ -111,15 +112,30 @@ def test_a_row_is_bitwise_the_same_however_it_is_read(config: GPTConfig, threads
             done[slot] += kept
 
 
-def test_rows_are_not_cut_for_a_while_where_others_keep_the_cores_busy() -> None:
-    network, ids = network_of(BUNDLED_SHAPE), text(6)
+@pytest.mark.skipif(sys.platform != "linux", reason="binds threads to a core")
+def test_rows_are_not_cut_for_a_while_where_threads_wait_for_a_core() -> None:
+    """Both threads on one core: at each meeting one of them sleeps before the other comes."""
+    network, others = network_of(BUNDLED_SHAPE), set(threading.enumerate())
     alone, shared = Int8Backend(network, slots=1, threads=1), Int8Backend(network, slots=1, threads=2)
-    orders, parts = shared._team._orders, []
-    orders[0, APART] = 3
-    for character in ids:
-        assert np.array_equal(shared.extend({0: [character]})[0], alone.extend({0: [character]})[0])
-        parts.append(orders[0, PARTS])
-    assert parts[:4] == [1, 1, 1, 2]
+    orders, ids = shared._team._orders, iter(text(STEPS_APART + 60))
+    [other] = set(threading.enumerate()) - others
+    assert other.native_id
+    cores = os.sched_getaffinity(0)
+
+    def parts_of_a_step() -> int:
+        character = [next(ids)]
+        assert np.array_equal(shared.extend({0: character})[0], alone.extend({0: character})[0])
+        return int(orders[0, PARTS])
+
+    for thread in (0, other.native_id):
+        os.sched_setaffinity(thread, [min(cores)])
+    try:
+        while orders[0, APART] == 0:
+            assert parts_of_a_step() == 2
+    finally:
+        for thread in (0, other.native_id):
+            os.sched_setaffinity(thread, cores)
+    assert [parts_of_a_step() for _ in range(STEPS_APART + 1)] == [1] * STEPS_APART + [2]
 
 
 def test_a_window_rolls_and_guesses_do_not_disturb_it() -> None:
