@@ -29,7 +29,7 @@ class Server(uvicorn.Server):
     """uvicorn, which answers while it drains.
 
     Asked to stop, it takes no new work but goes on listening: `/health/ready` and new requests are answered 503
-    until running streams have ended. Asked again, or when that takes too long, it stops at once.
+    until running streams have ended. Asked again, or when that takes too long, it tells them so and stops.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service, keys: ApiKeys) -> None:
@@ -51,12 +51,13 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On SIGINT or SIGTERM."""
-        if self._draining is not None:
+        if self.should_exit:
             super().handle_exit(sig, frame)
             return
+        seconds = self.service.settings.drain_seconds if self._draining is None else 0.0
         self._draining = sig, frame
-        self._deadline = time.monotonic() + self.service.settings.drain_seconds
-        self.service.drain()
+        self._deadline = time.monotonic() + seconds
+        self.service.drain(seconds)
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: is it time to stop?"""

@@ -99,10 +99,10 @@ class Service:
             logger.info("checkpoint %s took over from %s", new.card.checkpoint, old.card.checkpoint)
             return True
 
-    def drain(self) -> None:
-        """Take no new work, and end what does not finish in time."""
+    def drain(self, seconds: float) -> None:
+        """Take no new work, and end what does not finish in so many seconds."""
         for engine in self.engines:
-            engine.drain(self.settings.drain_seconds)
+            engine.drain(seconds)
 
     def close(self) -> None:
         """End everything."""

@@ -62,6 +62,22 @@ def test_a_drain_that_is_over_says_so_and_exits(folder: Path) -> None:
         assert process.wait(30) in (0, -signal.SIGTERM)
 
 
+def test_asked_to_stop_again_it_ends_what_is_being_written(folder: Path) -> None:
+    """The tasks of running streams were cancelled: their readers heard nothing, and the log had a traceback for each."""
+    with serving(folder, "--drain_seconds=600") as (process, url), httpx.Client(timeout=30) as client:
+        with connect_sse(client, "POST", f"{url}/generate", json=ENDLESS) as source:
+            events = source.iter_sse()
+            assert next(events).event == "start"
+            process.send_signal(signal.SIGINT)
+            while httpx.get(f"{url}/health/ready").status_code != 503:
+                pass
+            process.send_signal(signal.SIGINT)
+            last = list(events)[-1]
+        assert last.event == "error"
+        assert last.json()["status"] == 503
+        assert process.wait(30) == 130
+
+
 def test_a_killed_server_starts_again_with_the_same_text(folder: Path) -> None:
     asked = {"seed": 11, "max_new_tokens": 80, "stream": False}
     texts = []
