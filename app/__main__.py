@@ -60,7 +60,8 @@ class Server(uvicorn.Server):
         self.service.drain(seconds)
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: is it time to stop?"""
+        """Ten times a second: is it time to stop, or to let an old checkpoint go?"""
+        self.service.release()
         if self._draining is not None and (self.service.idle or time.monotonic() >= self._deadline):
             super().handle_exit(*self._draining)
         if self.service.current.engine.failed:

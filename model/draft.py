@@ -102,7 +102,10 @@ class Draft:
         typed = keys.dtype == np.int64 and surprise.dtype == np.uint8 and keys.ndim == 1 and len(keys) > 0
         if not typed or surprise.shape != (len(keys), vocab_size) or keys[0] != 0 or (keys[1:] <= keys[:-1]).any():
             raise CheckpointError(f"{path}: is not a table of contexts for {vocab_size} characters")
-        return cls(keys, surprise)
+        draft = cls(keys, surprise)
+        if (vocab_size + 1) ** draft.longest >= 1 << 63:  # a GPU computes with that number
+            raise CheckpointError(f"{path}: has contexts of {draft.longest} characters, which are too many")
+        return draft
 
 
 def context_keys(contexts: NDArray[np.int64], vocab_size: int) -> NDArray[np.int64]:

@@ -12,6 +12,8 @@ from numba.core import config
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
+
 
 def inner(forceinline: bool = False) -> Callable[[Function], Function]:
     """Compile a function that is called within a step, where it is called.
@@ -29,21 +31,31 @@ def inner(forceinline: bool = False) -> Callable[[Function], Function]:
 def compile_and_call(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """`function`, compiled for arguments of these kinds; it has been called once with them.
 
-    It is kept under a name that tells versions of this package apart: Numba itself sees changes of the function's
-    own file only, not of those that it calls. Where nothing can be kept, or what was kept is broken, it is compiled
-    anew.
+    It is kept on disk under a name that tells versions of this package apart: Numba itself sees changes of the
+    function's own file only, not of those that it calls. Where nothing can be kept, or what was kept is broken, it
+    is compiled anew. Here it is kept for ever, since Numba never frees a megabyte of what it takes to load it.
     """
+    try:
+        if function not in _compiled:
+            function.__qualname__ = f"{function.__name__}_{_version()}"
+            _compiled[function] = _dispatcher(function, cache=True)
+        _compiled[function](*arguments)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
+        _compiled[function] = _dispatcher(function, cache=False)
+        _compiled[function](*arguments)
+    return _compiled[function]
+
+
+def _version() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
-    function.__qualname__ = f"{function.__name__}_{digest.hexdigest()[:16]}"
-    try:
-        compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-        compiled(*arguments)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
-        compiled = numba.njit(nogil=True, error_model="numpy")(function)
-        compiled(*arguments)
-    return compiled
+    return digest.hexdigest()[:16]
+
+
+def _dispatcher(function: Callable[..., Any], cache: bool) -> Callable[..., Any]:
+    dispatcher: Callable[..., Any] = numba.njit(nogil=True, cache=cache, error_model="numpy")(function)
+    return dispatcher
 
 
 def compiles_for(feature: str) -> bool:

@@ -26,7 +26,7 @@ WIDTHS = ((32, 8), (128, 4), (512, 2))  # up to so many streams draw in so many 
 MOST_STEPS = 32  # in one `write`: 5 milliseconds for one stream, 25 for 512
 MOST_PLACES = 1 << 24  # logits that one `write` can hold
 NOTE = "compiling the generator for this GPU"
-_capturing = Lock()  # PyTorch captures one graph at a time
+_capturing = Lock()  # PyTorch captures one graph at a time; what frees memory would disturb it
 REMEDY = "it needs a C compiler, gcc, and Python's headers the first time; or choose cpu"
 
 
@@ -35,6 +35,8 @@ class CudaBackend:
 
     Args:
         draft: where the guesses of `write` come from; none without one.
+    Raises:
+        DeviceError: the GPU has too little memory, or Triton cannot use it.
     """
 
     chunk = 64
@@ -52,12 +54,17 @@ class CudaBackend:
         self._most = max(self.prompt_rows, *(size for size, _ in self._shapes()))
         self._most_steps = max(1, min(MOST_STEPS, MOST_PLACES // (self._most * vocab_size)))
         self._table = make_table(self._draft, vocab_size, numerics.device)
-        self._step = Step(network, numerics, slots, self.chunk, self._most, self._most_steps, self._table)
         self._lengths = [0] * slots
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
-        if numerics.device.type == "cuda":
-            with announced(NOTE):
-                self._capture()
+        try:
+            with _capturing:
+                self._step = Step(network, numerics, slots, self.chunk, self._most, self._most_steps, self._table)
+                if numerics.device.type == "cuda":
+                    with announced(NOTE):
+                        self._capture()
+        except torch.OutOfMemoryError as error:
+            remedy = "use fewer, or choose cpu"
+            raise DeviceError(f"device: the GPU has no memory for {slots} slots; {remedy}") from error
 
     def length(self, slot: int) -> int:
         """Characters in the slot's sequence."""
@@ -68,7 +75,12 @@ class CudaBackend:
         self._lengths[slot] = length
 
     def reset(self) -> None:
-        """Forget all slots; what is beyond their lengths is never read."""
+        """Forget all slots; what is beyond their lengths is never read.
+
+        Raises:
+            RuntimeError: the GPU is lost.
+        """
+        self._step.wait()
         self._lengths = [0] * self.slots
 
     def extend(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
@@ -173,20 +185,15 @@ class CudaBackend:
             self._step.draw(size, width)
 
     def _capture(self) -> None:
-        """Compile what is not compiled yet, and capture a graph for each shape.
-
-        Raises:
-            DeviceError: Triton cannot use the GPU.
-        """
+        """Compile what is not compiled yet, and capture a graph for each shape."""
         try:
             _ = triton.runtime.driver.active.utils
         except (AssertionError, ImportError, RuntimeError, OSError, CalledProcessError) as error:
             raise DeviceError(f"device: Triton cannot use the GPU ({error}); {REMEDY}") from error
         sizes = {_size(rows) for rows in range(1, self._most + 1)}
         try:
-            with _capturing:
-                for size, width in sorted(self._shapes() | {(size, 0) for size in sizes}):
-                    self._graphs[size, width] = self._captured(size, width)
+            for size, width in sorted(self._shapes() | {(size, 0) for size in sizes}):
+                self._graphs[size, width] = self._captured(size, width)
         except TritonError as error:
             raise DeviceError(f"device: the kernels are not for this GPU ({error}); choose cpu") from error
 

@@ -21,8 +21,9 @@ from model.sampling import Logits
 BLOCK_M, BLOCK_N, BLOCK_K = 16, 32, 64
 WARPS = 2
 BLOCK_RING, RING_WARPS = 64, 2
+RING_MULTIPLE = 8  # each layer's keys begin at 16 bytes for any number of slots: else sums are grouped otherwise
 EARLY_ROWS = 128  # up to so many, a kernel is launched before the last one has ended; for more it does not pay
-STAGES, STAGE_BYTES = 4, 16384  # of a product's weights that are on their way; wider ones, fewer
+STAGES, STAGE_BYTES = 4, 16384  # of a product's weights that are on their way; wider ones, fewer and smaller
 MOST_DRAWN = 4096  # characters that are looked at together
 NORMS = {"rmsnorm": kernels.RMS.value, "layernorm": kernels.LAYER.value}
 ACTIVATIONS = {"relu2": kernels.RELU2.value, "gelu": kernels.GELU.value}
@@ -43,6 +44,7 @@ class Step:
         self.config = config = network.config
         self.device, self._table = numerics.device, table
         ring = config.block_size + (chunk if config.positions == "rotary" else 0)
+        ring += -ring % RING_MULTIPLE
         zeros = partial(torch.zeros, device=self.device)
         shape = (config.n_layer, 2, slots, config.n_head, ring, config.head_size)
         self._cache = zeros(*shape, dtype=numerics.dtype)
@@ -104,6 +106,11 @@ class Step:
             counts.numpy().reshape(steps, rows),
             told.numpy().reshape(steps, rows, -1),
         )
+
+    def wait(self) -> None:
+        """Until all that was started is done; not for what other threads capture, which that would disturb."""
+        if self.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
 
     def forward(self, rows: int) -> None:
         """Start the network's kernels for the first so many rows."""
@@ -219,6 +226,8 @@ class Step:
     def _product(self, name: str, norm: str | None, width: int, columns: int) -> dict[str, Any]:
         """What kernels of products are compiled for."""
         block = min(BLOCK_K, max(16, triton.next_power_of_2(width)))
+        while columns * block * self._cache.itemsize > 2 * STAGE_BYTES and block > 16:
+            block //= 2
         wide = columns * block * self._cache.itemsize > STAGE_BYTES
         return {
             "BIAS": f"{name}.bias" in self._weights,
@@ -244,6 +253,5 @@ class Step:
         copies = [self._host[id(buffer)][:count] for buffer, count in parts]
         for copy, (buffer, count) in zip(copies, parts, strict=True):
             copy.copy_(buffer[:count], non_blocking=True)
-        if self.device.type == "cuda":
-            torch.cuda.current_stream().synchronize()
+        self.wait()
         return copies

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,10 @@ async def test_running_streams_stay_on_their_checkpoint_and_new_ones_take_the_ne
         await asyncio.to_thread(old.engine.close)
         assert old.engine.ended
         assert service.idle
+        generator = weakref.ref(old.engine.generator)
+        service.release()
+        del old, jobs
+        assert generator() is None
     finally:
         service.close()
 

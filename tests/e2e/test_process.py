@@ -63,7 +63,7 @@ def test_a_drain_that_is_over_says_so_and_exits(folder: Path) -> None:
 
 
 def test_asked_to_stop_again_it_ends_what_is_being_written(folder: Path) -> None:
-    """The tasks of running streams were cancelled: their readers heard nothing, and the log had a traceback for each."""
+    """Tasks of running streams were cancelled: readers heard nothing, and the log had a traceback for each."""
     with serving(folder, "--drain_seconds=600") as (process, url), httpx.Client(timeout=30) as client:
         with connect_sse(client, "POST", f"{url}/generate", json=ENDLESS) as source:
             events = source.iter_sse()

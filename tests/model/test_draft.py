@@ -83,6 +83,9 @@ def test_what_is_not_a_table_is_refused(draft: Draft, tmp_path: Path) -> None:
     assert loaded.longest == 4
     with pytest.raises(CheckpointError, match=f"for {SIZE + 1} characters"):
         Draft.load(path, SIZE + 1)
+    Draft(np.array([*draft.keys[:-1], 2**63 - 1]), draft.surprise).save(path)  # what a GPU reckons with, overflows
+    with pytest.raises(CheckpointError, match="which are too many"):
+        Draft.load(path, SIZE)
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(CheckpointError, match="truncated"):
         Draft.load(path, SIZE)

@@ -14,6 +14,7 @@ from model.backend import EagerBackend, Writing
 from model.config import GPTConfig
 from model.cuda.backend import CudaBackend
 from model.device import Numerics
+from model.errors import DeviceError
 from model.generator import Generator, load_generator
 from model.network import GPT
 from model.noise import Luck
@@ -236,6 +237,15 @@ def test_nothing_is_told_of_numbers_that_are_not_finite() -> None:
     reference = Stream(VOCABULARY, [3], max_new_tokens=5)
     list(generator.write(again)), list(load_generator(tiny_checkpoint(), CPU, 1).write(reference))
     assert again.written == reference.written
+
+
+def test_too_little_memory_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def allocate(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr("model.cuda.backend.Step", allocate)
+    with pytest.raises(DeviceError, match="no memory for 1000 slots; use fewer"):
+        CudaBackend(network_of(ROTARY), FLOAT32, 1000)
 
 
 @pytest.mark.parametrize(
