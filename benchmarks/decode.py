@@ -34,6 +34,7 @@ from model.vocabulary import Vocabulary
 
 SHORT = 250  # characters that fit nanoGPT's window after a short prompt
 WARM = 8
+PAUSE = 0.5  # seconds before a turn beside peers: for a while after it, the threads of the last one still spin
 BESIDE_PEERS = {"cpu": (1, 32), "cuda": (1, 512)}  # streams
 ALONE = ((1, 1000), (1, 2000), (8, 1000), (32, 500), (128, 250))  # streams, and characters in each
 ALSO = {"cuda": ((512, 500), (512, 2000))}
@@ -89,18 +90,20 @@ def beside_peers(settings: BenchmarkSettings, numerics: Numerics, folder: Path) 
     show_flatness(ours, vocabulary, settings.rounds)
     peers, measured = open_peers(folder, numerics.device.type), dict[int, Rates]()
     for count in counts:
-        rates: Rates = {"Soliloquy": []}
+        rates, texts = {"Soliloquy": list[float]()}, max(1, ALONE[0][1] // (count * SHORT))
         for _ in range(settings.rounds):
-            for length in (WARM, SHORT):
-                rate = write_all(ours, make_streams(vocabulary, count, length, " "))
-            rates["Soliloquy"].append(rate)
+            time.sleep(PAUSE)
+            write_all(ours, make_streams(vocabulary, count, WARM, " "))
+            turns = [write_all(ours, make_streams(vocabulary, count, SHORT, " ")) for _ in range(texts)]
+            rates["Soliloquy"].append(statistics.harmonic_mean(turns))
             for name in [name for name in peers if count != 32 or name != NANOGPT]:
+                time.sleep(PAUSE)
                 try:
-                    rates.setdefault(name, []).append(rate_of(peers[name], count, name == NANOGPT))
+                    rates.setdefault(name, []).append(rate_of(peers[name], count, texts, name == NANOGPT))
                 except (BrokenProcessPool, RuntimeError) as error:
                     print(f"{name}: failed at {count} stream(s) ({error or type(error).__name__})")
                     del peers[name], rates[name]
-        print(f"\n{count} stream(s) of {SHORT} characters, nanoGPT's network")
+        print(f"\n{texts} x {count} stream(s) of {SHORT} characters, nanoGPT's network")
         show(rates, "Soliloquy")
         measured[count] = rates
     if settings.plot:
@@ -118,11 +121,11 @@ def open_peers(folder: Path, device: str) -> dict[str, Peer]:
     return peers
 
 
-def rate_of(peer: Peer, count: int, full: bool) -> float:
-    """Characters a second; with a full window, as nanoGPT's mostly is, few of them."""
+def rate_of(peer: Peer, count: int, texts: int, full: bool) -> float:
+    """Characters a second of texts one after another; with a full window, as nanoGPT's mostly is, short ones."""
     prompts, length = ([[1] * 256] * count, 60) if full else ([[1]] * count, SHORT)
     peer.rate(prompts, WARM if peer.device == "cpu" else length)  # another length would be compiled anew
-    return peer.rate(prompts, length)
+    return statistics.harmonic_mean([peer.rate(prompts, length) for _ in range(texts)])
 
 
 def of_checkpoint(settings: BenchmarkSettings, checkpoint: Checkpoint, numerics: Numerics) -> None:

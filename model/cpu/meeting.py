@@ -1,7 +1,7 @@
 """Threads that wait for each other within compiled code, without the interpreter and its lock.
 
-Who waits looks again and again for some microseconds, which is faster than the system can wake a thread, and then
-sleeps until it is woken. Knows nothing of what the threads do.
+Who waits looks again and again for a while, which is faster than the system can wake a thread, and then sleeps
+until it is woken. Knows nothing of what the threads do.
 """
 
 import os
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 Words = NDArray[np.int64]
 
 LINE = 16  # words from one to the next that threads write: neighbours in a cache line would slow each other down
-ARRIVED, MEETINGS, NAPS, MEMBERS = 0, LINE, 2 * LINE, 3 * LINE  # of meetings; then two words for each member:
+ARRIVED, MEETINGS, DELAYS, PATIENCE = 0, LINE, 2 * LINE, 3 * LINE  # of meetings
+MEMBERS = 4 * LINE  # from here on two words for each member:
 CALLS, ASLEEP = 0, LINE
-LOOKS = 10_000  # before a thread sleeps: some 100 to 200 microseconds, as long as Python takes between two steps
+LOOKS = 10_000  # some 100 to 200 microseconds, as long as Python takes between two steps
 
 _PREFIX = "_" if os.name == "nt" else ""
 _read: Any = types.ExternalFunction(f"{_PREFIX}read", types.intp(types.intc, types.voidptr, types.uintp))
@@ -39,6 +40,7 @@ class Link(NamedTuple):
 def make_links(members: int) -> list[Link]:
     """A link for each member; `close_links` takes them back."""
     words = np.zeros(MEMBERS + 2 * LINE * members, dtype=np.int64)
+    words[PATIENCE] = 1
     pipes = np.full((members, 2), -1, dtype=np.int64)
     links = [Link(words, pipes, np.zeros(1, np.uint8), me) for me in range(members)]
     try:
@@ -103,19 +105,23 @@ _pause: Any = intrinsic(_cpu_pause)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _await_change(link: Link, place: int, seen: int) -> int:
-    """Return when the word at `place` is no longer as it was `seen`: how often it has slept meanwhile."""
-    looks, naps, asleep = 0, 0, MEMBERS + 2 * LINE * link.me + ASLEEP
+def _await_change(link: Link, place: int, seen: int, patience: int) -> int:
+    """Return when the word at `place` is no longer as it was `seen`: how often `LOOKS` looks were not enough.
+    Sleeps after `patience` times so many.
+    """
+    looks, delays, asleep = 0, 0, MEMBERS + 2 * LINE * link.me + ASLEEP
     while _load(link.words, place) == seen:
         _pause()
         looks += 1
-        if looks == LOOKS:
-            looks, naps = 0, naps + 1
+        if looks < LOOKS:
+            continue
+        looks, delays = 0, delays + 1
+        if delays % patience == 0:
             _swap(link.words, asleep, 1)
             # whoever finds this word set clears it and sends a byte: as many are read as are sent
             if _load(link.words, place) == seen or not _swap(link.words, asleep, 0):
                 _read(link.pipes[link.me, 0], link.byte.ctypes, 1)
-    return naps
+    return delays
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -135,26 +141,39 @@ def call(link: Link, member: int) -> None:
 @numba.njit(nogil=True, error_model="numpy")
 def await_call(link: Link, calls: int) -> None:
     """Return when this member has been called more than `calls` times."""
-    _await_change(link, MEMBERS + 2 * LINE * link.me + CALLS, calls)
+    _await_change(link, MEMBERS + 2 * LINE * link.me + CALLS, calls, 1)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def naps(link: Link) -> int:
-    """How often somebody has slept in a meeting, so far."""
-    found: int = _load(link.words, NAPS)
+def delays(link: Link) -> int:
+    """How often somebody has waited for `LOOKS` looks in a meeting, so far."""
+    found: int = _load(link.words, DELAYS)
     return found
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def meet(link: Link, members: int) -> None:
-    """Return when the first `members` are all here; each can read what the others wrote before."""
+def be_patient(link: Link, times: int) -> None:
+    """From now on sleep in meetings after so many times `LOOKS` looks.
+
+    It costs the more the others are kept from coming: a system lets a thread go on sooner that has slept. Where
+    they are only slow to wake up, each that sleeps in turn makes the others sleep.
+    """
+    _swap(link.words, PATIENCE, times)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def meet(link: Link, members: int, patient: bool = True) -> None:
+    """Return when the first `members` are all here; each can read what the others wrote before.
+
+    Who is not `patient` sleeps as soon as `LOOKS` looks were not enough; for others see `be_patient`.
+    """
     if members == 1:
         return
     meetings = _load(link.words, MEETINGS)
     if _add(link.words, ARRIVED, 1) < members - 1:
-        naps = _await_change(link, MEETINGS, meetings)
-        if naps:
-            _add(link.words, NAPS, naps)
+        delays = _await_change(link, MEETINGS, meetings, _load(link.words, PATIENCE) if patient else 1)
+        if delays:
+            _add(link.words, DELAYS, delays)
         return
     _swap(link.words, ARRIVED, 0)
     _add(link.words, MEETINGS, 1)

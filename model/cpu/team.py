@@ -28,13 +28,15 @@ from model.cpu.layout import (
     make_results,
     make_scratch,
 )
-from model.cpu.meeting import Link, await_call, call, close_links, make_links, meet, naps
+from model.cpu.meeting import Link, await_call, be_patient, call, close_links, delays, make_links, meet
 
 # In an order: first row, end, parts that each row is cut into, members that take part. The first member's also has
-# the steps for which rows are not cut, after one in which each other slept over MOST_NAPS times in meetings: if
-# other programs keep the cores busy, each meeting waits until the system lets the last member go on.
-PARTS, MEMBERS, APART = 2, 3, 4
-MOST_NAPS, STEPS_APART = 4, 64
+# the steps for which rows are not cut, and for how many they were last time. That is after a step with more than
+# MOST_DELAYS in meetings for each other member: if other programs keep the cores busy, each meeting waits until the
+# system lets the last member go on. Each time that cutting them again is no better, they are left whole for longer.
+PARTS, MEMBERS, APART, PERIOD = 2, 3, 4, 5
+MOST_DELAYS, LEAST_APART, MOST_APART = 4, 4, 64
+PATIENCE = 5  # in meetings, while there is no such step
 DISMISS = -1
 MAX_PLACES, MAX_NOISE = 2048, 1 << 18
 
@@ -99,14 +101,14 @@ def make_member(
 @numba.njit(inline="always")
 def _compute(m: Any) -> None:
     """The member's part of a step; at its end all parts are there."""
-    first, last, parts, members, _ = m.orders[m.link.me]
+    first, last, parts, members = m.orders[m.link.me, : MEMBERS + 1]
     results = m.shared if parts > 1 else m.results
     for start in range(first, last, MAX_ROWS):
         end = min(start + MAX_ROWS, last)
         slots, positions, tokens = m.rows[0, start:end], m.rows[1, start:end], m.rows[2, start:end]
         logits = m.logits[start:end]
         forward(m.shape, m.weights, m.cache, m.scratch, results, slots, positions, tokens, logits, m.link, parts)
-    meet(m.link, members)
+    meet(m.link, members, parts > 1)  # whole rows are not done at the same time: others can use the core meanwhile
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -142,11 +144,20 @@ def _deal(orders: Indices, shape: Shape, ends: Indices, runs: int, crowded: bool
     return members
 
 
+@numba.njit(nogil=True, error_model="numpy")
+def _judge(link: Link, first: Indices, late: int) -> None:
+    """Whether rows that were cut, with so many delays in meetings, shall be cut again."""
+    crowded = late > MOST_DELAYS * (first[PARTS] - 1)
+    first[PERIOD] = min(MOST_APART, max(LEAST_APART, 2 * first[PERIOD])) if crowded else 0
+    first[APART] = first[PERIOD]
+    be_patient(link, 1 if crowded else PATIENCE)
+
+
 def work(m: Any, runs: int, steps: int, streams: int, stride: int, guessing: Guessing) -> None:
     """Compute with the others a step of the `runs` that are there, or `steps` of some streams ahead, or dismiss the
     others (member 0, `DISMISS` steps); or compute one step at each call until dismissed (the others).
     """
-    calls, slept = 0, 0
+    calls, before = 0, 0
     while True:
         if m.link.me == 0:
             if steps == DISMISS:
@@ -157,7 +168,7 @@ def work(m: Any, runs: int, steps: int, streams: int, stride: int, guessing: Gue
                 runs = propose(m.ahead, streams, stride, guessing, m.rows, m.ends)
             if steps <= 0 or runs == 0:
                 break
-            crowded, slept = m.orders[0, APART] > 0, naps(m.link)
+            crowded, before = m.orders[0, APART] > 0, delays(m.link)
             m.orders[0, APART] -= crowded
             for member in range(1, _deal(m.orders, m.shape, m.ends, runs, crowded)):
                 call(m.link, member)
@@ -168,8 +179,8 @@ def work(m: Any, runs: int, steps: int, streams: int, stride: int, guessing: Gue
         calls += 1
         steps -= 1
         _compute(m)
-        if m.link.me == 0 and naps(m.link) - slept > MOST_NAPS * (m.orders[0, PARTS] - 1) > 0:
-            m.orders[0, APART] = STEPS_APART
+        if m.link.me == 0 and m.orders[0, PARTS] > 1:
+            _judge(m.link, m.orders[0], delays(m.link) - before)
         if m.link.me == 0 and streams:
             settle(m.ahead, streams, stride, m.rows, m.ends, m.logits)
 
@@ -184,7 +195,7 @@ class Team:
     def __init__(self, shape: Shape, weights: Weights, cache: Cache, members: int, slots: int) -> None:
         vocab_size = len(weights.tokens)
         self.places = max(1, min(MAX_PLACES, MAX_NOISE // vocab_size))
-        self._orders = np.zeros((members, 5), dtype=np.int64)
+        self._orders = np.zeros((members, 6), dtype=np.int64)
         self._rows, self._ends = np.zeros((3, slots * CHUNK), dtype=np.int64), np.zeros(slots, dtype=np.int64)
         self._logits = np.zeros((slots * CHUNK, vocab_size), dtype=np.float32)
         self._ahead = make_ahead(slots, self.places, vocab_size)

@@ -14,7 +14,7 @@ import torch
 from model.config import GPTConfig
 from model.cpu.amx import ask_for_amx
 from model.cpu.backend import Int8Backend
-from model.cpu.team import APART, PARTS, STEPS_APART
+from model.cpu.team import PARTS
 from model.network import GPT
 from model.sampling import Logits
 from tests.model.test_backend import BUNDLED_SHAPE, text, uncached
@@ -114,28 +114,23 @@ def test_a_row_is_bitwise_the_same_however_it_is_read(config: GPTConfig, threads
 
 @pytest.mark.skipif(sys.platform != "linux", reason="binds threads to a core")
 def test_rows_are_not_cut_for_a_while_where_threads_wait_for_a_core() -> None:
-    """Both threads on one core: at each meeting one of them sleeps before the other comes."""
+    """Both threads on one core: at each meeting one of them waits until the other may go on."""
     network, others = network_of(BUNDLED_SHAPE), set(threading.enumerate())
     alone, shared = Int8Backend(network, slots=1, threads=1), Int8Backend(network, slots=1, threads=2)
-    orders, ids = shared._team._orders, iter(text(STEPS_APART + 60))
-    [other] = set(threading.enumerate()) - others
+    [other] = (thread for thread in set(threading.enumerate()) - others if thread.name == "kernel-1")
     assert other.native_id
-    cores = os.sched_getaffinity(0)
-
-    def parts_of_a_step() -> int:
-        character = [next(ids)]
-        assert np.array_equal(shared.extend({0: character})[0], alone.extend({0: character})[0])
-        return int(orders[0, PARTS])
-
+    cores, parts = os.sched_getaffinity(0), []
     for thread in (0, other.native_id):
         os.sched_setaffinity(thread, [min(cores)])
     try:
-        while orders[0, APART] == 0:
-            assert parts_of_a_step() == 2
+        for character in text(190):
+            assert np.array_equal(shared.extend({0: [character]})[0], alone.extend({0: [character]})[0])
+            parts.append(int(shared._team._orders[0, PARTS]))
     finally:
         for thread in (0, other.native_id):
             os.sched_setaffinity(thread, cores)
-    assert [parts_of_a_step() for _ in range(STEPS_APART + 1)] == [1] * STEPS_APART + [2]
+    whole = "".join(map(str, parts)).strip("1").strip("2").split("2")
+    assert [len(steps) for steps in whole] == [4, 8, 16, 32, 64]
 
 
 def test_a_window_rolls_and_guesses_do_not_disturb_it() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.cpu.meeting import Link, await_call, call, close_links, make_links, meet, naps
+from model.cpu.meeting import Link, await_call, call, close_links, delays, make_links, meet
 
 MEETINGS = 400
 
@@ -59,10 +59,10 @@ def test_nobody_leaves_a_meeting_before_all_are_there(members: int) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    slept = naps(links[0])
+    late = delays(links[0])
     close_links(links)
     assert missed == [0] * members
-    assert (slept > 0) == (members > 1)
+    assert (late > 0) == (members > 1)
 
 
 def test_each_call_is_answered_whether_the_other_sleeps_or_not() -> None:
