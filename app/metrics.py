@@ -6,7 +6,6 @@ what requests say.
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
@@ -14,7 +13,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from app.engine import Engine
 from app.service import Service
 
 DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -97,8 +95,6 @@ class ServiceCollector(Collector):
 
     def __init__(self, service: Service, metrics: Metrics) -> None:
         self._service, self._metrics = service, metrics
-        self._seen: WeakKeyDictionary[Engine, tuple[int, int]] = WeakKeyDictionary()
-        self._steps = self._failures = 0
 
     def collect(self) -> Iterable[Metric]:
         """Each of them."""
@@ -121,18 +117,13 @@ class ServiceCollector(Collector):
             yield GaugeMetricFamily(f"soliloquy_{name}", documentation, float(value))
 
     def _counters(self) -> Iterator[Metric]:
-        for engine in self._service.engines:  # they come and go; the sums must not fall
-            now, before = (engine.steps, engine.failures), self._seen.get(engine, (0, 0))
-            self._steps += now[0] - before[0]
-            self._failures += now[1] - before[1]
-            self._seen[engine] = now
         for name, documentation, value in (
             ("characters", "Characters written", self._metrics.characters),
             (
                 "engine_steps",
                 "Calls of the generator, in each of which all texts go on by a step or some",
-                self._steps,
+                self._service.steps,
             ),
-            ("engine_failures", "Steps that failed", self._failures),
+            ("engine_failures", "Steps that failed", self._service.failures),
         ):
             yield CounterMetricFamily(f"soliloquy_{name}", documentation, value)

@@ -1,9 +1,7 @@
 """What is served, and changing it under way: a checkpoint, the engine that writes by it, what is known of it."""
 
 import asyncio
-import ctypes
 import logging
-import sys
 from dataclasses import dataclass, replace
 
 from app.card import ModelCard
@@ -11,7 +9,7 @@ from app.engine import Engine
 from app.settings import ServerSettings
 from app.snapshots import Gallery
 from model.checkpoint import Checkpoint, read_checkpoint
-from model.device import choose_numerics
+from model.device import choose_numerics, give_back_memory
 from model.errors import CheckpointError, SoliloquyError
 from model.generator import load_generator
 from model.stream import Stream
@@ -53,7 +51,7 @@ class Serving:
         card = ModelCard.of(checkpoint, numerics, gallery.steps)
         serving = cls(replace(checkpoint, weights={}), engine, card, gallery)
         del checkpoint
-        _give_back()
+        give_back_memory()
         return serving
 
 
@@ -67,7 +65,9 @@ class Service:
         self.settings = settings
         self.current = Serving.load(settings)
         self._retired: list[Serving] = []
+        self._past_steps = self._past_failures = 0  # of engines that are gone
         self._reloading = asyncio.Lock()
+        self._stopping = False
 
     @property
     def engines(self) -> list[Engine]:
@@ -79,6 +79,16 @@ class Service:
         """True when nothing is being written and nothing waits."""
         return all(engine.idle for engine in self.engines)
 
+    @property
+    def steps(self) -> int:
+        """Calls of the generator, whatever was served."""
+        return self._past_steps + sum(engine.steps for engine in self.engines)
+
+    @property
+    def failures(self) -> int:
+        """Those of them that failed."""
+        return self._past_failures + sum(engine.failures for engine in self.engines)
+
     def start(self) -> None:
         """Begin to take work."""
         self.current.engine.start()
@@ -86,7 +96,7 @@ class Service:
     async def reload(self) -> bool:
         """Read the checkpoint folder again and change over: running streams stay on the old checkpoint.
 
-        False, and nothing has changed, if the new one cannot be served.
+        False, and nothing has changed, if the new one cannot be served. While the server stops, it takes no work.
         """
         async with self._reloading:
             self.release()
@@ -98,22 +108,26 @@ class Service:
             except Exception:  # no memory, a driver's error: whatever it is, it must not end what is served
                 logger.exception("the old checkpoint serves on")
                 return False
-            old, self.current = self.current, new
-            new.engine.start()
+            old = self.current
             self._retired.append(old)
+            self.current = new
+            new.engine.start()
             old.engine.retire()
+            if self._stopping:
+                new.engine.drain(0.0)
             logger.info("checkpoint %s took over from %s", new.card.checkpoint, old.card.checkpoint)
             return True
 
     def release(self) -> None:
         """Let go of what was served before, and its memory, once its last text is written."""
-        still = [one for one in self._retired if not one.engine.ended]
-        if len(still) < len(self._retired):
-            self._retired = still
-            _give_back()
+        ended = [one.engine for one in self._retired if one.engine.ended]
+        self._retired = [one for one in self._retired if one.engine not in ended]
+        self._past_steps += sum(engine.steps for engine in ended)
+        self._past_failures += sum(engine.failures for engine in ended)
 
     def drain(self, seconds: float) -> None:
         """Take no new work, and end what does not finish in so many seconds."""
+        self._stopping = True
         for engine in self.engines:
             engine.drain(seconds)
 
@@ -121,9 +135,3 @@ class Service:
         """End everything."""
         for engine in self.engines:
             engine.close()
-
-
-def _give_back() -> None:
-    """Return memory that is no longer used: glibc keeps what loading a model took, a tenth of all that is held."""
-    if sys.platform == "linux":
-        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)

@@ -33,8 +33,9 @@ from model.stream import Stream
 from model.vocabulary import Vocabulary
 
 SHORT = 250  # characters that fit nanoGPT's window after a short prompt
+LEAST = 1000  # in a turn beside peers
 WARM = 8
-PAUSE = 0.5  # seconds before a turn beside peers: for a while after it, the threads of the last one still spin
+PAUSE = 0.5  # seconds before a turn beside peers: the last turn's threads go on spinning for a while
 BESIDE_PEERS = {"cpu": (1, 32), "cuda": (1, 512)}  # streams
 ALONE = ((1, 1000), (1, 2000), (8, 1000), (32, 500), (128, 250))  # streams, and characters in each
 ALSO = {"cuda": ((512, 500), (512, 2000))}
@@ -90,7 +91,8 @@ def beside_peers(settings: BenchmarkSettings, numerics: Numerics, folder: Path) 
     show_flatness(ours, vocabulary, settings.rounds)
     peers, measured = open_peers(folder, numerics.device.type), dict[int, Rates]()
     for count in counts:
-        rates, texts = {"Soliloquy": list[float]()}, max(1, ALONE[0][1] // (count * SHORT))
+        rates: Rates = {"Soliloquy": []}
+        texts = max(1, LEAST // (count * SHORT))
         for _ in range(settings.rounds):
             time.sleep(PAUSE)
             write_all(ours, make_streams(vocabulary, count, WARM, " "))

@@ -34,7 +34,6 @@ class DraftSettings(BaseSettings):
 
 def make_draft(ids: Ids, vocab_size: int) -> Draft:
     """A table for the commonest contexts of the text, of up to four characters and 2 MB."""
-    order = max(1, min(ORDER, len(ids), int(63 / np.log2(vocab_size + 1)) + 1))
     text, base = ids[:MOST_CHARACTERS].astype(np.int64), vocab_size + 1
     order = max(1, min(ORDER, len(text), int(63 / np.log2(base)) + 1))
     windows, keys, counts = np.zeros(len(text) + 1, np.int64), [np.zeros(1, np.int64)], [np.array([1 << 62])]

@@ -33,7 +33,7 @@ def compile_and_call(function: Callable[..., Any], *arguments: Any) -> Callable[
 
     It is kept on disk under a name that tells versions of this package apart: Numba itself sees changes of the
     function's own file only, not of those that it calls. Where nothing can be kept, or what was kept is broken, it
-    is compiled anew. Here it is kept for ever, since Numba never frees a megabyte of what it takes to load it.
+    is compiled anew. The process keeps it for ever, since Numba never frees a megabyte of what loading it takes.
     """
     try:
         if function not in _compiled:

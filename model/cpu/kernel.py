@@ -61,8 +61,8 @@ def forward(
         amx.begin()
     _embed(shape, w, scratch, positions, tokens)
     for layer in range(len(w.qkv)):
-        _mix(shape, w, cache, scratch, results, slots, positions, layer, heads, narrow, link, parts)
-        _think(shape, w, scratch, results, rows, layer, inside, narrow, link, parts)
+        _add_attention(shape, w, cache, scratch, results, slots, positions, layer, heads, narrow, link, parts)
+        _add_mlp(shape, w, scratch, results, rows, layer, inside, narrow, link, parts)
     _normalise(shape, w.norms[-1], scratch, rows)
     for r in range(rows):
         _predict(shape, w, scratch, r, _share(len(w.head), part, parts), logits[r])
@@ -82,7 +82,7 @@ def _embed(shape: Shape, w: Weights, s: Scratch, positions: Indices, tokens: Ind
 
 
 @inner(forceinline=True)
-def _mix(
+def _add_attention(
     shape: Shape,
     w: Weights,
     cache: Cache,
@@ -111,7 +111,7 @@ def _mix(
 
 
 @inner(forceinline=True)
-def _think(
+def _add_mlp(
     shape: Shape,
     w: Weights,
     s: Scratch,

@@ -23,6 +23,9 @@ MEMBERS = 4 * LINE  # from here on two words for each member:
 CALLS, ASLEEP = 0, LINE
 LOOKS = 10_000  # some 100 to 200 microseconds, as long as Python takes between two steps
 
+_X86: tuple[str, list[int]] = ("llvm.x86.sse2.pause", [])
+_ARM = ("llvm.aarch64.isb", [15])  # takes some 20 nanoseconds; its `yield` does nothing on most
+_PAUSES = {"x86_64": _X86, "amd64": _X86, "aarch64": _ARM, "arm64": _ARM}
 _PREFIX = "_" if os.name == "nt" else ""
 _read: Any = types.ExternalFunction(f"{_PREFIX}read", types.intp(types.intc, types.voidptr, types.uintp))
 _write: Any = types.ExternalFunction(f"{_PREFIX}write", types.intp(types.intc, types.voidptr, types.uintp))
@@ -90,9 +93,11 @@ def _cpu_pause(typingctx: Any) -> Any:
     """Tell the CPU that this is a loop that waits."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        if platform.machine().lower() in ("x86_64", "amd64"):
-            function = ir.FunctionType(ir.VoidType(), [])
-            builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", fnty=function), [])
+        name, values = _PAUSES.get(platform.machine().lower(), ("", []))
+        if name:
+            arguments = [ir.IntType(32)(value) for value in values]
+            kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+            builder.call(builder.module.declare_intrinsic(name, fnty=kind), arguments)
         return context.get_dummy_value()
 
     return types.void(), codegen
@@ -109,19 +114,19 @@ def _await_change(link: Link, place: int, seen: int, patience: int) -> int:
     """Return when the word at `place` is no longer as it was `seen`: how often `LOOKS` looks were not enough.
     Sleeps after `patience` times so many.
     """
-    looks, delays, asleep = 0, 0, MEMBERS + 2 * LINE * link.me + ASLEEP
+    looks, late, asleep = 0, 0, MEMBERS + 2 * LINE * link.me + ASLEEP
     while _load(link.words, place) == seen:
         _pause()
         looks += 1
         if looks < LOOKS:
             continue
-        looks, delays = 0, delays + 1
-        if delays % patience == 0:
+        looks, late = 0, late + 1
+        if late % patience == 0:
             _swap(link.words, asleep, 1)
             # whoever finds this word set clears it and sends a byte: as many are read as are sent
             if _load(link.words, place) == seen or not _swap(link.words, asleep, 0):
                 _read(link.pipes[link.me, 0], link.byte.ctypes, 1)
-    return delays
+    return late
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -171,9 +176,9 @@ def meet(link: Link, members: int, patient: bool = True) -> None:
         return
     meetings = _load(link.words, MEETINGS)
     if _add(link.words, ARRIVED, 1) < members - 1:
-        delays = _await_change(link, MEETINGS, meetings, _load(link.words, PATIENCE) if patient else 1)
-        if delays:
-            _add(link.words, DELAYS, delays)
+        late = _await_change(link, MEETINGS, meetings, _load(link.words, PATIENCE) if patient else 1)
+        if late:
+            _add(link.words, DELAYS, late)
         return
     _swap(link.words, ARRIVED, 0)
     _add(link.words, MEETINGS, 1)

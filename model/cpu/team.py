@@ -34,9 +34,9 @@ from model.cpu.meeting import Link, await_call, be_patient, call, close_links, d
 # the steps for which rows are not cut, and for how many they were last time. That is after a step with more than
 # MOST_DELAYS in meetings for each other member: if other programs keep the cores busy, each meeting waits until the
 # system lets the last member go on. Each time that cutting them again is no better, they are left whole for longer.
-PARTS, MEMBERS, APART, PERIOD = 2, 3, 4, 5
+FIRST, END, PARTS, MEMBERS, APART, PERIOD = range(6)
 MOST_DELAYS, LEAST_APART, MOST_APART = 4, 4, 64
-PATIENCE = 5  # in meetings, while there is no such step
+PATIENCE = 5  # in meetings, while there is no such step; who sleeps has had more than MOST_DELAYS
 DISMISS = -1
 MAX_PLACES, MAX_NOISE = 2048, 1 << 18
 
@@ -113,7 +113,7 @@ def _compute(m: Any) -> None:
 
 @numba.njit(nogil=True, error_model="numpy")
 def _order(order: Indices, first: int, end: int, parts: int, members: int) -> None:
-    order[0], order[1], order[2], order[3] = first, end, parts, members
+    order[FIRST], order[END], order[PARTS], order[MEMBERS] = first, end, parts, members
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -145,11 +145,13 @@ def _deal(orders: Indices, shape: Shape, ends: Indices, runs: int, crowded: bool
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _judge(link: Link, first: Indices, late: int) -> None:
-    """Whether rows that were cut, with so many delays in meetings, shall be cut again."""
-    crowded = late > MOST_DELAYS * (first[PARTS] - 1)
-    first[PERIOD] = min(MOST_APART, max(LEAST_APART, 2 * first[PERIOD])) if crowded else 0
-    first[APART] = first[PERIOD]
+def _judge(link: Link, order: Indices, late: int) -> None:
+    """Whether rows that were cut, with so many delays in meetings, shall be cut again. The last meeting's may be
+    told too late, and count in the next step.
+    """
+    crowded = late > MOST_DELAYS * (order[PARTS] - 1)
+    order[PERIOD] = min(MOST_APART, max(LEAST_APART, 2 * order[PERIOD])) if crowded else 0
+    order[APART] = order[PERIOD]
     be_patient(link, 1 if crowded else PATIENCE)
 
 
@@ -195,7 +197,7 @@ class Team:
     def __init__(self, shape: Shape, weights: Weights, cache: Cache, members: int, slots: int) -> None:
         vocab_size = len(weights.tokens)
         self.places = max(1, min(MAX_PLACES, MAX_NOISE // vocab_size))
-        self._orders = np.zeros((members, 6), dtype=np.int64)
+        self._orders = np.zeros((members, PERIOD + 1), dtype=np.int64)
         self._rows, self._ends = np.zeros((3, slots * CHUNK), dtype=np.int64), np.zeros(slots, dtype=np.int64)
         self._logits = np.zeros((slots * CHUNK, vocab_size), dtype=np.float32)
         self._ahead = make_ahead(slots, self.places, vocab_size)

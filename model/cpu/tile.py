@@ -179,8 +179,9 @@ def tile_function(writers: Sequence[Writer]) -> Callable[..., None]:
         after = builder.append_basic_block("tile.end")
         choice = builder.switch(kind, after)
         for number, write in enumerate(writers):
-            choice.add_case(_INDEX(number), builder.append_basic_block(f"tile.{number}"))
-            builder.position_at_end(builder.function.basic_blocks[-1])
+            case = builder.append_basic_block(f"tile.{number}")
+            choice.add_case(_INDEX(number), case)
+            builder.position_at_end(case)
             write(builder, *matrices, steps, ahead)
             builder.branch(after)
         builder.position_at_end(after)

@@ -26,7 +26,7 @@ WIDTHS = ((32, 8), (128, 4), (512, 2))  # up to so many streams draw in so many 
 MOST_STEPS = 32  # in one `write`: 5 milliseconds for one stream, 25 for 512
 MOST_PLACES = 1 << 24  # logits that one `write` can hold
 NOTE = "compiling the generator for this GPU"
-_capturing = Lock()  # PyTorch captures one graph at a time; what frees memory would disturb it
+_capturing = Lock()  # PyTorch captures one graph at a time; beside it nobody should run out of memory
 REMEDY = "it needs a C compiler, gcc, and Python's headers the first time; or choose cpu"
 
 
@@ -53,11 +53,11 @@ class CudaBackend:
         self._draft = draft if vocab_size <= MOST_CHARACTERS else None
         self._most = max(self.prompt_rows, *(size for size, _ in self._shapes()))
         self._most_steps = max(1, min(MOST_STEPS, MOST_PLACES // (self._most * vocab_size)))
-        self._table = make_table(self._draft, vocab_size, numerics.device)
         self._lengths = [0] * slots
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         try:
             with _capturing:
+                self._table = make_table(self._draft, vocab_size, numerics.device)
                 self._step = Step(network, numerics, slots, self.chunk, self._most, self._most_steps, self._table)
                 if numerics.device.type == "cuda":
                     with announced(NOTE):

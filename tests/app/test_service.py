@@ -1,6 +1,7 @@
 """Changing to another checkpoint under way: nobody's text is lost, mixed or refused."""
 
 import asyncio
+import gc
 import shutil
 import weakref
 from dataclasses import replace
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from app.job import Job
-from app.service import Service
+from app.service import Service, Serving
 from app.settings import ServerSettings
 from model.checkpoint import write_checkpoint
+from model.errors import DrainingError
 from model.stream import Stream
 from tests.tiny import LEARNED, VOCABULARY, tiny_checkpoint, tiny_folder, tiny_generator
 
@@ -63,6 +65,7 @@ async def test_running_streams_stay_on_their_checkpoint_and_new_ones_take_the_ne
         generator = weakref.ref(old.engine.generator)
         service.release()
         del old, jobs
+        gc.collect()
         assert generator() is None
     finally:
         service.close()
@@ -84,6 +87,29 @@ async def test_a_checkpoint_that_cannot_be_served_changes_nothing(
         service.close()
 
 
+async def test_a_server_that_is_told_to_stop_while_it_loads_takes_no_work(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new checkpoint's engine knew nothing of it: the server was ready again."""
+    service = Service(ServerSettings(checkpoint=mine, device="cpu"))
+    service.start()
+    load = Serving.load
+
+    def load_and_stop(settings: ServerSettings) -> Serving:
+        new = load(settings)
+        service.drain(60)
+        return new
+
+    monkeypatch.setattr(Serving, "load", load_and_stop)
+    try:
+        await service.reload()
+        assert not service.current.engine.ready
+        with pytest.raises(DrainingError):
+            service.current.engine.submit([make_stream(0, 5)])
+    finally:
+        service.close()
+
+
 async def test_weights_that_write_nothing_finite_are_refused(mine: Path) -> None:
     """Finite but far too large weights were served, and failed at the first text."""
     service = Service(ServerSettings(checkpoint=mine, device="cpu", dtype="float32"))
@@ -94,14 +120,19 @@ async def test_weights_that_write_nothing_finite_are_refused(mine: Path) -> None
     service.close()
 
 
-async def test_many_changes_leave_no_engine_behind(mine: Path) -> None:
-    service = Service(ServerSettings(checkpoint=mine, device="cpu", slots=2))
+async def test_many_changes_leave_no_engine_behind_but_those_that_still_write(mine: Path) -> None:
+    service = Service(ServerSettings(checkpoint=mine, device="cpu", slots=2, buffer_characters=20))
     service.start()
     try:
-        for _ in range(4):
+        first = service.current
+        job = first.engine.submit([make_stream(0, 200)])
+        assert await service.reload()
+        for _ in range(3):
             old = service.current
             assert await service.reload()
             await asyncio.to_thread(old.engine.close)
-        assert len(service.engines) <= 2
+        service.release()
+        assert service.engines == [service.current.engine, first.engine]
+        assert await read(job) == expected(0, 200, weights=0)
     finally:
         service.close()

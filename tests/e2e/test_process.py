@@ -69,8 +69,7 @@ def test_asked_to_stop_again_it_ends_what_is_being_written(folder: Path) -> None
             events = source.iter_sse()
             assert next(events).event == "start"
             process.send_signal(signal.SIGINT)
-            while httpx.get(f"{url}/health/ready").status_code != 503:
-                pass
+            assert any(httpx.get(f"{url}/health/ready").status_code == 503 for _ in range(1000))
             process.send_signal(signal.SIGINT)
             last = list(events)[-1]
         assert last.event == "error"

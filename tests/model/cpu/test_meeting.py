@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.cpu.meeting import Link, await_call, call, close_links, delays, make_links, meet
+from model.cpu.meeting import Link, await_call, be_patient, call, close_links, delays, make_links, meet
 
 MEETINGS = 400
 
@@ -44,12 +44,14 @@ def make_calls(link: Link, calls: int) -> None:
         meet(link, 2)
 
 
+@pytest.mark.parametrize("patience", [1, 3])
 @pytest.mark.parametrize("members", [1, 2, 3, 5])
-def test_nobody_leaves_a_meeting_before_all_are_there(members: int) -> None:
+def test_nobody_leaves_a_meeting_before_all_are_there(members: int, patience: int) -> None:
     random = np.random.default_rng(members)
     # mostly at once; at times so late that the others sleep
     waits = random.choice([0, 100, 10_000, 1_000_000], size=(members, MEETINGS), p=[0.6, 0.3, 0.08, 0.02])
     links, seen, missed = make_links(members), np.zeros((members, 16), np.int64), [-1] * members
+    be_patient(links[0], patience)
 
     def take_part(link: Link) -> None:
         missed[link.me] = keep_meeting(link, members, waits, seen)
