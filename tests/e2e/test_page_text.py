@@ -140,19 +140,23 @@ def test_text_grows_until_it_is_stopped_on_the_server_too(page: Page, server: Li
 
 def test_typing_stops_the_model(page: Page, server: LiveServer) -> None:
     begin(page, "A", max_new_tokens="100000")
+    server.gate.close()  # the model could be done before
     page.click("#write")
+    server.gate.step()
+    server.gate.step()
     expect(page.locator("#state")).to_have_attribute("data-state", "writing")
     page.click(".active .document")
     page.keyboard.press("Control+Home")
     page.keyboard.type("x")
     expect(page.locator("#state")).to_have_attribute("data-state", "stopped")
     assert text_of(page).startswith("xA")
+    server.gate.open()
 
 
 def test_the_page_follows_the_text_until_the_reader_scrolls_up(bundled: Page) -> None:
     begin(bundled, "ROMEO:\n", max_new_tokens="60000")
     bundled.click("#write")
-    expect(bundled.locator("#counters")).to_have_text(re.compile(r"^[2-9],\d\d\d |^\d\d,\d\d\d "))
+    expect(bundled.locator("#counters")).to_have_text(re.compile(r"^([2-9]|\d\d),\d\d\d "))
     expect(bundled.locator(".active .line").last).to_be_in_viewport()
     bundled.mouse.move(400, 500)
     bundled.mouse.wheel(0, -1500)
@@ -172,7 +176,7 @@ def test_a_killed_server_that_comes_back_goes_on_with_the_text(browser: Browser,
         with opened(browser, url) as page:
             begin(page, "ROMEO:\n", seed="21", max_new_tokens="4000")
             page.click("#write")
-            expect(page.locator("#counters")).to_have_text(re.compile(r"^\d,\d\d\d "))
+            expect(page.locator("#counters")).to_have_text(re.compile(r"^\d+,\d\d\d "))
             process.kill()
             expect(page.locator("#state")).to_have_attribute("data-state", "lost")
             expect(page.locator("#state")).to_contain_text("Connection lost")
