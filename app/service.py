@@ -99,7 +99,6 @@ class Service:
         False, and nothing has changed, if the new one cannot be served. While the server stops, it takes no work.
         """
         async with self._reloading:
-            self.release()
             try:
                 new = await asyncio.to_thread(Serving.load, self.settings)
             except SoliloquyError as error:
@@ -119,7 +118,7 @@ class Service:
             return True
 
     def release(self) -> None:
-        """Let go of what was served before, and its memory, once its last text is written."""
+        """Let go of what was served before, and its memory, once its last text is written; called now and then."""
         ended = [one.engine for one in self._retired if one.engine.ended]
         self._retired = [one for one in self._retired if one.engine not in ended]
         self._past_steps += sum(engine.steps for engine in ended)
