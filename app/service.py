@@ -123,6 +123,9 @@ class Service:
         self._retired = [one for one in self._retired if one.engine not in ended]
         self._past_steps += sum(engine.steps for engine in ended)
         self._past_failures += sum(engine.failures for engine in ended)
+        if ended:
+            ended.clear()
+            give_back_memory()
 
     def drain(self, seconds: float) -> None:
         """Take no new work, and end what does not finish in so many seconds."""
