@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.errors import DataError
-from model.files import recover, replacing
+from model.files import read_json, recover, replacing
 from model.vocabulary import Vocabulary
 
 Ids = NDArray[np.uint16]
@@ -49,7 +49,7 @@ class Dataset:
         """
         recover(folder)
         try:
-            source = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+            source = read_json(folder / "dataset.json")
             splits = [np.memmap(folder / name, dtype="<u2", mode="r") for name in ("train.bin", "val.bin")]
         except (OSError, ValueError) as error:
             raise DataError(f"{folder}: not a prepared data set ({error}); run training.prepare first") from error

@@ -1,6 +1,5 @@
 """Draw runs: `python -m training.plot --runs=checkpoints/a,checkpoints/b --out=loss.png`."""
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode
 from model.checkpoint import CurvePoint
 from model.cli import run, settings_config
 from model.errors import CheckpointError, InputError
+from model.files import printable_name, read_json
 from training.dataset import Dataset
 from training.ngram import losses
 
@@ -61,7 +61,7 @@ def read_run(folder: Path) -> Run:
     """
     path = folder / "training.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         recipe, points = record["recipe"], record["curve"]
         each = recipe["batch_size"] * recipe["block_size"] * recipe.get("gradient_accumulation_steps", 1)
         sha256 = record["dataset"].get("sha256", "")
@@ -71,7 +71,7 @@ def read_run(folder: Path) -> Run:
         raise CheckpointError(f"{path}: has no loss curve of a run of training.train") from error
     if not points:
         raise CheckpointError(f"{path}: its loss curve has no points yet")
-    return Run(folder.resolve().name, sha256, points, each)
+    return Run(printable_name(folder.resolve()), sha256, points, each)
 
 
 def baselines(data: Path) -> dict[str, float]:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from model.cli import run, settings_config
 from model.errors import DataError
+from model.files import decode_text, printable_name
 from training.dataset import Dataset, from_text
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -45,9 +46,11 @@ class PrepareSettings(BaseSettings):
 def prepare(settings: PrepareSettings) -> None:
     """Read or download, check, split, encode, write; print what was found."""
     if settings.input_file is None:
-        name, files = "tinyshakespeare", {settings.url: download(settings.url)}
+        name = "tinyshakespeare"
+        files = {settings.url: download(settings.url)}
     else:
-        name, files = settings.input_file.absolute().stem, read(settings.input_file)
+        name = printable_name(Path(settings.input_file.absolute().stem))
+        files = read(settings.input_file)
     text = join(decode(content, file) for file, content in files.items())
     counts = Counter(text)
     rare = [character for character, count in counts.items() if count < settings.drop_rarer_than]
@@ -132,19 +135,15 @@ def download(url: str) -> bytes:
 
 
 def decode(content: bytes, name: str) -> str:
-    """UTF-8 to text; a byte order mark is dropped and Windows line ends become plain ones.
+    """The text of a file; a byte order mark is dropped and Windows line ends become plain ones.
 
     Raises:
-        DataError: not UTF-8; names the first bad byte.
+        DataError: not UTF-8, nor what a byte order mark tells of; names the first bad byte.
     """
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{name}: not UTF-8 text (byte 0x{content[error.start]:02x} at position {error.start}); "
-            "save the file as UTF-8"
-        ) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+        return decode_text(content)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from error
 
 
 def read(path: Path) -> dict[str, bytes]:

@@ -74,25 +74,19 @@ class RunFolder:
                 torch.save(state, buffer)
                 (new / RESUME_FILE).write_bytes(buffer.getbuffer())
         except OSError as error:
-            raise self._failed(error) from error
+            raise SaveError(
+                f"{self.folder.name}: could not be saved ({error.strerror or error}); what was saved before is whole: "
+                "make room, then go on with the same command and --resume=True"
+            ) from error
 
     def snapshot(self, step: int, checkpoint: Checkpoint) -> None:
         """Write a checkpoint beside the folder, to look back at.
 
         Raises:
-            SaveError: as `save`.
+            OSError: the disk is full or the like.
         """
-        try:
-            with replacing(self.folder.with_name(f"{self.folder.name}-snapshots") / f"{step:06d}") as new:
-                write_checkpoint(new, checkpoint, torch.bfloat16)
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: OSError) -> SaveError:
-        return SaveError(
-            f"{self.folder.name}: could not be saved ({error.strerror or error}); what was saved before is whole: "
-            "make room, then go on with the same command and --resume=True"
-        )
+        with replacing(self.folder.with_name(f"{self.folder.name}-snapshots") / f"{step:06d}") as new:
+            write_checkpoint(new, checkpoint, torch.bfloat16)
 
 
 def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
@@ -121,7 +115,7 @@ def current_commit() -> str | None:
     """The commit of this source tree, marked if it had changes; None outside of git."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
     try:
-        described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return described.stdout.strip()
+    return described.stdout.decode("utf-8", "backslashreplace").strip()
