@@ -75,8 +75,8 @@ class RunFolder:
                 (new / RESUME_FILE).write_bytes(buffer.getbuffer())
         except OSError as error:
             raise SaveError(
-                f"{self.folder.name}: could not be saved ({error.strerror or error}); what was saved before is whole: "
-                "make room, then go on with the same command and --resume=True"
+                f"{self.folder.name}: could not be saved ({error.strerror or error}); what was saved before is "
+                "whole: make room, then go on with the same command and --resume=True"
             ) from error
 
     def snapshot(self, step: int, checkpoint: Checkpoint) -> None:
