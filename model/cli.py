@@ -7,14 +7,29 @@ input and for a machine that fails (a full disk), 130 when interrupted. Knows no
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from model.errors import SoliloquyError
 
 Settings = TypeVar("Settings", bound=BaseSettings)
+
+
+def check_path(value: Any) -> Any:
+    """A path as a user means it: `~` is the home folder, and every path has a name, also that of this folder."""
+    if not isinstance(value, str | Path):
+        return value
+    if value == "":
+        raise PydanticCustomError("empty", "Input should name a file or folder (. is this one), or be left out")
+    path = Path(os.path.expanduser(value))
+    return Path(os.path.realpath(path)) if path.name in ("", "..") else path
+
+
+SettingsPath = Annotated[Path, BeforeValidator(check_path)]
 
 
 def settings_config(program: str, env_prefix: str, env_file: str | None = None) -> SettingsConfigDict:
