@@ -15,7 +15,8 @@ class ModelCard:
 
     `identity` is the SHA-256 of the weights and the configuration, `checkpoint` its beginning. `parameters` counts
     as nanoGPT does, without position embeddings. `val_loss`, `baselines` and the points of `curve` (step, train,
-    val) are in nats per character. `replacements` says what to write for common characters outside the vocabulary.
+    val) are in nats per character. `default_prompt` is what a text follows where no prompt is given; `replacements`
+    says what to write for common characters outside the vocabulary.
     `seconds`, `preset` and `steps` are of the training run. `report` tells whether texts can be reported on,
     `snapshots` the steps at which the run beside it was kept.
     """
@@ -26,6 +27,7 @@ class ModelCard:
     block_size: int
     positions: str
     vocabulary: str
+    default_prompt: str
     replacements: dict[str, str]
     n_layer: int
     n_head: int
@@ -57,6 +59,7 @@ class ModelCard:
             block_size=config.block_size,
             positions=config.positions,
             vocabulary="".join(vocabulary.characters),
+            default_prompt=vocabulary.default_prompt,
             replacements={character: vocabulary.replacement(character) for character in foreign},
             n_layer=config.n_layer,
             n_head=config.n_head,

@@ -20,6 +20,7 @@ from app.routes import JobStream, ServiceDependency, whole
 from app.service import Serving
 from app.settings import ServerSettings
 from model.errors import InputError
+from model.files import printable_name
 from model.stream import Stream
 
 router = APIRouter(prefix="/v1")
@@ -48,7 +49,7 @@ async def post_completions(body: CompletionRequest, request: Request, service: S
     names = names_of(serving, service.settings)
     if body.model not in names:
         return _unknown(body.model, names).response(request.scope["path"])
-    in_force = body.in_force(service.settings.max_new_tokens)
+    in_force = body.in_force(service.settings.max_new_tokens, serving.vocabulary)
     choices = in_force.streams(serving.vocabulary)
     meter = meter_of(request.scope)
     meter.asked(in_force.prompt)
@@ -66,7 +67,7 @@ async def post_completions(body: CompletionRequest, request: Request, service: S
 
 def names_of(serving: Serving, settings: ServerSettings) -> tuple[str, str]:
     """The name of whatever is served, and the name of exactly this checkpoint."""
-    name = settings.checkpoint.absolute().name
+    name = printable_name(settings.checkpoint.absolute())
     return name, f"{name}-{serving.card.checkpoint}"
 
 

@@ -78,8 +78,9 @@ class CompletionRequest(OpenAIModel):
 
     model: str = Field(max_length=256)
     """A name that `/v1/models` lists."""
-    prompt: Prompts = ["\n"]
-    """What the text follows, or several, each with texts of its own; empty means a line break."""
+    prompt: Prompts = [""]
+    """What the text follows, or several, each with texts of its own; empty means a line break, or what `default_prompt`
+    in `/info` tells for a model that knows none."""
     max_tokens: int = Field(16, ge=0, le=MAX_NEW_TOKENS)
     """Characters to write; 0 with `echo`, to score the prompt alone."""
     temperature: float = Field(1, ge=0, le=100)
@@ -117,7 +118,7 @@ class CompletionRequest(OpenAIModel):
     suffix: None = None
     """Not supported: only null."""
 
-    def in_force(self, longest: int) -> Self:
+    def in_force(self, longest: int, vocabulary: Vocabulary) -> Self:
         """The request with a seed drawn and empty prompts replaced, on a server that writes `longest` characters.
 
         Raises:
@@ -142,7 +143,7 @@ class CompletionRequest(OpenAIModel):
             if broken:
                 raise InputError(field, message)
         seed = secrets.randbits(32) if self.seed is None else self.seed
-        prompts = [prompt or "\n" for prompt in self.prompt]
+        prompts = [prompt or vocabulary.default_prompt for prompt in self.prompt]
         return self.model_copy(
             update={"seed": seed, "prompt": prompts, "max_tokens": min(self.max_tokens, longest)}
         )

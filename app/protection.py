@@ -20,6 +20,7 @@ from app.limits import RateLimit, StreamCeiling, parse_rate
 from app.problems import Problem
 from app.settings import ServerSettings, listed
 from model.errors import InputError
+from model.files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -228,9 +229,9 @@ def read_keys(settings: ServerSettings) -> list[str]:
 def _lines(path: Path) -> list[str]:
     """The keys in a file."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        lines = [line.strip() for line in read_text(path).splitlines()]
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise InputError("api_keys_file", f"{path} cannot be read: {reason}") from None
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:

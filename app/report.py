@@ -25,15 +25,15 @@ class ReportRequest(BaseModel):
 
     text: str = Field(max_length=MAX_TEXT)
     """What is looked at: by anyone, in any characters."""
-    prompt: str = Field("\n", max_length=MAX_TEXT)
-    """What the text follows: the model's own surprise at it depends on that."""
+    prompt: str = Field("", max_length=MAX_TEXT)
+    """What the text follows: the model's own surprise at it depends on that. Empty as in `/generate`."""
 
     def stream(self, checkpoint: Checkpoint) -> Stream | None:
         """A stream that scores the text; None if it is empty or has characters that the model cannot read."""
         known = set(checkpoint.vocabulary.characters)
         if not self.text or not known.issuperset(self.text) or not known.issuperset(self.prompt):
             return None
-        prompt = self.prompt or "\n"
+        prompt = self.prompt or checkpoint.vocabulary.default_prompt
         return make_scored_stream(
             checkpoint.vocabulary, Sampling(), prompt=prompt, text=self.text, first=0, alternatives=0
         )

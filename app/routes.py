@@ -160,7 +160,7 @@ async def _disconnect(request: Request) -> None:
 
 @router.get("/info")
 async def info(service: ServiceDependency) -> dict[str, Any]:
-    """The model card."""
+    """The model card: what is served; among all of it `default_prompt`, which an empty prompt stands for."""
     return service.current.card.content()
 
 

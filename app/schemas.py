@@ -26,8 +26,9 @@ class Asked(BaseModel):
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
-    prompt: str = Field("\n", max_length=MAX_PROMPT)
-    """What the text follows; empty means a line break. Only its last `block_size` characters are seen."""
+    prompt: str = Field("", max_length=MAX_PROMPT)
+    """What the text follows; empty means a line break, or what `default_prompt` in `/info` tells for a model that knows
+    none. Only its last `block_size` characters are seen."""
     temperature: float = Field(0.8, ge=0, le=100)
     """Below 1 more certain, above 1 bolder; 0 always takes the likeliest character."""
     top_k: int | None = Field(200, ge=1)
@@ -52,7 +53,8 @@ class Told(Asked):
         """The request with its blanks filled: an empty prompt replaced, numbers clamped to the vocabulary."""
         top_k = None if self.top_k is None else min(self.top_k, len(vocabulary))
         alternatives = min(self.alternatives, len(vocabulary))
-        return self.model_copy(update={"prompt": self.prompt or "\n", "top_k": top_k, "alternatives": alternatives})
+        prompt = self.prompt or vocabulary.default_prompt
+        return self.model_copy(update={"prompt": prompt, "top_k": top_k, "alternatives": alternatives})
 
 
 class GenerateRequest(Told):

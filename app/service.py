@@ -43,7 +43,8 @@ class Serving:
         checkpoint = read_checkpoint(settings.checkpoint)
         generator = load_generator(checkpoint, numerics, settings.slots, settings.threads)
         try:
-            list(generator.write(Stream(checkpoint.vocabulary, [0], max_new_tokens=1)))
+            beginning = checkpoint.vocabulary.encode(checkpoint.vocabulary.default_prompt)
+            list(generator.write(Stream(checkpoint.vocabulary, beginning, max_new_tokens=1)))
         except FloatingPointError as error:
             raise CheckpointError(f"{settings.checkpoint}: cannot write ({error})") from error
         engine = Engine(generator, settings.queue_size, settings.buffer_characters)

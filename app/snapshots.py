@@ -53,7 +53,7 @@ class Snapshot:
         [stream] = make_streams(
             self.checkpoint.vocabulary,
             query.sampling(),
-            prompt=query.prompt or "\n",
+            prompt=query.prompt or self.checkpoint.vocabulary.default_prompt,
             seed=query.seed,
             num_samples=1,
             max_new_tokens=query.max_new_tokens,

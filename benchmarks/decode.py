@@ -76,9 +76,9 @@ def write_all(generator: Generator, streams: list[Stream]) -> float:
     return sum(len(stream.written) for stream in streams) / (time.perf_counter() - began)
 
 
-def make_streams(vocabulary: Vocabulary, count: int, length: int, prompt: str = "\n") -> list[Stream]:
+def make_streams(vocabulary: Vocabulary, count: int, length: int, prompt: str = "") -> list[Stream]:
     """Streams that differ by their sample's number."""
-    ids = vocabulary.encode(prompt)
+    ids = vocabulary.encode(prompt or vocabulary.default_prompt)
     return [Stream(vocabulary, ids, sample=sample, max_new_tokens=length) for sample in range(count)]
 
 

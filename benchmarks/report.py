@@ -65,7 +65,7 @@ def write_samples(settings: BenchmarkSettings, checkpoint: Checkpoint) -> list[t
     """The texts, with their bits a character by the model."""
     generator = load_generator(checkpoint, choose_numerics(settings.device, "auto"), SLOTS)
     vocabulary, sampling = checkpoint.vocabulary, Sampling(settings.temperature)
-    prompt, written = vocabulary.encode("\n"), []
+    prompt, written = vocabulary.encode(vocabulary.default_prompt), []
     for first in tqdm(range(0, settings.samples, SLOTS), leave=False, unit_scale=SLOTS, unit="text"):
         numbers = range(first, min(first + SLOTS, settings.samples))
         streams = {

@@ -15,6 +15,7 @@ SoliloquyError                  one sentence that a user can act on
     └── DrainingError
 """
 
+import unicodedata
 from dataclasses import dataclass
 
 
@@ -33,7 +34,10 @@ class InputError(SoliloquyError):
 
 @dataclass(frozen=True)
 class UnknownCharacter:
-    """One character outside the vocabulary, its place in the text, and text to use instead."""
+    """One character outside the vocabulary, its place in the text, and text to use instead.
+
+    `character` has the combining marks that follow it too: the replacement is for all of it.
+    """
 
     character: str
     position: int
@@ -46,12 +50,20 @@ class UnknownCharactersError(InputError):
     def __init__(self, field: str, unknown: list[UnknownCharacter]) -> None:
         first = unknown[0]
         rest = f", and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        found = repr(first.character)
+        instead = repr(first.replacement)
+        if unicodedata.normalize("NFC", first.character) == unicodedata.normalize("NFC", first.replacement):
+            found += f", {_numbers(first.character)}"  # the two look alike
+            instead += f", {_numbers(first.replacement)}"
         super().__init__(
             field,
-            f"the model has never seen {first.character!r} (position {first.position}{rest}); "
-            f"use {first.replacement!r} instead",
+            f"the model has never seen {found} (position {first.position}{rest}); use {instead} instead",
         )
         self.unknown = unknown
+
+
+def _numbers(text: str) -> str:
+    return " ".join(f"U+{ord(character):04X}" for character in text)
 
 
 class DataError(SoliloquyError):

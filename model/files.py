@@ -16,11 +16,14 @@ all of the old files or all of the new ones. The next who writes first ends the 
 (`read_whole`).
 """
 
+import codecs
 import errno
 import json
 import math
 import os
+import re
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +39,14 @@ STAGE = ".soliloquy"
 NOBODYS = {STAGE, "lost+found", ".DS_Store", ".gitkeep"}  # what an empty folder may hold
 READ_ATTEMPTS = 20  # before a folder that is replaced over and over is given up
 MOST_JSON = 1 << 26  # bytes
+BYTE_ORDER_MARKS = {  # that Windows' own programs begin a text with; UTF-32's begins with UTF-16's
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+SURROGATE = re.compile("[\ud800-\udfff]")
 NO_SUCH_TYPE = (AttributeError, TypeError)  # of NumPy, where a safetensors file has a type that it lacks
 
 
@@ -57,22 +68,86 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: see `check_file`.
-        ValueError: not UTF-8, or see `parse_json`.
+        ValueError: see `decode_text` and `parse_json`.
     """
     check_file(path, MOST_JSON)
-    return parse_json(path.read_text(encoding="utf-8"))
+    return parse_json(read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """The text in a file, its line ends as `\n`.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: see `decode_text`.
+    """
+    return decode_text(path.read_bytes())
+
+
+def decode_text(content: bytes) -> str:
+    """The text of a file's bytes, its line ends as `\n`: UTF-8, or UTF-16 or 32 with a byte order mark before it.
+
+    Raises:
+        ValueError: it is none of them; names the first byte that is at fault, and the remedy.
+    """
+    encoding = text_encoding(content)
+    if encoding == "utf-8" and content.count(0) > len(content) // 4:
+        raise ValueError("not UTF-8 text (perhaps UTF-16 without a byte order mark); save the file as UTF-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        place = error.start + len(content) - len(error.object)  # the mark may be left out of what was decoded
+        name = encoding.upper().removesuffix("-SIG")
+        raise ValueError(
+            f"not {name} text (byte 0x{content[place]:02x} at position {place}); save the file as UTF-8"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def text_encoding(content: bytes) -> str:
+    """The encoding that a text's first bytes tell of, as Python calls it; UTF-8 where they tell of none."""
+    return next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text.
+    """The value of a JSON text; halves of surrogate pairs in it, which no answer could carry, come out escaped.
 
     Raises:
         ValueError: not JSON, nested too deep, or with a number that is not finite.
     """
     try:
-        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        return _well_formed(value) if "\\u" in text else value
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def printable_name(path: Path) -> str:
+    """The name of a file or folder as a text that can be shown and sent: bytes that are no text, and control
+    characters, as escapes.
+    """
+    name = path.name
+    if not _is_well_formed(name):
+        name = os.fsencode(name).decode("utf-8", "backslashreplace")
+    controls = {character for character in name if unicodedata.category(character) == "Cc"}
+    return name.translate({ord(one): one.encode("unicode_escape").decode("ascii") for one in controls})
+
+
+def _well_formed(value: Any) -> Any:
+    """The same JSON value, with escapes in the place of halves of surrogate pairs."""
+    match value:
+        case str():
+            return value if _is_well_formed(value) else value.encode("utf-8", "backslashreplace").decode("utf-8")
+        case list():
+            return [_well_formed(one) for one in value]
+        case dict():
+            return {_well_formed(name): _well_formed(one) for name, one in value.items()}
+    return value
+
+
+def _is_well_formed(text: str) -> bool:
+    """True if every character can be written."""
+    return SURROGATE.search(text) is None
 
 
 def _finite(text: str) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+from model import files
 from model.checkpoint import read_checkpoint
 from model.cli import SettingsPath, run, settings_config
 from model.device import DeviceName, GenerationDtypeName, choose_numerics
@@ -27,8 +28,8 @@ class SampleSettings(BaseSettings):
 
     out_dir: SettingsPath = Path("checkpoints/shakespeare-char")
     """Checkpoint folder"""
-    start: str = "\n"
-    """Prompt, or FILE:path to read it from a file"""
+    start: str = ""
+    """Prompt, or FILE:path to read it from a file; a line break if empty, or what the model knows in its place"""
     num_samples: int = Field(10, ge=1)
     """Samples to write"""
     max_new_tokens: int = Field(500, ge=1)
@@ -61,7 +62,7 @@ def sample(settings: SampleSettings) -> None:
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
     checkpoint = read_checkpoint(settings.out_dir)
     numerics = choose_numerics(settings.device, settings.dtype)
-    start = read_start(settings.start)
+    start = read_start(settings.start) or checkpoint.vocabulary.default_prompt
     prompt = checkpoint.vocabulary.encode(start, "start")
     if settings.report:
         index_of(checkpoint)
@@ -107,26 +108,26 @@ def describe(report: Report) -> Iterator[str]:
 
 
 def read_start(start: str) -> str:
-    """The prompt itself, or the content of the file that `FILE:path` names; empty means a line break.
+    """The prompt itself, or the content of the file that `FILE:path` names.
 
     Raises:
         InputError: the file cannot be read as UTF-8 text.
     """
     if start.startswith("FILE:"):
         start = read_text("start", Path(start.removeprefix("FILE:")))
-    return start or "\n"
+    return start
 
 
 def read_text(flag: str, path: Path) -> str:
     """The content of a file that a flag names.
 
     Raises:
-        InputError: it cannot be read as UTF-8 text.
+        InputError: it cannot be read as text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(flag, f"{path} cannot be read as UTF-8 text ({error})") from error
+        return files.read_text(path)
+    except (OSError, ValueError) as error:
+        raise InputError(flag, f"{path} cannot be read as text ({error})") from error
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def make_streams(
         UnknownCharactersError: the prompt or a stop string has characters outside the vocabulary.
     """
     if not prompt:
-        raise InputError("prompt", "is empty; a line break is the least to begin with")
+        raise InputError("prompt", f"is empty; {vocabulary.default_prompt!r} is the least to begin with")
     ids = vocabulary.encode(prompt, "prompt")
     for index, text in enumerate(stop):
         vocabulary.encode(text, f"stop[{index}]")

@@ -5,7 +5,6 @@ first character that differs is found too.
 """
 
 import hashlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from model.checkpoint import read_checkpoint
 from model.cli import SettingsPath, run, settings_config
 from model.device import numerics_named
 from model.errors import InputError
+from model.files import read_json
 from model.generator import Generator, load_generator
 from model.receipt import Digest, Receipt
 from model.stream import Stream
@@ -75,7 +75,7 @@ def read_receipt(path: Path) -> Receipt:
         InputError: the file cannot be read, or holds no receipt.
     """
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = read_json(path)
         answer = content if isinstance(content, dict) and "receipt" in content else {"receipt": content}
         receipt = Receipt.model_validate(answer["receipt"])
         answered = [Digest.model_validate(one) for one in answer.get("samples", [])]

@@ -2,7 +2,7 @@
 
 import json
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from model.errors import CheckpointError, UnknownCharacter, UnknownCharactersError
@@ -11,10 +11,11 @@ from model.files import read_json
 # What typographers and keyboards produce, as a typewriter would have written it.
 TYPEWRITER = {
     "‘": "'", "’": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"',
-    "–": "-", "—": "--", "−": "-", "…": "...", "\t": "  ", "\r": "\n", "\u00a0": " ",
+    "–": "-", "—": "--", "−": "-", "…": "...", "\t": "  ", "\n": " ", "\r": "\n", "\u00a0": " ",
     "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ß": "ss", "ł": "l", "Ł": "L",
     "[": "(", "]": ")", "{": "(", "}": ")",
 }  # fmt: skip
+MOST_MARKS = 30  # after one character
 
 
 class Vocabulary:
@@ -35,33 +36,53 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.characters)
 
+    @property
+    def default_prompt(self) -> str:
+        """What a text follows where nothing is given: a line break, else a space, else the first character."""
+        return next((character for character in ("\n", " ") if character in self._ids), self.characters[0])
+
     def encode(self, text: str, field: str = "text") -> list[int]:
         """Ids of the characters of `text`.
 
         Raises:
             UnknownCharactersError: names `field` and each unknown character, its position, and what to use instead.
         """
-        unknown = [
-            UnknownCharacter(character, position, self.replacement(character))
-            for position, character in enumerate(text)
-            if character not in self._ids
-        ]
-        if unknown:
-            raise UnknownCharactersError(field, unknown)
-        return [self._ids[character] for character in text]
+        try:
+            return [self._ids[character] for character in text]
+        except KeyError:
+            raise UnknownCharactersError(field, self.find_unknown(text)) from None
+
+    def find_unknown(self, text: str) -> list[UnknownCharacter]:
+        """What of a text this vocabulary cannot write: characters, each with the combining marks after it, for what
+        is written instead replaces both.
+        """
+        replacements: dict[str, str] = {}
+        found = []
+        for position, character in split_marked(text):
+            if not self._can_write(character):
+                if character not in replacements:
+                    replacements[character] = self.replacement(character)
+                found.append(UnknownCharacter(character, position, replacements[character]))
+        return found
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text whose characters have these ids."""
         return "".join(self.characters[i] for i in ids)
 
     def replacement(self, character: str) -> str:
-        """The nearest text that this vocabulary can write: same letter without its accent, other case, or "?"."""
-        plain = unicodedata.normalize("NFKD", character)
-        plain = "".join(c for c in plain if not unicodedata.combining(c))
-        for candidate in (TYPEWRITER.get(character, ""), plain, plain.swapcase(), "?", " "):
-            if candidate and all(c in self._ids for c in candidate):
+        """The nearest text that this vocabulary can write: the same character composed or decomposed, the same letter
+        without its accent, in the other case, or "?".
+        """
+        forms = [unicodedata.normalize(form, character) for form in ("NFC", "NFD", "NFKC", "NFKD")]
+        plain = "".join(one for one in forms[-1] if not _is_mark(one))
+        swapped = [text.swapcase() for text in (*forms, plain)]
+        for candidate in (TYPEWRITER.get(character, ""), *forms, plain, *swapped, "?", " "):
+            if candidate and self._can_write(candidate):
                 return candidate
         return self.characters[0]
+
+    def _can_write(self, text: str) -> bool:
+        return all(character in self._ids for character in text)
 
     def save(self, path: Path) -> None:
         """Write the characters as a JSON list, in id order."""
@@ -81,6 +102,23 @@ class Vocabulary:
         if not isinstance(characters, list):
             raise CheckpointError(f"{path}: must be a list of single characters")
         return cls(characters)
+
+
+def split_marked(text: str) -> Iterator[tuple[int, str]]:
+    """The characters of a text, each with the combining marks that follow it, and their positions.
+
+    Vowels and finals of Hangul count as marks; so many as 30, Unicode's own limit for a stream (UAX 15).
+    """
+    start = 0
+    for position in range(1, len(text) + 1):
+        if position < len(text) and position - start <= MOST_MARKS and _is_mark(text[position]):
+            continue
+        yield start, text[start:position]
+        start = position
+
+
+def _is_mark(character: str) -> bool:
+    return "\u1160" <= character <= "\u11ff" or unicodedata.category(character).startswith("M")
 
 
 def _is_character(value: object) -> bool:

@@ -84,13 +84,13 @@ export class Inspector {
 
   async #ask(branch, index, cell, signal) {
     const { run } = cell;
-    const { block_size } = this.card;
+    const { block_size, default_prompt } = this.card;
     const cells = run ? run.cells : branch.doc.cells.slice(0, index + 1);
     const at = run ? cell.at : index;
     const before = run ? Array.from(run.prefix) : [];
     const last = Math.min(cells.length - 1, run ? at + AROUND : at);
     const from = run ? (last > LONGEST ? last - KEPT : 0) : at;
-    const prompt = [...before, ...cells.slice(0, from).map(({ c }) => c)].slice(-block_size).join("") || "\n";
+    const prompt = [...before, ...cells.slice(0, from).map(({ c }) => c)].slice(-block_size).join("") || default_prompt;
     const asked = cells.slice(from, last + 1);
     const first = Math.max(0, (run ? at - AROUND : at) - from);
     const text = asked.map(({ c }) => c).join("");

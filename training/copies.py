@@ -25,9 +25,20 @@ def choose_rungs(characters: int) -> Sequence[tuple[int, int]]:
     """`RUNGS`, or for a long text wider strides and then fewer lengths, so that its index keeps to 8 MB."""
     rungs: Sequence[tuple[int, int]] = RUNGS
     while len(rungs) > 1 and sum(1.13 * characters / stride for _, stride in rungs) > MOST_BYTES:
-        wider = tuple((least, min(2 * stride, least // 2)) for least, stride in rungs)
+        wider = _widen(rungs)
         rungs = wider if wider != rungs else rungs[1:]
     return rungs
+
+
+def _widen(rungs: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    """Strides up to twice as wide, at most half of a run, whose substrings still become longer from rung to rung."""
+    wider: list[tuple[int, int]] = []
+    before = 0  # characters in a substring of the rung before
+    for least, stride in rungs:
+        widest = min(least // 2, least - before)
+        wider.append((least, min(2 * stride, widest)))
+        before = least - wider[-1][1] + 1
+    return tuple(wider)
 
 
 def make_copies(text: str, rungs: Sequence[tuple[int, int]] | None = None) -> CopyIndex:

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode
 from model.checkpoint import RECORD_FILE, CurvePoint
 from model.cli import SettingsPath, run, settings_config
 from model.errors import CheckpointError, InputError
-from model.files import read_json, read_whole, replacing_file
+from model.files import printable_name, read_json, read_whole, replacing_file
 from training.dataset import Dataset
 from training.ngram import losses
 
@@ -72,7 +72,7 @@ def read_run(folder: Path) -> Run:
         raise CheckpointError(f"{path}: has no loss curve of a run of training.train") from error
     if not points:
         raise CheckpointError(f"{path}: its loss curve has no points yet")
-    return Run(folder.resolve().name, sha256, points, each)
+    return Run(printable_name(folder.resolve()), sha256, points, each)
 
 
 def baselines(data: Path) -> dict[str, float]:

@@ -3,7 +3,6 @@
 Without a file it downloads the tiny Shakespeare set and checks that its bytes are the ones everyone trains on.
 """
 
-import codecs
 import hashlib
 import sys
 import unicodedata
@@ -15,25 +14,19 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings
 from tqdm import tqdm
 
 from model.cli import SettingsPath, run, settings_config
 from model.errors import DataError, InputError
-from model.files import check_file
+from model.files import check_file, decode_text, printable_name
 from training.dataset import FILES, MOST_BYTES, Dataset, check_replaceable, from_text
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 SHAKESPEARE_NAME = "Tiny Shakespeare"
 LONGEST_NAME = 80  # characters
-BYTE_ORDER_MARKS = {  # UTF-32's little-endian one begins with UTF-16's
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 CONTROLS = [chr(point) for point in (*range(0x20), *range(0x7F, 0xA0)) if chr(point) not in "\t\n\v\f\r\x85"]
 MANY_CONTROLS = 0.05  # of a text's characters; what has more of them is something else
 RARE = 10  # occurrences below which a character is hardly learned
@@ -45,10 +38,12 @@ def check_name(name: str) -> str:
     """A name that can be shown.
 
     Raises:
-        ValueError: it is empty, long, or has characters that cannot be seen.
+        PydanticCustomError: it is empty, long, or has characters that cannot be seen.
     """
     if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-        raise ValueError(f"Input should be 1 to {LONGEST_NAME} printable characters")
+        raise PydanticCustomError(
+            "name", "Input should be 1 to {most} printable characters", {"most": LONGEST_NAME}
+        )
     return name.strip()
 
 
@@ -126,7 +121,7 @@ def default_name(path: Path | None) -> str:
     """What a text is called when nobody says: the name of its file, as far as it can be shown."""
     if path is None:
         return SHAKESPEARE_NAME
-    name = path.name if path.is_dir() else path.stem
+    name = printable_name(path if path.is_dir() else path.with_suffix(""))
     shown = "".join(character if character.isprintable() else " " for character in name)
     return shown.strip()[:LONGEST_NAME].strip() or "a text"
 
@@ -193,22 +188,17 @@ def download(url: str) -> bytes:
 
 
 def decode(content: bytes, name: str) -> str:
-    """Bytes to text: UTF-8, or UTF-16 or 32 if a byte order mark says so; Windows line ends become plain ones.
+    """The text of a file; a byte order mark is dropped and Windows line ends become plain ones.
 
     Raises:
-        DataError: it is none of these; names the first bad byte or character.
+        DataError: not UTF-8, nor what a byte order mark tells of; names the first bad byte or character.
     """
-    encoding = next((found for mark, found in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
     try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        place = error.start + len(content) - len(error.object)  # a mark may have been left out
-        shown = encoding.removesuffix("-sig").upper()
-        raise DataError(
-            f"{name}: not {shown} text (byte 0x{content[place]:02x} at position {place}); save the file as UTF-8"
-        ) from error
+        text = decode_text(content)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from error
     check_text(text, name)
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
 
 
 def check_text(text: str, name: str) -> None:

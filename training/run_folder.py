@@ -4,6 +4,7 @@ NAME/             the checkpoint (`model.checkpoint`), and resume/state.pt; noth
 NAME-snapshots/   a checkpoint for each snapshot, named by its step
 """
 
+import errno
 import io
 import os
 import pickle
@@ -96,30 +97,26 @@ class RunFolder:
                 torch.save(state, buffer)
                 (new / RESUME_FILE).write_bytes(buffer.getbuffer())
         except OSError as error:
-            raise self._failed(error) from error
+            reason = error.strerror or str(error)
+            raise SaveError(
+                f"{self.folder}: could not be saved ({reason}): make room, then {self._way_on}"
+            ) from error
         self.saved = True
 
     def snapshot(self, step: int, checkpoint: Checkpoint) -> None:
         """Write a checkpoint beside the folder, to look back at.
 
         Raises:
-            SaveError: as `save`, or its place is taken by something else.
+            OSError: the disk is full or the like, or its place is taken by something else.
         """
         folder = self.snapshots / f"{step:06d}"
-        try:
-            if names_in(folder) and not has_checkpoint(folder):
-                raise SaveError(f"{folder}: has other files in it; move them, then go on with --resume=True")
-            with replacing(folder) as new:
-                write_checkpoint(new, checkpoint, torch.bfloat16)
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: OSError) -> SaveError:
-        reason = error.strerror or str(error)
-        return SaveError(f"{self.folder}: could not be saved ({reason}): make room, then {self.way_on}")
+        if names_in(folder) and not has_checkpoint(folder):
+            raise FileExistsError(errno.EEXIST, "has other files in it", str(folder))
+        with replacing(folder) as new:
+            write_checkpoint(new, checkpoint, torch.bfloat16)
 
     @property
-    def way_on(self) -> str:
+    def _way_on(self) -> str:
         """What a user whose run ended too early can do."""
         if self.saved:
             return "go on from what was saved before, which is whole, with the same command and --resume=True"
@@ -175,7 +172,7 @@ def current_commit() -> str | None:
     """The commit of this source tree, marked if it had changes; None outside of git."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
     try:
-        described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return described.stdout.strip()
+    return described.stdout.decode("utf-8", "backslashreplace").strip()

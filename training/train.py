@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
@@ -23,6 +24,7 @@ from model.stream import Stream
 from model.vocabulary import Vocabulary
 from training.dataset import Dataset
 from training.distributed import Workers, join_workers
+from training.extras import Extras
 from training.settings import TrainSettings
 from training.trainer import Observer, Progress, Trainer
 
@@ -75,6 +77,7 @@ class Report(Observer):
 
     def __init__(self, settings: TrainSettings, vocabulary: Vocabulary, workers: Workers) -> None:
         self._settings, self._vocabulary, self._quiet = settings, vocabulary, not workers.leads
+        self._extras = Extras(self.warn)
         self._bar: tqdm[NoReturn] | None = None
         self._write = event_writer(settings) if workers.leads else None
 
@@ -96,8 +99,7 @@ class Report(Observer):
             self._bar.set_postfix(step=progress.step, loss=f"{loss:.4f}", refresh=False)
             if progress.skipped and not self._quiet:
                 self._bar.write(f"step {progress.step - 1}: the gradient is not finite; the step is skipped")
-        if self._write is not None:
-            self._write("loss/step", loss, progress.step)
+        self._record("loss/step", loss, progress.step)
 
     def evaluation(self, point: CurvePoint) -> None:
         """Show losses and the sample."""
@@ -105,20 +107,28 @@ class Report(Observer):
         tqdm.write(f"step {point['step']}: {train_loss}val loss {point['val']:.4f} nats/char")
         if point["sample"]:
             tqdm.write(f"{point['sample']}\n---------------")
-        if self._write is not None:
-            values = {"loss/train": point["train"], "loss/val": point["val"], "learning_rate": point["lr"]}
-            for name, value in (values | {"tokens_per_second": point["tokens_per_second"]}).items():
-                if value is not None:
-                    self._write(name, value, point["step"])
+        values = {"loss/train": point["train"], "loss/val": point["val"], "learning_rate": point["lr"]}
+        for name, value in (values | {"tokens_per_second": point["tokens_per_second"]}).items():
+            if value is not None:
+                self._record(name, value, point["step"])
 
     def sample(self, network: GPT) -> str:
         """What the network writes now, always with the same luck."""
         return sample_text(network, self._vocabulary, self._settings.sample_tokens)
 
+    def warn(self, message: str) -> None:
+        """One line beside the bar."""
+        tqdm.write(message, file=sys.stderr)
+
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.close()
+
+    def _record(self, name: str, value: float, step: int) -> None:
+        """One value for TensorBoard, if it is to have them."""
+        if self._write is not None:
+            self._extras.attempt("TensorBoard's event files", partial(self._write, name, value, step), None)
 
 
 def event_writer(settings: TrainSettings) -> Callable[[str, float, int], None] | None:
@@ -162,7 +172,7 @@ def sample_text(network: GPT, vocabulary: Vocabulary, length: int) -> str:
         return ""
     numerics = Numerics(next(network.parameters()).device, torch.float32)
     generator = Generator(EagerBackend(network, numerics, slots=1))
-    start = vocabulary.encode(vocabulary.characters[0])  # the line break, in most texts
+    start = vocabulary.encode(vocabulary.default_prompt)
     stream = Stream(vocabulary, start, max_new_tokens=length)
     return "".join(piece.text for piece in generator.write(stream))
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Any, cast
 
 import numpy as np
@@ -29,6 +29,7 @@ from training.dataset import Dataset, EpochBatches, RandomBatches, hold_out
 from training.distributed import Workers
 from training.draft import make_draft
 from training.evaluation import Evaluation, evaluate, fit_logit_scale
+from training.extras import Extras
 from training.index import make_index
 from training.ngram import baselines
 from training.optimizers import check_states, learning_rate_factor, make_optimizers, step_all
@@ -64,6 +65,9 @@ class Observer:
         """A text by `network`, in evaluation mode, without touching PyTorch's random state."""
         return ""
 
+    def warn(self, message: str) -> None:
+        """Something that the run can do without has failed."""
+
 
 class Trainer:
     """One run.
@@ -82,6 +86,7 @@ class Trainer:
         train, self.held_out = hold_out(dataset.train, settings.calibration, settings.block_size)
         self.settings, self.dataset = settings, dataset
         self.observer, self.workers = observer or Observer(), workers or Workers()
+        self.extras = Extras(self.observer.warn)
         self.device = choose_device(settings.device)
         self.dtype = training_dtype(self.device, settings.dtype)
         if settings.batch_size % self.workers.count:
@@ -134,7 +139,7 @@ class Trainer:
     def _run(self, stop: Callable[[], bool]) -> bool:
         settings, progress = self.settings, self.progress
         if self.workers.leads and not progress.baselines:
-            progress.baselines = baselines(self.dataset.train, self.dataset.val, len(self.dataset.vocabulary))
+            progress.baselines = self.extras.attempt("baselines", self._baselines, {})
         began = time.monotonic() - progress.seconds
         while progress.step < settings.max_iters:
             if progress.step % settings.eval_interval == 0:
@@ -169,10 +174,12 @@ class Trainer:
         return Checkpoint(config, self.dataset.vocabulary, self.network.state_dict(), record)
 
     @cached_property
-    def extras(self) -> dict[str, Any]:
+    def companions(self) -> dict[str, Any]:
         """What goes with the weights: a table of guesses, and an index of the training text."""
-        draft = make_draft(self.dataset.train, self.network.config.vocab_size)
-        return {"draft": draft, "index": make_index(self.dataset, draft)}
+        attempt, dataset = self.extras.attempt, self.dataset
+        draft = attempt("draft table", lambda: make_draft(dataset.train, self.network.config.vocab_size), None)
+        index = attempt("index of the training text", lambda: make_index(dataset, draft), None)
+        return {"draft": draft, "index": index}
 
     @property
     def characters_per_step(self) -> int:
@@ -238,7 +245,7 @@ class Trainer:
             val=result.loss,
             lr=settings.learning_rate * learning_rate_factor(progress.step, settings),
             tokens_per_second=self._speed(),
-            sample=self.observer.sample(self.network),
+            sample=self.extras.attempt("samples", lambda: self.observer.sample(self.network), ""),
         )
         progress.curve.append(point)
         progress.losses.clear()
@@ -255,6 +262,9 @@ class Trainer:
             return "what was saved last is whole: go on from it with --resume=True and a smaller --learning_rate"
         return "nothing was saved yet: begin again with a smaller --learning_rate"
 
+    def _baselines(self) -> dict[str, float]:
+        return baselines(self.dataset.train, self.dataset.val, len(self.dataset.vocabulary))
+
     def _calibrate(self) -> None:
         """Put the network into evaluation mode, its logits scaled to fit the held-out text."""
         self.network.eval()
@@ -268,7 +278,7 @@ class Trainer:
 
     def _save(self, best: Evaluation | None = None) -> None:
         if self.folder is not None:
-            checkpoint = dataclasses.replace(self.checkpoint(best.method), **self.extras) if best else None
+            checkpoint = dataclasses.replace(self.checkpoint(best.method), **self.companions) if best else None
             self.folder.save(self._state(), checkpoint)
 
     def _snapshot(self) -> None:
@@ -276,7 +286,7 @@ class Trainer:
         settings, step = self.settings, self.progress.step
         if self.folder is not None and step in snapshot_steps(settings.max_iters, settings.snapshots):
             self._calibrate()
-            self.folder.snapshot(step, self.checkpoint())
+            self.extras.attempt("snapshots", partial(self.folder.snapshot, step, self.checkpoint()), None)
 
     def _state(self) -> dict[str, Any]:
         return {
