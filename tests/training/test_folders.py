@@ -54,7 +54,9 @@ def listing(folder: Path) -> dict[str, str]:
         [".env"],
     ],
 )
-def test_prepare_refuses_a_folder_with_files_of_others(names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_refuses_a_folder_with_files_of_others(
+    names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """`prepare --input_file=data/mine/input.txt --out_dir=data/mine` removed the folder with all that was in it.
 
     The new folder took the place of the old one, whatever that held. Now only files are replaced, in a folder that
@@ -132,7 +134,20 @@ def test_import_writes_into_an_empty_folder_and_no_other(capsys: pytest.CaptureF
     assert "out_dir: out already exists, and is not empty" in capsys.readouterr().err
 
 
-SPELLINGS = [".", "./", "../{name}", "sub/..", "~", "~/", "{name}/../../{name}", "-x", "a b", "a\nb", "ünïcode", "x/"]
+SPELLINGS = [
+    ".",
+    "./",
+    "../{name}",
+    "sub/..",
+    "~",
+    "~/",
+    "{name}/../../{name}",
+    "-x",
+    "a b",
+    "a\nb",
+    "ünïcode",
+    "x/",
+]
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
