@@ -152,8 +152,8 @@ SPELLINGS = [
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("joined", [True, False])
-def test_every_spelling_of_a_folder_is_written_and_read(tmp_path: Path, spelling: str, joined: bool) -> None:
-    """`.` had no name to make others of, `~` was a folder of that name, and a flag's value ended at a line break."""
+def test_every_spelling_of_a_folder_is_usable(tmp_path: Path, spelling: str, joined: bool) -> None:
+    """`.` had no name to make others of, `~` was a folder called so, and a flag's value ended at a line break."""
     text = tmp_path.parent / f"{tmp_path.name}-play.txt"
     Path("play.txt").rename(text)
     if ".." in spelling or spelling.startswith("sub"):

@@ -16,11 +16,10 @@ import torch
 from model.checkpoint import read_checkpoint
 from model.errors import CheckpointError, InputError, SaveError
 from model.files import STAGE
+from tests.training.test_trainer import TEXT, settings
 from training.dataset import from_text
 from training.run_folder import RESUME_FILE, RunFolder, load_state
 from training.trainer import Trainer
-
-from tests.training.test_trainer import TEXT, settings
 
 CPU = torch.device("cpu")
 DATASET = from_text(TEXT, {"name": "hamlet"})
@@ -56,10 +55,10 @@ def stored(value: object) -> bytes:
 def packed(value: object) -> bytes:
     """The same, compressed: a few bytes may be any number of them."""
     target = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(stored(value))) as source:
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in source.namelist():
-                archive.writestr(name, source.read(name))
+    source = zipfile.ZipFile(io.BytesIO(stored(value)))
+    with source, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in source.namelist():
+            archive.writestr(name, source.read(name))
     return target.getvalue()
 
 
@@ -128,7 +127,7 @@ def other_weights(state: dict[str, Any]) -> None:
 
 
 def no_tensors(state: dict[str, Any]) -> None:
-    state["weights"] = {name: 1 for name in state["weights"]}
+    state["weights"] = dict.fromkeys(state["weights"], 1)
 
 
 def odd_names(state: dict[str, Any]) -> None:
