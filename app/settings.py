@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings
 
 from app.limits import parse_rate
 from app.schemas import MAX_NEW_TOKENS
-from model.cli import settings_config
+from model.cli import SettingsPath, settings_config
 from model.device import DeviceName, GenerationDtypeName
 
 HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.IGNORECASE)
@@ -55,7 +55,7 @@ class ServerSettings(BaseSettings):
     """Address to listen on; 0.0.0.0 for every network this machine is in"""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on"""
-    checkpoint: Path = Path("checkpoints/shakespeare-char")
+    checkpoint: SettingsPath = Path("checkpoints/shakespeare-char")
     """Checkpoint folder; SIGHUP reads it again and changes over without ending a stream"""
     device: DeviceName = "auto"
     """Where to compute"""
@@ -78,7 +78,7 @@ class ServerSettings(BaseSettings):
     """Most characters that one request may ask for, per sample"""
     api_keys: SecretStr | None = None
     """Keys, separated by commas, one of which every client must send; best given in the environment"""
-    api_keys_file: Path | None = None
+    api_keys_file: SettingsPath | None = None
     """File with such keys, one a line; read again at SIGHUP"""
     rate_limit: str | None = None
     """Requests per client, such as 60/minute; no limit if not given"""

@@ -5,6 +5,7 @@ first request, and write one after another in a thread of their own: texts being
 """
 
 import asyncio
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
 from app.schemas import Asked
-from model.checkpoint import Checkpoint, read_checkpoint
+from model.checkpoint import Checkpoint, has_checkpoint, read_checkpoint
 from model.device import Numerics
 from model.errors import QueueFullError
 from model.generator import Generator, load_generator
@@ -65,11 +66,13 @@ class Gallery:
     """The snapshots beside a checkpoint folder; `steps` lists them."""
 
     def __init__(self, folder: Path, numerics: Numerics) -> None:
-        self._folder = folder.with_name(f"{folder.name}-snapshots")
+        folder = Path(os.path.abspath(folder))
+        self._folder = folder.parent / f"{folder.name}-snapshots"
         self._numerics = numerics
         names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
         steps = sorted(int(name) for name in names if name.isdecimal())
-        self.steps = [step for step in steps if _name(step) in names]
+        complete = [step for step in steps if has_checkpoint(self._folder / _name(step))]
+        self.steps = [step for step in complete if _name(step) in names]
         self._snapshots: list[Snapshot] = []
         self._turn = asyncio.Lock()
         self._asked = 0

@@ -26,12 +26,14 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from model.config import GPTConfig
 from model.draft import Draft
 from model.errors import CheckpointError, InputError
-from model.files import check_file, read_json, recover
+from model.files import FolderReader, check_file, read_json, read_whole
 from model.index import TextIndex
 from model.network import GPT
 from model.vocabulary import Vocabulary
 
 FORMAT = 1
+CONFIG_FILE = "config.json"
+RECORD_FILE = "training.json"
 DRAFT_FILE = "draft.safetensors"
 INDEX_FILE = "copies.safetensors"
 LARGEST = {"n_layer": 250, "n_embd": 1 << 16, "block_size": 1 << 16, "logit_scale": 1000}  # in a stranger's file
@@ -118,9 +120,9 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | 
         for name, tensor in checkpoint.weights.items()
     }
     (folder / "model.safetensors").write_bytes(save(weights))
-    _write_json(folder / "config.json", {"format": FORMAT, **asdict(checkpoint.config)})
+    _write_json(folder / CONFIG_FILE, {"format": FORMAT, **asdict(checkpoint.config)})
     checkpoint.vocabulary.save(folder / "vocab.json")
-    _write_json(folder / "training.json", checkpoint.training)
+    _write_json(folder / RECORD_FILE, checkpoint.training)
     if checkpoint.draft is not None:
         checkpoint.draft.save(folder / DRAFT_FILE)
     if checkpoint.index is not None:
@@ -134,24 +136,33 @@ def read_checkpoint(folder: Path, with_index: bool = True) -> Checkpoint:
         CheckpointError: names the file and what is wrong with it.
     """
     try:
-        folder = recover(folder)
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: no such checkpoint folder")
+        return read_whole(folder, lambda files: _read(files, with_index))
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read ({error})") from error
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such checkpoint folder")
-    config = _read_config(folder / "config.json")
-    vocabulary = Vocabulary.load(folder / "vocab.json")
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint's: it has a configuration."""
+    return _is_there(FolderReader(folder).path(CONFIG_FILE))
+
+
+def _read(files: FolderReader, with_index: bool) -> Checkpoint:
+    folder = files.folder
+    config = _read_config(files.path(CONFIG_FILE))
+    vocabulary = Vocabulary.load(files.path("vocab.json"))
     if len(vocabulary) != config.vocab_size:
         raise CheckpointError(
             f"{folder}: vocab.json has {len(vocabulary)} characters but config.json says "
             f"vocab_size {config.vocab_size}; the two files belong to different checkpoints"
         )
-    weights, identity = _read_weights(folder, config)
-    path = folder / "training.json"
+    weights, identity = _read_weights(files, config)
+    path = files.path(RECORD_FILE)
     record = _read_record(path) if _is_there(path) else TrainingRecord()
-    path = folder / DRAFT_FILE
+    path = files.path(DRAFT_FILE)
     draft = Draft.load(path, config.vocab_size) if _is_there(path) else None
-    path, sha256 = folder / INDEX_FILE, record.get("dataset", {}).get("sha256")
+    path, sha256 = files.path(INDEX_FILE), record.get("dataset", {}).get("sha256")
     index = TextIndex.load(path, sha256) if with_index and _is_there(path) else None
     return Checkpoint(config, vocabulary, weights, record, identity, draft, index)
 
@@ -183,16 +194,16 @@ def _shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensor.shape) for name, tensor in GPT(config).state_dict().items()}
 
 
-def _read_weights(folder: Path, config: GPTConfig) -> tuple[dict[str, Tensor], str]:
+def _read_weights(files: FolderReader, config: GPTConfig) -> tuple[dict[str, Tensor], str]:
     """The weights, checked, and the checkpoint's identity."""
-    path = folder / "model.safetensors"
+    path = files.path("model.safetensors")
     largest = MOST_HEADER + sum(8 * math.prod(shape) for shape in _shapes(config).values())
     try:
         check_file(path, largest)
         stored = path.read_bytes()  # not mapped: who copies a new checkpoint over it must not change this one
         weights = load(stored)
         digest = hashlib.sha256(stored)
-        digest.update((folder / "config.json").read_bytes())
+        digest.update(files.path(CONFIG_FILE).read_bytes())
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); is it missing or truncated?") from error
     check_shapes(path, config, weights)

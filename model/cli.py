@@ -9,15 +9,30 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Annotated, Any, TextIO, TypeVar
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
+from pydantic import BeforeValidator, ValidationError
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict, SettingsError
 
 from model.errors import DataError, SoliloquyError
 from model.files import decode_text, text_encoding
 
 Settings = TypeVar("Settings", bound=BaseSettings)
+ESCAPES = {point: repr(chr(point))[1:-1] for point in (*range(0x20), 0x7F)}  # so that a message is one line
+
+
+def check_path(value: Any) -> Any:
+    """A path as a user means it: `~` is the home folder, and every path has a name, also that of this folder."""
+    if not isinstance(value, str | Path):
+        return value
+    if value == "":
+        raise PydanticCustomError("empty", "Input should name a file or folder (. is this one), or be left out")
+    path = Path(os.path.expanduser(value))
+    return Path(os.path.realpath(path)) if path.name in ("", "..") else path
+
+
+SettingsPath = Annotated[Path, BeforeValidator(check_path)]
 
 
 def settings_config(program: str, env_prefix: str, env_file: str | None = None) -> SettingsConfigDict:
@@ -49,12 +64,12 @@ def run(settings_class: type[Settings], main: Callable[[Settings], None], argume
         print("; ".join(_describe(dict(item)) for item in error.errors()), file=sys.stderr)
         return 2
     except (SettingsError, SoliloquyError) as error:
-        print(str(error).removeprefix("error parsing CLI: "), file=sys.stderr)
+        print(str(error).removeprefix("error parsing CLI: ").translate(ESCAPES), file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output, such as head, has gone
         return 1
     except OSError as error:
-        print(f"{error.filename or 'error'}: {error.strerror or error}", file=sys.stderr)
+        print(f"{error.filename or 'error'}: {error.strerror or error}".translate(ESCAPES), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -81,7 +96,9 @@ def read_settings(settings_class: type[Settings], arguments: Sequence[str]) -> S
         except ValueError as error:
             raise DataError(f"{path}: {error}") from error
         settings_class.model_config["env_file_encoding"] = text_encoding(content)  # the only way past `CliApp.run`
-    return CliApp.run(settings_class, cli_args=list(arguments))
+    # where flags may be in capitals too, a value is cut off at its first line break
+    source = CliSettingsSource[Settings](settings_class, case_sensitive=True)
+    return CliApp.run(settings_class, cli_args=list(arguments), cli_settings_source=source)
 
 
 def escape_unprintable(stream: TextIO | None) -> None:

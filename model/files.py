@@ -1,20 +1,43 @@
-"""Files that anyone may have written, read with care; folders and files that are replaced whole or not at all.
+"""Files that anyone may have written, read with care; files of a folder, replaced all together or not at all.
 
 Knows nothing of what is in them.
+
+A folder is never renamed, for it may be a mount point, and no file in it is touched but those that are replaced.
+All else happens in one hidden sub-folder:
+
+.soliloquy/lock     held by the process that writes
+.soliloquy/new/     files that are being written; of no account until they are whole and on the disk
+.soliloquy/whole/   files that are: `new` by another name. From this one rename on they count, wherever the folder
+                    has others of their names; then they are moved to their places one by one
+
+So who reads looks for a file in `whole` first (`FolderReader.path`), and a kill between any two steps leaves either
+all of the old files or all of the new ones. The next who writes first ends the moving that a kill cut short
+(`FolderWriter`). Who reads needs no right to write: if files were replaced meanwhile, they are read again
+(`read_whole`).
 """
 
 import codecs
+import errno
 import json
 import math
 import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
+
+from model.errors import SoliloquyError
+
+Value = TypeVar("Value")
+
+STAGE = ".soliloquy"
+NOBODYS = {STAGE, "lost+found", ".DS_Store", ".gitkeep"}  # what an empty folder may hold
+READ_ATTEMPTS = 20  # before a folder that is replaced over and over is given up
 MOST_JSON = 1 << 26  # bytes
 BYTE_ORDER_MARKS = {  # that Windows' own programs begin a text with; UTF-32's begins with UTF-16's
     codecs.BOM_UTF8: "utf-8-sig",
@@ -143,48 +166,182 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _beside(folder: Path, kind: str) -> Path:
-    return folder.with_name(f".{folder.name}.{kind}")
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, sorted, without what an empty one may hold; none if there is no such folder.
+
+    Raises:
+        OSError: it is not a folder, or cannot be read.
+    """
+    if not folder.exists():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.name not in NOBODYS)
 
 
-def recover(folder: Path) -> Path:
-    """Give `folder` back its old content if a kill fell between the two renames of `replacing`; return it."""
-    old = _beside(folder, "old")
-    if old.is_dir() and not folder.exists():
-        old.rename(folder)
-    return folder
+class FolderReader:
+    """Where the files of a folder are, and whether any has been replaced since it was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._found: dict[str, tuple[object, ...]] = {}
+
+    def path(self, name: str) -> Path:
+        """Where the file of this name is now; its plain place if there is none."""
+        path, status = _locate(self.folder, name)
+        self._found.setdefault(name, _version(path, status))  # the first: it must be the same from then on
+        return path
+
+    def changed(self) -> bool:
+        """Whether a file that was asked for has been moved or replaced."""
+        return any(_version(*_locate(self.folder, name)) != found for name, found in self._found.items())
+
+
+def _locate(folder: Path, name: str) -> tuple[Path, os.stat_result | None]:
+    """In this order, so that a file on its way from the one place to the other is found."""
+    plain = folder / name
+    for path in (folder / STAGE / "whole" / name, plain):
+        try:
+            return path, path.stat()
+        except OSError:  # said better by who reads it
+            continue
+    return plain, None
+
+
+def _version(path: Path, status: os.stat_result | None) -> tuple[object, ...]:
+    if status is None:
+        return (path,)
+    return path, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def read_whole(folder: Path, read: Callable[[FolderReader], Value]) -> Value:
+    """What `read` makes of a folder's files, all of them of one writing.
+
+    Args:
+        read: asks for the place of each file that it reads; is called again if one was replaced meanwhile.
+
+    Raises:
+        OSError: they are replaced faster than they can be read.
+    """
+    for _ in range(READ_ATTEMPTS):
+        reader = FolderReader(folder)
+        try:
+            value = read(reader)
+        except (OSError, ValueError, SoliloquyError):
+            if not reader.changed():
+                raise
+            continue
+        if not reader.changed():
+            return value
+    raise OSError(errno.EAGAIN, "its files are replaced faster than they can be read", str(folder))
+
+
+class FolderWriter:
+    """The one process that may replace files of a folder, which is made if there is none, until `close`.
+
+    A link stands for the folder that it leads to.
+
+    Raises:
+        BlockingIOError: another process has it.
+        OSError: it cannot be made, or written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(os.path.realpath(folder))
+        self._stage = self.folder / STAGE
+        self._new = self._stage / "new"
+        self._whole = self._stage / "whole"
+        self._stage.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self._stage / "lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            message = "another process is writing there; wait for its end, or use another folder"
+            raise BlockingIOError(errno.EAGAIN, message, str(folder)) from None
+        try:
+            self._move_into_place()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let another process write here."""
+        self._lock.release()
+
+    @contextmanager
+    def replacing(self) -> Iterator[Path]:
+        """Yield an empty folder to fill; when the block ends, its files take the place of those of their names.
+
+        An exception in the block leaves the old ones, and so does a disk that is full.
+        """
+        shutil.rmtree(self._new, ignore_errors=True)
+        self._new.mkdir()
+        try:
+            yield self._new
+            for path in _files(self._new):
+                self._check_place(path.relative_to(self._new))
+            for path in (*self._new.rglob("*"), self._new):
+                _sync(path)
+            self._new.rename(self._whole)
+            _sync(self._stage)
+            _sync(self.folder)
+        finally:
+            shutil.rmtree(self._new, ignore_errors=True)
+        self._move_into_place()
+
+    def _check_place(self, name: Path) -> None:
+        """Refuse what could not be moved there later."""
+        place = self.folder / name
+        if place.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
+        for parent in name.parents:
+            if os.path.lexists(self.folder / parent) and not (self.folder / parent).is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.folder / parent))
+
+    def _move_into_place(self) -> None:
+        """Move what is whole to where it belongs; also what was left when a kill cut that short."""
+        if not self._whole.is_dir():
+            return
+        changed = {self.folder}
+        for path in _files(self._whole):
+            place = self.folder / path.relative_to(self._whole)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _move(path, place)
+            changed.add(place.parent)
+        for folder in changed:
+            _sync(folder)
+        shutil.rmtree(self._whole)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if not path.is_dir())
+
+
+def _move(path: Path, place: Path) -> None:
+    """Replace the file at `place` by the one at `path`, by a copy where a sub-folder is on another disk."""
+    try:
+        path.replace(place)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with replacing_file(place) as new:
+            shutil.copyfile(path, new)
+        path.unlink()
 
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; when the block ends it takes the place of `folder`.
-
-    A kill at any moment leaves the old folder or the new one, whole: everything is on the disk before the
-    first rename, and `recover` undoes a swap that was cut in half. An exception leaves the old one.
-    """
-    folder = recover(folder.absolute())
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new, old = _beside(folder, "new"), _beside(folder, "old")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
+    """Replace files of a folder once: see `FolderWriter` and its `replacing`."""
+    writer = FolderWriter(folder)
     try:
-        yield new
-        for path in (*new.rglob("*"), new):
-            _sync(path)
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-        _sync(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        with writer.replacing() as new:
+            yield new
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        writer.close()
 
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; when the block ends, what is there takes the place of `path`, on the disk."""
-    new = _beside(path, "new")
+    new = path.with_name(f"{STAGE}-{path.name}")
     try:
         yield new
         _sync(new)

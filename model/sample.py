@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings
 
 from model import files
 from model.checkpoint import read_checkpoint
-from model.cli import run, settings_config
+from model.cli import SettingsPath, run, settings_config
 from model.device import DeviceName, GenerationDtypeName, choose_numerics
 from model.errors import InputError
 from model.generator import load_generator
@@ -26,7 +26,7 @@ class SampleSettings(BaseSettings):
 
     model_config = settings_config("model.sample", "SOLILOQUY_SAMPLE_")
 
-    out_dir: Path = Path("checkpoints/shakespeare-char")
+    out_dir: SettingsPath = Path("checkpoints/shakespeare-char")
     """Checkpoint folder"""
     start: str = ""
     """Prompt, or FILE:path to read it from a file; a line break if empty, or what the model knows in its place"""
@@ -50,7 +50,7 @@ class SampleSettings(BaseSettings):
     """Number format; auto is int8 on a CPU, bfloat16 on a GPU that has it, float32 elsewhere"""
     report: bool = False
     """After each sample, what in it is copied from the training text, what is invented, and how good it is"""
-    source: Path | None = None
+    source: SettingsPath | None = None
     """The training text, to say in reports where copies stand"""
     compile: bool = False
     """Compile the network with torch.compile where it has no kernels of its own (float32 on a CPU: needs a C++

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliPositionalArg
 
 from model.checkpoint import read_checkpoint
-from model.cli import run, settings_config
+from model.cli import SettingsPath, run, settings_config
 from model.device import numerics_named
 from model.errors import InputError
 from model.files import read_json
@@ -27,9 +27,9 @@ class VerifySettings(BaseSettings):
 
     model_config = settings_config("model.verify", "SOLILOQUY_VERIFY_")
 
-    receipt: CliPositionalArg[Path]
+    receipt: CliPositionalArg[SettingsPath]
     """File with a receipt, or with a JSON answer that has one"""
-    checkpoint: Path = Path("checkpoints/shakespeare-char")
+    checkpoint: SettingsPath = Path("checkpoints/shakespeare-char")
     """Checkpoint folder"""
 
 

@@ -1,12 +1,14 @@
 """A prepared data set: a folder of token ids, and the batches walked over it.
 
-train.bin, val.bin   ids as little-endian uint16, as nanoGPT stores them
+train.bin, val.bin   ids as little-endian uint16, as nanoGPT stores them; they stay on disk while they are read
 vocab.json           the characters in id order
 dataset.json         name, size and SHA-256 of the text
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.errors import DataError
-from model.files import read_json, recover, replacing
+from model.errors import DataError, InputError
+from model.files import FolderReader, check_file, names_in, read_json, read_whole, replacing
 from model.vocabulary import Vocabulary
 
 Ids = NDArray[np.uint16]
+MOST_BYTES = 1 << 40  # of a split
+RECORD_FILE = "dataset.json"
+FILES = ("train.bin", "val.bin", "vocab.json", RECORD_FILE)
+RECORDED = {"name", "characters", "bytes", "sha256"}
 TRAIN_SHARE = 0.9
+SHOWN = 3  # names in a refusal
 
 
 @dataclass(frozen=True)
@@ -30,15 +37,29 @@ class Dataset:
     vocabulary: Vocabulary
     train: Ids
     val: Ids
-    source: dict[str, Any]  # name, characters, bytes, sha256
+    source: dict[str, Any]  # see `RECORDED`
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the text as it is trained on: the characters, and the ids of both splits."""
+        digest = hashlib.sha256("".join(self.vocabulary.characters).encode())
+        for split in (self.train, self.val):
+            digest.update(f"{len(split)} ".encode())
+            digest.update(np.ascontiguousarray(split, dtype="<u2").data)
+        return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write the folder, whole or not at all."""
+        """Write the folder, whole or not at all; what else is in it stays.
+
+        Raises:
+            InputError: see `check_replaceable`.
+        """
+        check_replaceable(folder)
         with replacing(folder) as new:
             self.train.astype("<u2").tofile(new / "train.bin")
             self.val.astype("<u2").tofile(new / "val.bin")
             self.vocabulary.save(new / "vocab.json")
-            (new / "dataset.json").write_text(json.dumps(self.source, indent=1) + "\n", encoding="utf-8")
+            (new / RECORD_FILE).write_text(json.dumps(self.source, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "Dataset":
@@ -47,13 +68,55 @@ class Dataset:
         Raises:
             DataError: missing, malformed, or empty.
         """
-        recover(folder)
         try:
-            source = read_json(folder / "dataset.json")
-            splits = [np.memmap(folder / name, dtype="<u2", mode="r") for name in ("train.bin", "val.bin")]
+            return read_whole(folder, cls._read)
         except (OSError, ValueError) as error:
             raise DataError(f"{folder}: not a prepared data set ({error}); run training.prepare first") from error
-        return cls(Vocabulary.load(folder / "vocab.json"), splits[0], splits[1], source)
+
+    @classmethod
+    def _read(cls, files: FolderReader) -> "Dataset":
+        source = read_json(files.path(RECORD_FILE))
+        if not isinstance(source, dict):
+            raise ValueError(f"{RECORD_FILE} holds no JSON object")
+        vocabulary = Vocabulary.load(files.path("vocab.json"))
+        train = _open_ids(files.path("train.bin"), vocabulary)
+        val = _open_ids(files.path("val.bin"), vocabulary)
+        return cls(vocabulary, train, val, source)
+
+
+def _open_ids(path: Path, vocabulary: Vocabulary) -> Ids:
+    check_file(path, MOST_BYTES)
+    ids: Ids = np.memmap(path, dtype="<u2", mode="r")
+    if ids.max() >= len(vocabulary):
+        raise ValueError(f"{path.name} has the id {ids.max()}, and vocab.json {len(vocabulary)} characters")
+    return ids
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse a folder whose files are not ours to replace.
+
+    Raises:
+        InputError: it is no folder, or has files in it and is not a data set that `Dataset.save` wrote.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError("out_dir", f"{folder} is a file; name a folder")
+    names = names_in(folder)
+    if not names or _is_dataset(folder):
+        return
+    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+    raise InputError(
+        "out_dir",
+        f"{folder} is no data set, and holds files of yours: {shown}; use a folder of its own, such as "
+        f"{folder / 'dataset'}",
+    )
+
+
+def _is_dataset(folder: Path) -> bool:
+    try:
+        record = read_json(FolderReader(folder).path(RECORD_FILE))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.keys() >= RECORDED
 
 
 def from_text(text: str, source: dict[str, Any]) -> Dataset:

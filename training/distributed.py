@@ -65,7 +65,7 @@ def join_workers() -> Iterator[Workers]:
             raise
         raise WorkerLostError(
             f"process {workers.rank} of {workers.count}: another process of this run has ended; what was saved "
-            "last is whole, go on with the same command and --resume=True"
+            "last, if anything was, is whole: go on from it with the same command and --resume=True"
         ) from error
     finally:
         distributed.destroy_process_group()

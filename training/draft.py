@@ -4,15 +4,14 @@ Training does this by itself; the command is for checkpoints that come from else
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
 from pydantic_settings import BaseSettings
 
 from model.checkpoint import DRAFT_FILE, read_checkpoint
-from model.cli import run, settings_config
+from model.cli import SettingsPath, run, settings_config
 from model.draft import UNITS, Draft
-from model.files import replacing_file
+from model.files import replacing
 from training.dataset import Dataset, Ids, translate
 from training.ngram import MOST_CHARACTERS, KneserNey
 
@@ -26,9 +25,9 @@ class DraftSettings(BaseSettings):
 
     model_config = settings_config("training.draft", "SOLILOQUY_DRAFT_")
 
-    checkpoint: Path
+    checkpoint: SettingsPath
     """Checkpoint folder to add to"""
-    data: Path
+    data: SettingsPath
     """Folder that training.prepare wrote, of the text that the checkpoint was trained on"""
 
 
@@ -61,8 +60,8 @@ def add_draft(settings: DraftSettings) -> None:
     ids = translate(dataset.train, dataset.vocabulary, checkpoint.vocabulary)
     draft = make_draft(ids, len(checkpoint.vocabulary))
     path = settings.checkpoint / DRAFT_FILE
-    with replacing_file(path) as new:
-        draft.save(new)
+    with replacing(settings.checkpoint) as new:
+        draft.save(new / DRAFT_FILE)
     print(f"{len(draft.keys):,} contexts of up to {draft.longest} characters, {path.stat().st_size:,} bytes")
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from model.checkpoint import read_checkpoint
-from model.cli import run, settings_config
+from model.cli import SettingsPath, run, settings_config
 from model.device import DeviceName, choose_device, choose_numerics
 from model.errors import InputError
 from model.generator import load_generator
@@ -29,9 +29,9 @@ class EvaluateSettings(BaseSettings):
 
     model_config = settings_config("training.evaluate", "SOLILOQUY_EVALUATE_")
 
-    checkpoint: Path = Path("checkpoints/shakespeare-char")
+    checkpoint: SettingsPath = Path("checkpoints/shakespeare-char")
     """Checkpoint folder"""
-    data: Path = Path("data/shakespeare-char")
+    data: SettingsPath = Path("data/shakespeare-char")
     """Folder that training.prepare wrote"""
     split: Literal["val", "train"] = "val"
     """Which part of the text"""

@@ -13,10 +13,10 @@ from pydantic_settings import BaseSettings
 from torch import Tensor
 
 from model.checkpoint import Checkpoint, TrainingRecord, check_shapes, write_checkpoint
-from model.cli import run, settings_config
+from model.cli import SettingsPath, run, settings_config
 from model.config import GPTConfig
 from model.errors import CheckpointError, InputError
-from model.files import replacing
+from model.files import names_in, replacing
 from model.vocabulary import Vocabulary
 
 NAMES = {
@@ -37,18 +37,18 @@ class ImportSettings(BaseSettings):
 
     model_config = settings_config("training.import_nanogpt", "SOLILOQUY_IMPORT_")
 
-    ckpt: Path
+    ckpt: SettingsPath
     """nanoGPT's out-*/ckpt.pt"""
-    meta: Path
+    meta: SettingsPath
     """nanoGPT's data/*/meta.pkl"""
-    out_dir: Path
+    out_dir: SettingsPath
     """Checkpoint folder to write"""
 
 
 def import_nanogpt(settings: ImportSettings) -> None:
     """Read both files, check that they fit together, write the folder in fp32."""
-    if settings.out_dir.exists():
-        raise InputError("out_dir", f"{settings.out_dir} already exists; use another folder")
+    if settings.out_dir.is_file() or names_in(settings.out_dir):
+        raise InputError("out_dir", f"{settings.out_dir} already exists, and is not empty; use another folder")
     saved = read_ckpt(settings.ckpt)
     vocabulary = read_meta(settings.meta)
     checkpoint = convert(saved, vocabulary, settings.ckpt)

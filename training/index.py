@@ -6,17 +6,16 @@ Training does this by itself; the command is for checkpoints that come from else
 import dataclasses
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from pydantic_settings import BaseSettings
 from tqdm import tqdm
 
 from model.checkpoint import INDEX_FILE, read_checkpoint
-from model.cli import run, settings_config
+from model.cli import SettingsPath, run, settings_config
 from model.draft import Draft
 from model.errors import DataError
-from model.files import replacing_file
+from model.files import replacing
 from model.index import HeldOut, Range, TextIndex
 from model.measure import FIGURES, measure
 from model.structure import find_speakers
@@ -34,9 +33,9 @@ class IndexSettings(BaseSettings):
 
     model_config = settings_config("training.index", "SOLILOQUY_INDEX_")
 
-    checkpoint: Path
+    checkpoint: SettingsPath
     """Checkpoint folder to add to"""
-    data: Path
+    data: SettingsPath
     """Folder that training.prepare wrote, of the text that the checkpoint was trained on"""
 
 
@@ -94,8 +93,8 @@ def add_index(settings: IndexSettings) -> None:
     train, val = (translate(ids, dataset.vocabulary, checkpoint.vocabulary) for ids in (dataset.train, dataset.val))
     dataset = Dataset(checkpoint.vocabulary, train, val, dataset.source)
     index = make_index(dataset, checkpoint.draft, progress=True)
-    with replacing_file(path) as new:
-        index.save(new)
+    with replacing(settings.checkpoint) as new:
+        index.save(new / INDEX_FILE)
     print(f"{len(index.copies.rungs)} filters of runs from {index.copies.shortest} characters on, ", end="")
     print(f"{len(index.words.words):,} words, {len(index.speakers):,} speakers, {path.stat().st_size:,} bytes")
 

@@ -1,12 +1,20 @@
 """Optimizers and the learning rate's course. Knows nothing of data or files."""
 
 import math
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from model.network import GPT
 from training.settings import TrainSettings
+
+STATE_PARTS = {"state": dict, "param_groups": list}  # of an optimizer's state
+# What each keeps for a parameter once it has taken a step.
+STATE_NAMES: dict[type[Optimizer], set[str]] = {
+    AdamW: {"step", "exp_avg", "exp_avg_sq"},
+    Muon: {"momentum_buffer"},
+}
 
 
 def make_optimizers(network: GPT, settings: TrainSettings) -> list[Optimizer]:
@@ -38,6 +46,43 @@ def make_optimizers(network: GPT, settings: TrainSettings) -> list[Optimizer]:
 
 def _adamw(groups: list[dict[str, object]], settings: TrainSettings) -> AdamW:
     return AdamW(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), fused=True)
+
+
+def check_states(optimizers: list[Optimizer], states: list[Any]) -> None:
+    """Refuse states that such optimizers, of such parameters, never had.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    if len(states) != len(optimizers):
+        raise ValueError("it is of another --optimizer")
+    for optimizer, state in zip(optimizers, states, strict=True):
+        if not isinstance(state, dict) or not all(isinstance(state.get(n), k) for n, k in STATE_PARTS.items()):
+            raise ValueError("it has no state of an optimizer")
+        for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+            _check_group(group, saved)
+            for number, parameter in zip(saved["params"], group["params"], strict=True):
+                if number in state["state"]:
+                    _check_kept(state["state"][number], STATE_NAMES[type(optimizer)], parameter)
+
+
+def _check_group(group: dict[str, Any], saved: object) -> None:
+    """The same options, each of the same type."""
+    if not isinstance(saved, dict) or not group.keys() <= saved.keys():
+        raise ValueError("it is of another --optimizer")
+    for name, value in (group | {"peak_lr": group["lr"]}).items():
+        if type(saved.get(name, value)) is not type(value):
+            raise ValueError(f"{name} of its optimizer is {saved[name]!r:.60}")
+
+
+def _check_kept(kept: object, names: set[str], parameter: Tensor) -> None:
+    """All that an optimizer keeps for a parameter that has been trained, in its shape."""
+    if not isinstance(kept, dict) or kept.keys() != names:
+        raise ValueError("it is of another --optimizer")
+    for name, value in kept.items():
+        shape = () if name == "step" else parameter.shape
+        if not isinstance(value, Tensor) or value.shape != shape:
+            raise ValueError(f"{name} of its optimizer does not fit the network")
 
 
 def learning_rate_factor(step: int, settings: TrainSettings) -> float:

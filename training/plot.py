@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator
 from pydantic_settings import BaseSettings, NoDecode
 
-from model.checkpoint import CurvePoint
-from model.cli import run, settings_config
+from model.checkpoint import RECORD_FILE, CurvePoint
+from model.cli import SettingsPath, run, settings_config
 from model.errors import CheckpointError, InputError
-from model.files import printable_name, read_json
+from model.files import printable_name, read_json, read_whole, replacing_file
 from training.dataset import Dataset
 from training.ngram import losses
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TINY_SHAKESPEARE = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 NANOGPT = 1.4697  # its README's figure for this text
 SUFFIXES = (".png", ".svg", ".pdf")
+MARK = "Soliloquy, python -m training.plot"  # in the files that it may replace
 
 
 class PlotSettings(BaseSettings):
@@ -28,13 +29,13 @@ class PlotSettings(BaseSettings):
 
     model_config = settings_config("training.plot", "SOLILOQUY_PLOT_")
 
-    runs: Annotated[list[Path], NoDecode, BeforeValidator(lambda v: v.split(",") if isinstance(v, str) else v)] = [
-        Path("checkpoints/shakespeare-char")
-    ]
+    runs: Annotated[
+        list[SettingsPath], NoDecode, BeforeValidator(lambda v: v.split(",") if isinstance(v, str) else v)
+    ] = [Path("checkpoints/shakespeare-char")]
     """Checkpoint folders, with commas between"""
-    out: Path = Path("loss.png")
+    out: SettingsPath = Path("loss.png")
     """File to write: .png, .svg or .pdf"""
-    data: Path | None = None
+    data: SettingsPath | None = None
     """Prepared data set whose n-gram losses are drawn as lines"""
 
 
@@ -59,9 +60,9 @@ def read_run(folder: Path) -> Run:
     Raises:
         CheckpointError: missing, malformed or without a curve.
     """
-    path = folder / "training.json"
+    path = folder / RECORD_FILE
     try:
-        record = read_json(path)
+        record = read_whole(folder, lambda files: read_json(files.path(RECORD_FILE)))
         recipe, points = record["recipe"], record["curve"]
         each = recipe["batch_size"] * recipe["block_size"] * recipe.get("gradient_accumulation_steps", 1)
         sha256 = record["dataset"].get("sha256", "")
@@ -107,10 +108,24 @@ def draw(figure: "Figure", runs: list[Run], lines: dict[str, float]) -> "Figure"
     return figure
 
 
+def check_out(path: Path) -> None:
+    """Refuse to write what cannot be drawn, or over a file that was not drawn here.
+
+    Raises:
+        InputError: of `out`.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError("out", f"{path.name!r} does not end in {', '.join(SUFFIXES)}")
+    try:
+        if path.exists() and MARK.encode() not in path.read_bytes():
+            raise InputError("out", f"{path} is there, and was not drawn by this command; use another name")
+    except OSError as error:
+        raise InputError("out", f"{path} cannot be written ({error.strerror})") from error
+
+
 def plot(settings: PlotSettings) -> None:
     """Read, draw, write, and say what was written."""
-    if settings.out.suffix not in SUFFIXES:
-        raise InputError("out", f"{settings.out.name!r} does not end in {', '.join(SUFFIXES)}")
+    check_out(settings.out)
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - optional
     except ImportError as error:
@@ -122,7 +137,10 @@ def plot(settings: PlotSettings) -> None:
     figure = draw(Figure(figsize=(9, 9), layout="constrained"), runs, lines)
     try:
         settings.out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(settings.out, dpi=130)
+        with replacing_file(settings.out) as new:
+            figure.savefig(
+                new, dpi=130, metadata={"Creator" if settings.out.suffix != ".png" else "Software": MARK}
+            )
     except OSError as error:
         raise InputError("out", f"{settings.out} cannot be written ({error.strerror})") from error
     for name, value in lines.items():

@@ -10,22 +10,41 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings
 from tqdm import tqdm
 
-from model.cli import run, settings_config
-from model.errors import DataError
-from model.files import decode_text, printable_name
-from training.dataset import Dataset, from_text
+from model.cli import SettingsPath, run, settings_config
+from model.errors import DataError, InputError
+from model.files import check_file, decode_text, printable_name
+from training.dataset import FILES, MOST_BYTES, Dataset, check_replaceable, from_text
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+SHAKESPEARE_NAME = "Tiny Shakespeare"
+LONGEST_NAME = 80  # characters
+CONTROLS = [chr(point) for point in (*range(0x20), *range(0x7F, 0xA0)) if chr(point) not in "\t\n\v\f\r\x85"]
+MANY_CONTROLS = 0.05  # of a text's characters; what has more of them is something else
 RARE = 10  # occurrences below which a character is hardly learned
 LITTLE = 100_000  # characters below which a text teaches little more than spelling
 LISTED = 20  # characters named at most in one line of the report
+
+
+def check_name(name: str) -> str:
+    """A name that can be shown.
+
+    Raises:
+        PydanticCustomError: it is empty, long, or has characters that cannot be seen.
+    """
+    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        raise PydanticCustomError(
+            "name", "Input should be 1 to {most} printable characters", {"most": LONGEST_NAME}
+        )
+    return name.strip()
 
 
 class PrepareSettings(BaseSettings):
@@ -33,10 +52,12 @@ class PrepareSettings(BaseSettings):
 
     model_config = settings_config("training.prepare", "SOLILOQUY_PREPARE_")
 
-    input_file: Path | None = None
+    input_file: SettingsPath | None = None
     """Text to learn from, or a folder of .txt files; if not given, tiny Shakespeare is downloaded"""
-    out_dir: Path = Path("data/shakespeare-char")
-    """Folder to write"""
+    out_dir: SettingsPath = Path("data/shakespeare-char")
+    """Folder to write: a new one, or one that this command wrote before"""
+    name: Annotated[str, AfterValidator(check_name)] | None = None
+    """What the text is called where the model is shown; the name of its file if not given"""
     drop_rarer_than: int = Field(1, ge=1)
     """Leave out characters that occur fewer times than this"""
     url: str = SHAKESPEARE_URL
@@ -45,24 +66,31 @@ class PrepareSettings(BaseSettings):
 
 def prepare(settings: PrepareSettings) -> None:
     """Read or download, check, split, encode, write; print what was found."""
+    check_replaceable(settings.out_dir)
+    origin = settings.input_file or settings.url
     if settings.input_file is None:
-        name = "tinyshakespeare"
         files = {settings.url: download(settings.url)}
     else:
-        name = printable_name(Path(settings.input_file.absolute().stem))
+        check_input(settings.input_file, settings.out_dir)
         files = read(settings.input_file)
-    text = join(decode(content, file) for file, content in files.items())
+    texts = [decode(content, file) for file, content in files.items() if content]
+    if not any(texts):
+        raise DataError(f"{origin}: is empty; there is nothing to learn from")
+    text = join(texts)
     counts = Counter(text)
     rare = [character for character, count in counts.items() if count < settings.drop_rarer_than]
     text = text.translate(dict.fromkeys(map(ord, rare)))
     content = b"".join(files.values())
     source = {
-        "name": name,
+        "name": settings.name or default_name(settings.input_file),
         "characters": len(text),
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    dataset = from_text(text, source)
+    try:
+        dataset = from_text(text, source)
+    except DataError as error:
+        raise DataError(f"{origin}: {error}") from error
     dataset.save(settings.out_dir)
     print(
         f"length of dataset in characters: {len(text):,}" + (f" ({len(files):,} files)" if len(files) > 1 else "")
@@ -77,6 +105,27 @@ def prepare(settings: PrepareSettings) -> None:
     print(f"wrote {settings.out_dir}")
 
 
+def check_input(path: Path, out_dir: Path) -> None:
+    """Refuse to read what is going to be replaced.
+
+    Raises:
+        InputError: the input is one of the files that are written.
+    """
+    for name in FILES:
+        place = out_dir / name
+        if place.exists() and path.exists() and place.samefile(path):
+            raise InputError("input_file", f"{path} is a file that would be replaced; use another --out_dir")
+
+
+def default_name(path: Path | None) -> str:
+    """What a text is called when nobody says: the name of its file, as far as it can be shown."""
+    if path is None:
+        return SHAKESPEARE_NAME
+    name = printable_name(path if path.is_dir() else path.with_suffix(""))
+    shown = "".join(character if character.isprintable() else " " for character in name)
+    return shown.strip()[:LONGEST_NAME].strip() or "a text"
+
+
 def advice(dataset: Dataset) -> list[str]:
     """What in a text a model will hardly learn, one line each."""
     characters = dataset.vocabulary.characters
@@ -87,6 +136,10 @@ def advice(dataset: Dataset) -> list[str]:
     rare = Counter({character: count for character, count in (train + val).items() if count < RARE})
     unseen = Counter({character: count for character, count in val.items() if count and not train[character]})
     lines = []
+    if controls := Counter(
+        {character: count for character, count in (train + val).items() if character in CONTROLS}
+    ):
+        lines.append(f"control characters, which are no text: {listed(controls)}")
     if rare:
         lines.append(f"rare: {listed(rare)}; --drop_rarer_than={RARE} leaves them out")
     if unseen:
@@ -138,12 +191,33 @@ def decode(content: bytes, name: str) -> str:
     """The text of a file; a byte order mark is dropped and Windows line ends become plain ones.
 
     Raises:
-        DataError: not UTF-8, nor what a byte order mark tells of; names the first bad byte.
+        DataError: not UTF-8, nor what a byte order mark tells of; names the first bad byte or character.
     """
     try:
-        return decode_text(content)
+        text = decode_text(content)
     except ValueError as error:
         raise DataError(f"{name}: {error}") from error
+    check_text(text, name)
+    return text
+
+
+def check_text(text: str, name: str) -> None:
+    """Refuse what can be decoded, but is no text.
+
+    Raises:
+        DataError: it has NULs, as UTF-16 has when it is read as UTF-8, or many other control characters.
+    """
+    nulls = text.count("\0")
+    controls = sum(text.count(character) for character in CONTROLS)
+    if controls > MANY_CONTROLS * len(text):
+        raise DataError(
+            f"{name}: {controls:,} of its {len(text):,} characters are control characters, NUL {nulls:,} times; it "
+            "is no text, or UTF-16 or UTF-32 without a byte order mark: save the file as UTF-8"
+        )
+    if nulls:
+        raise DataError(
+            f"{name}: has NUL characters, {nulls:,}, the first at position {text.index(chr(0)):,}; remove them"
+        )
 
 
 def read(path: Path) -> dict[str, bytes]:
@@ -152,13 +226,23 @@ def read(path: Path) -> dict[str, bytes]:
     Raises:
         DataError: cannot be read, or a folder without such files.
     """
+    paths = [path]
     try:
-        paths = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
-        if not paths:
-            raise DataError(f"{path}: this folder has no .txt files")
-        return {str(file): file.read_bytes() for file in paths}
+        if path.is_dir():
+            paths = sorted(file for file in path.rglob("*.txt") if not file.is_dir())
     except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if not paths:
+        raise DataError(f"{path}: this folder has no .txt files")
+    contents = {}
+    for file in paths:
+        try:
+            if file != path:  # who names a pipe means it; one in a folder would be waited for
+                check_file(file, MOST_BYTES)
+            contents[str(file)] = file.read_bytes()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
+    return contents
 
 
 if __name__ == "__main__":

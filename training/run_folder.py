@@ -1,109 +1,166 @@
 """A run's checkpoint folder: the best weights, the state to resume from, and one run at a time.
 
-NAME/             the checkpoint (`model.checkpoint`), and resume/state.pt
+NAME/             the checkpoint (`model.checkpoint`), and resume/state.pt; nothing else in it is touched
 NAME-snapshots/   a checkpoint for each snapshot, named by its step
-.NAME.lock        held while a run writes here; free again when its process ends, however it ends
 """
 
+import errno
 import io
+import os
 import pickle
-import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
-from model.checkpoint import Checkpoint, write_checkpoint
+from model.checkpoint import Checkpoint, has_checkpoint, write_checkpoint
 from model.errors import CheckpointError, InputError, SaveError
-from model.files import recover, replacing
+from model.files import FolderReader, FolderWriter, check_file, names_in, read_whole, replacing
 
-RESUME_FILE = Path("resume") / "state.pt"
+RESUME_FILE = "resume/state.pt"
+NOTHING = "there is nothing to resume; begin a run without --resume, in a folder of its own"
+MOST_STATE = 1 << 40  # bytes
+STATE_KINDS = {"architecture": str, "weights": dict, "optimizers": list, "progress": dict}
 
 
 class RunFolder:
     """Opened for writing by one process at a time; `close` lets the next one in.
 
+    Attributes:
+        saved: whether there is something to resume.
+
     Raises:
         InputError: another run is writing there, or it holds something and `resume` is not set.
+        CheckpointError: `resume` is set, and there is nothing to resume.
         SaveError: it cannot be made.
     """
 
-    def __init__(self, folder: Path, resume: bool) -> None:
-        self.folder = folder.absolute()
+    def __init__(self, folder: Path, resume: bool, snapshots: bool = False) -> None:
+        self.folder = folder
+        absolute = Path(os.path.abspath(folder))
+        self.snapshots = absolute.parent / f"{absolute.name}-snapshots"
+        self.saved = resume
         try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.folder.with_name(f".{self.folder.name}.lock"), timeout=0)
-            self._lock.acquire()
-        except Timeout:
+            self._check(resume, snapshots)  # before anything is made
+            self._writer = FolderWriter(self.folder)
+            try:
+                self._check(resume, snapshots)  # another run may have ended since
+                if snapshots:
+                    self.snapshots.mkdir(parents=True, exist_ok=True)
+            except BaseException:
+                self.close()
+                raise
+        except BlockingIOError:
             raise InputError(
                 "out_dir", f"another run is writing to {folder}; stop it or use another folder"
             ) from None
         except OSError as error:
-            raise SaveError(f"out_dir: {folder} cannot be written ({error.strerror})") from error
-        recover(self.folder)
-        if not resume and self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            self.close()
+            raise SaveError(f"out_dir: {error.filename or folder} cannot be written ({error.strerror})") from error
+
+    def _check(self, resume: bool, snapshots: bool) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError("out_dir", f"{self.folder} is a file; name a folder")
+        if resume:
+            path = FolderReader(self.folder).path(RESUME_FILE)
+            if not os.path.lexists(path):
+                raise CheckpointError(f"{path}: {NOTHING}")
+            return
+        if names_in(self.folder) or has_checkpoint(self.folder):
+            remedy = "use another folder"
+            if os.path.lexists(FolderReader(self.folder).path(RESUME_FILE)):
+                remedy += ", or --resume=True to go on with its run"
+            raise InputError("out_dir", f"{self.folder} already exists, and is not empty; {remedy}")
+        if snapshots and names_in(self.snapshots):
             raise InputError(
-                "out_dir",
-                f"{folder} already exists; use another folder, or --resume=True to go on with its run",
+                "snapshots", f"{self.snapshots} has those of another run; move them, or use another --out_dir"
             )
 
     def close(self) -> None:
         """Let another run write here."""
-        self._lock.release()
+        self._writer.close()
 
     def save(self, state: dict[str, Any], best: Checkpoint | None) -> None:
-        """Replace the folder: `best` weights if given, else the ones that were there, and the state.
+        """Replace the state, and the weights by `best` if given.
 
         Raises:
             SaveError: the disk is full or the like; what was there stays.
         """
         try:
-            with replacing(self.folder) as new:
+            with self._writer.replacing() as new:
                 if best is not None:
                     write_checkpoint(new, best, torch.bfloat16)
-                elif self.folder.exists():
-                    for path in self.folder.iterdir():
-                        if path.is_file():
-                            shutil.copy2(path, new)
                 (new / RESUME_FILE).parent.mkdir()
                 buffer = io.BytesIO()  # so that a full disk is an OSError, not one of PyTorch's own
                 torch.save(state, buffer)
                 (new / RESUME_FILE).write_bytes(buffer.getbuffer())
         except OSError as error:
+            reason = error.strerror or str(error)
             raise SaveError(
-                f"{self.folder.name}: could not be saved ({error.strerror or error}); what was saved before is "
-                "whole: make room, then go on with the same command and --resume=True"
+                f"{self.folder}: could not be saved ({reason}): make room, then {self._way_on}"
             ) from error
+        self.saved = True
 
     def snapshot(self, step: int, checkpoint: Checkpoint) -> None:
         """Write a checkpoint beside the folder, to look back at.
 
         Raises:
-            OSError: the disk is full or the like.
+            OSError: the disk is full or the like, or its place is taken by something else.
         """
-        with replacing(self.folder.with_name(f"{self.folder.name}-snapshots") / f"{step:06d}") as new:
+        folder = self.snapshots / f"{step:06d}"
+        if names_in(folder) and not has_checkpoint(folder):
+            raise FileExistsError(errno.EEXIST, "has other files in it", str(folder))
+        with replacing(folder) as new:
             write_checkpoint(new, checkpoint, torch.bfloat16)
+
+    @property
+    def _way_on(self) -> str:
+        """What a user whose run ended too early can do."""
+        if self.saved:
+            return "go on from what was saved before, which is whole, with the same command and --resume=True"
+        return "begin again with the same command: nothing was saved yet"
 
 
 def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
-    """What `RunFolder.save` was given.
+    """What `RunFolder.save` was given: its parts are there and of their kinds, what is in them is not checked.
 
     Raises:
-        CheckpointError: it is not there or cannot be read.
+        CheckpointError: it is not there, or is something else.
     """
-    path = recover(folder) / RESUME_FILE
+    path = folder / RESUME_FILE
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state = read_whole(folder, lambda files: _read_state(files.path(RESUME_FILE), device))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: there is nothing to resume; train without --resume") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: cannot be read ({reason}); train without --resume") from error
+        raise CheckpointError(f"{path}: {NOTHING}") from error
+    except OSError as error:
+        raise unusable(path, error.strerror or str(error)) from error
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
+        raise unusable(path, "it is damaged") from error
+    except pickle.UnpicklingError as error:
+        raise unusable(path, "it is damaged, or holds more than plain weights and could run code") from error
+    if not isinstance(state, dict) or not all(isinstance(state.get(n), k) for n, k in STATE_KINDS.items()):
+        raise unusable(path, "it is not the state of a run")
     return state
+
+
+def unusable(path: Path, reason: str) -> CheckpointError:
+    """The error of a state that cannot be gone on from."""
+    return CheckpointError(f"{path}: cannot be resumed ({reason}); begin a run in another --out_dir")
+
+
+def _read_state(path: Path, device: torch.device) -> Any:
+    check_file(path, MOST_STATE)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise OSError("it is damaged, or not the state of a run") from error
+    unpacked = sum(part.file_size for part in parts)
+    if unpacked > path.stat().st_size or any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise OSError("it is compressed, and would be larger than its file")
+    return torch.load(path, map_location=device, weights_only=True)
 
 
 def snapshot_steps(max_iters: int, count: int) -> set[int]:

@@ -7,9 +7,10 @@ import torch
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from model.cli import settings_config
+from model.cli import SettingsPath, settings_config
 from model.config import GPTConfig
 from model.device import DeviceName, DtypeName
+from model.files import FolderReader
 
 MODERN = {
     "positions": "rotary",
@@ -94,8 +95,9 @@ class PresetSource(PydanticBaseSettingsSource):
         if name != "auto":
             return PRESETS.get(name, {})
         try:
-            size = (Path(self.current_state.get("data", "")) / "train.bin").stat().st_size // 2
-        except OSError:  # said better when the data set is opened
+            folder = Path(self.current_state.get("data", "")).expanduser()
+            size = FolderReader(folder).path("train.bin").stat().st_size // 2
+        except (OSError, RuntimeError):  # said better when the data set is opened
             size = 0
         name = suggest_preset(size, torch.cuda.is_available())
         return {"preset": name} | PRESETS[name]
@@ -117,9 +119,11 @@ class TrainSettings(BaseSettings):
 
     model_config = settings_config("training.train", "SOLILOQUY_TRAIN_")
 
-    data: Path
+    data: SettingsPath
     """Folder that training.prepare wrote"""
-    out_dir: Path = Field(default_factory=lambda values: Path("checkpoints") / values.get("data", Path()).name)
+    out_dir: SettingsPath = Field(
+        default_factory=lambda values: Path("checkpoints") / values.get("data", Path()).name
+    )
     """Checkpoint folder to write; checkpoints/ and the data folder's name if not given"""
     preset: PresetName = "auto"
     """Named settings; auto chooses by the length of the text and the device"""
@@ -191,7 +195,7 @@ class TrainSettings(BaseSettings):
     """Characters of sample text shown at each evaluation"""
     snapshots: int = Field(0, ge=0)
     """Keep the weights at this many steps, in OUT_DIR-snapshots; most of them early"""
-    tensorboard: Path | None = None
+    tensorboard: SettingsPath | None = None
     """Folder for TensorBoard's event files"""
     seed: int = Field(1337, ge=0)
     """Of weights, batches and dropout"""

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -31,8 +32,8 @@ from training.evaluation import Evaluation, evaluate, fit_logit_scale
 from training.extras import Extras
 from training.index import make_index
 from training.ngram import baselines
-from training.optimizers import learning_rate_factor, make_optimizers, step_all
-from training.run_folder import RunFolder, current_commit, load_state, snapshot_steps
+from training.optimizers import check_states, learning_rate_factor, make_optimizers, step_all
+from training.run_folder import RESUME_FILE, RunFolder, current_commit, load_state, snapshot_steps, unusable
 from training.settings import TrainSettings
 
 SKIPS_ALLOWED = 2  # steps in a row without a finite gradient; one more ends the run
@@ -42,7 +43,7 @@ SKIPS_ALLOWED = 2  # steps in a row without a finite gradient; one more ends the
 class Progress:
     """How far a run has come; all that changes besides weights and optimizers."""
 
-    step: int = 0
+    step: Annotated[int, Field(ge=0)] = 0
     seconds: float = 0.0
     curve: list[CurvePoint] = dataclasses.field(default_factory=list)
     best: float = float("inf")
@@ -102,9 +103,15 @@ class Trainer:
         self.batch = batches(train, rows, settings.block_size, settings.seed)
         self.progress = Progress()
         self.commit = current_commit()  # now: the source may change while the run goes on
-        self.folder = RunFolder(settings.out_dir, settings.resume) if self.workers.leads else None
+        self.folder: RunFolder | None = None
+        if self.workers.leads:
+            self.folder = RunFolder(settings.out_dir, settings.resume, settings.snapshots > 0)
         if settings.resume:
-            self._restore(load_state(settings.out_dir, self.device))
+            try:
+                self._resume(load_state(settings.out_dir, self.device))
+            except CheckpointError:
+                self.close()
+                raise
         self.forward: nn.Module = cast(nn.Module, torch.compile(self.network)) if settings.compile else self.network
         if self.workers.count > 1:
             self.forward = DistributedDataParallel(self.forward)
@@ -204,8 +211,8 @@ class Trainer:
             self.progress.skipped += 1
             if self.progress.skipped > SKIPS_ALLOWED:
                 raise DivergedError(
-                    f"step {step}: loss {mean}, and no finite gradient for {self.progress.skipped} steps; what was "
-                    "saved last is whole: go on from it with --resume=True and a smaller --learning_rate"
+                    f"step {step}: loss {mean}, and no finite gradient for {self.progress.skipped} steps; "
+                    f"{self._way_on}"
                 )
         return mean
 
@@ -230,10 +237,7 @@ class Trainer:
         self._calibrate()
         result = evaluate(self.network, self.dataset.val, self.dtype, settings.eval_blocks)
         if not math.isfinite(result.loss):
-            raise DivergedError(
-                f"step {progress.step}: the validation loss is {result.loss}; what was saved last is whole: go on "
-                "from it with --resume=True and a smaller --learning_rate"
-            )
+            raise DivergedError(f"step {progress.step}: the validation loss is {result.loss}; {self._way_on}")
         finite = [loss for loss in progress.losses if math.isfinite(loss)]
         point = CurvePoint(
             step=progress.step,
@@ -249,6 +253,14 @@ class Trainer:
         progress.best = min(result.loss, progress.best)
         self._save(result if improved else None)
         self.observer.evaluation(point)
+
+    @property
+    def _way_on(self) -> str:
+        """What to do about numbers that are no longer finite."""
+        saved = self.folder.saved if self.folder is not None else self.progress.step > 0
+        if saved:
+            return "what was saved last is whole: go on from it with --resume=True and a smaller --learning_rate"
+        return "nothing was saved yet: begin again with a smaller --learning_rate"
 
     def _baselines(self) -> dict[str, float]:
         return baselines(self.dataset.train, self.dataset.val, len(self.dataset.vocabulary))
@@ -279,17 +291,42 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         return {
             "architecture": repr(self.network.config),
+            "dataset": self.dataset.fingerprint,
             "weights": self.network.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": vars(self.progress),
         }
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _resume(self, state: dict[str, Any]) -> None:
+        """Go on from a state that was read.
+
+        Raises:
+            CheckpointError: it is of another network, data set or optimizer, or damaged.
+        """
+        path = self.settings.out_dir / RESUME_FILE
         if state["architecture"] != repr(self.network.config):
             raise CheckpointError(
                 f"{self.settings.out_dir}: the run to resume has another architecture or vocabulary: "
                 f"{state['architecture']}, not {self.network.config}"
             )
+        found = state.get("dataset", self.dataset.fingerprint)  # the first versions did not say
+        if found != self.dataset.fingerprint:
+            raise unusable(path, f"its run read another data set than {self.settings.data}")
+        try:
+            progress = TypeAdapter(Progress).validate_python(state["progress"])
+            check_states(self.optimizers, state["optimizers"])
+            self._restore(state | {"progress": vars(progress)})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise unusable(path, f"its progress.{where}: {first['msg']}") from error
+        except ValueError as error:
+            raise unusable(path, str(error)) from error
+        except (RuntimeError, AttributeError, TypeError, LookupError) as error:
+            raise unusable(path, "its weights or optimizers do not fit the network") from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Go back to what `_state` was."""
         self.network.load_state_dict(state["weights"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)

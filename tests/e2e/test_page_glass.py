@@ -265,7 +265,7 @@ def test_the_card_explains_the_model(bundled: Page, bundled_server: LiveServer) 
     bundled.click("#card-details summary")
     panel = bundled.locator("#card-panel")
     card = httpx.get(f"{bundled_server.url}/info").json()
-    for fact in (card["checkpoint"], f"{card['parameters']:,}", "tinyshakespeare", card["numerics"]):
+    for fact in (card["checkpoint"], f"{card['parameters']:,}", "Tiny Shakespeare", card["numerics"]):
         expect(panel).to_contain_text(fact)
     expect(panel.locator(".baselines li")).to_have_count(len(card["baselines"]) + 1)
     expect(panel.locator("svg polyline.val")).to_be_visible()

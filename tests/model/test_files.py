@@ -1,72 +1,243 @@
-"""A kill at any moment leaves the old folder or the new one, whole."""
+"""A kill at any moment leaves all of the old files or all of the new ones; files of others are never touched."""
 
 import codecs
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
-from model.files import decode_text, parse_json, printable_name, read_text, recover, replacing
+from model.files import (
+    STAGE,
+    FolderReader,
+    FolderWriter,
+    decode_text,
+    names_in,
+    parse_json,
+    printable_name,
+    read_text,
+    read_whole,
+    replacing,
+)
+
+FILES = ("a", "b", "sub/c")
+WRITER = """
+import os, signal, sys
+from pathlib import Path
+from model.files import replacing
+
+folder, text, killed_at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+count = 0
+
+def kill(event, arguments):
+    global count
+    if event == "open" or event.startswith(("os.", "shutil.")):
+        count += 1
+        if count == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(kill)
+with replacing(folder) as new:
+    (new / "sub").mkdir()
+    for name in ("a", "b", "sub/c"):
+        (new / name).write_text(text)
+"""
+READER = """
+import sys
+from pathlib import Path
+from model.files import read_whole
+
+folder, seen = Path(sys.argv[1]), set()
+
+def read(files):
+    return {files.path(name).read_text() for name in ("a", "b", "sub/c")}
+
+while "last" not in seen:
+    texts = read_whole(folder, read)
+    assert len(texts) == 1, texts
+    if not seen:
+        print("reading", flush=True)
+    seen |= texts
+"""
 
 
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing after it runs that the next process could not also miss."""
-
-
-def content(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in recover(folder).iterdir()}
+def run(program: str, *arguments: str) -> int:
+    return subprocess.run([sys.executable, "-c", program, *arguments], check=False).returncode
 
 
 def replace_with(folder: Path, text: str) -> None:
     with replacing(folder) as new:
-        (new / "a").write_text(text)
-        (new / "b").write_text(text)
+        (new / "sub").mkdir()
+        for name in FILES:
+            (new / name).write_text(text)
 
 
-def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+def content(folder: Path) -> list[str]:
+    """What a reader finds, of one writing or not."""
+
+    def read(files: FolderReader) -> list[str]:
+        return [files.path(name).read_text() for name in FILES]
+
+    return read_whole(folder, read)
+
+
+def everything(folder: Path) -> dict[str, str]:
+    """Each file in a folder but those of the stage."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and STAGE not in path.parts]
+    return {str(path.relative_to(folder)): path.read_text() for path in paths}
+
+
+def test_a_folder_is_made_and_its_files_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "x"
     replace_with(folder, "old")
     replace_with(folder, "new")
-    assert content(folder) == {"a": "new", "b": "new"}
-    assert [path.name for path in folder.parent.iterdir()] == ["x"]
+    assert everything(folder) == dict.fromkeys(FILES, "new")
+    assert names_in(folder) == ["a", "b", "sub"]
+    assert [path.name for path in (folder / STAGE).iterdir()] == ["lock"]
 
 
-@pytest.mark.parametrize("killed_at", range(1, 12))
-def test_a_kill_at_any_step_leaves_one_whole_folder(tmp_path: Path, killed_at: int) -> None:
-    folder = tmp_path / "x"
-    replace_with(folder, "old")
-    steps = 0
+def test_what_others_put_into_a_folder_stays(tmp_path: Path) -> None:
+    """The folder was renamed away and removed, with whatever a user had put into it. Now files are replaced."""
+    replace_with(tmp_path, "old")
+    (tmp_path / "NOTES.md").write_text("mine")
+    (tmp_path / "sub" / "deep").mkdir()
+    (tmp_path / "sub" / "deep" / "notes").write_text("mine")
+    replace_with(tmp_path, "new")
+    assert everything(tmp_path) == dict.fromkeys(FILES, "new") | {"NOTES.md": "mine", "sub/deep/notes": "mine"}
 
-    def counted(real: object) -> object:
-        def call(*arguments: object, **named: object) -> object:
-            nonlocal steps
-            steps += 1
-            if steps >= killed_at:
-                raise Killed
-            return real(*arguments, **named)  # type: ignore[operator]
 
-        return call
+def test_a_kill_at_any_step_leaves_the_old_files_or_the_new_ones(tmp_path: Path) -> None:
+    """A real SIGKILL before the first, second, third … thing that the writer does to the file system."""
+    before = -1
+    for killed_at in range(1, 1000):
+        folder = tmp_path / str(killed_at)
+        replace_with(folder, "old")
+        (folder / "NOTES.md").write_text("mine")
+        killed = run(WRITER, str(folder), "new", str(killed_at)) != 0
+        found = content(folder)
+        assert found in (["old"] * 3, ["new"] * 3), killed_at
+        before = max(before, found == ["new"] * 3)
+        assert (found == ["new"] * 3) >= before, "it went back"
+        replace_with(folder, "later")
+        assert everything(folder) == dict.fromkeys(FILES, "later") | {"NOTES.md": "mine"}
+        if not killed:
+            break
+    assert killed_at > 20
+    assert found == ["new"] * 3
 
-    names = [(os, "fsync"), (Path, "rename"), (Path, "mkdir"), (Path, "write_text")]
-    patches = [patch.object(owner, name, counted(getattr(owner, name))) for owner, name in names]
-    patches.append(patch("shutil.rmtree", counted(__import__("shutil").rmtree)))
-    for one in patches:
-        one.start()
+
+def test_a_writing_that_was_cut_short_is_ended_by_the_next(tmp_path: Path) -> None:
+    """Else files of the first would come back over those of the second."""
+    replace_with(tmp_path, "old")
+    whole = tmp_path / STAGE / "whole"
+    whole.mkdir()
+    (whole / "a").write_text("first")
+    with replacing(tmp_path) as new:
+        assert (tmp_path / "a").read_text() == "first"
+        (new / "b").write_text("second")
+    assert everything(tmp_path) == {"a": "first", "b": "second", "sub/c": "old"}
+
+
+def test_who_reads_while_files_are_replaced_gets_those_of_one_writing(tmp_path: Path) -> None:
+    replace_with(tmp_path, "first")
+    with subprocess.Popen([sys.executable, "-c", READER, str(tmp_path)], stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"reading\n"
+        for i in range(200):
+            replace_with(tmp_path, str(i))
+        replace_with(tmp_path, "last")
+    assert reader.returncode == 0
+
+
+def test_files_that_are_replaced_while_they_are_read_are_read_again(tmp_path: Path) -> None:
+    replace_with(tmp_path, "old")
+    tries: list[str] = []
+
+    def read(files: FolderReader) -> tuple[str, str]:
+        first = files.path("a").read_text()
+        tries.append(first)
+        if len(tries) == 1:
+            replace_with(tmp_path, "new")
+            raise ValueError("they do not fit together")
+        return first, files.path("b").read_text()
+
+    assert read_whole(tmp_path, read) == ("new", "new")
+    assert tries == ["old", "new"]
+
+
+def test_an_error_that_stays_is_raised_and_one_that_never_ends_is_given_up(tmp_path: Path) -> None:
+    replace_with(tmp_path, "old")
+    with pytest.raises(FileNotFoundError):
+        read_whole(tmp_path, lambda files: files.path("missing").read_text())
+
+    def never(files: FolderReader) -> str:
+        path = files.path("a")
+        replace_with(tmp_path, "again")
+        return path.read_text()
+
+    with pytest.raises(OSError, match="replaced faster than they can be read"):
+        read_whole(tmp_path, never)
+
+
+def test_an_error_leaves_the_old_files(tmp_path: Path) -> None:
+    replace_with(tmp_path, "old")
+
+    def fail() -> None:
+        with replacing(tmp_path) as new:
+            (new / "a").write_text("new")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert everything(tmp_path) == dict.fromkeys(FILES, "old")
+    assert not (tmp_path / STAGE / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["a", "sub"])
+def test_a_place_that_is_taken_is_refused_before_anything_is_replaced(tmp_path: Path, name: str) -> None:
+    """A folder in the place of a file, and a file in the place of a folder."""
+    if name == "a":
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(OSError, match=f"/{name}'"):
+        replace_with(tmp_path, "new")
+    assert everything(tmp_path) == ({} if name == "a" else {"sub": "mine"})
+
+
+def test_a_link_is_written_through(tmp_path: Path) -> None:
+    """The link itself was replaced by a folder."""
+    replace_with(tmp_path / "target", "old")
+    (tmp_path / "link").symlink_to("target")
+    (tmp_path / "nowhere").symlink_to("made")
+    replace_with(tmp_path / "link", "new")
+    replace_with(tmp_path / "nowhere", "new")
+    assert (tmp_path / "link").is_symlink()
+    for name in ("target", "made"):
+        assert content(tmp_path / name) == ["new"] * 3
+
+
+def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
+    writer = FolderWriter(tmp_path)
+    with pytest.raises(BlockingIOError, match="another process is writing there"):
+        replace_with(tmp_path, "new")
+    writer.close()
+    replace_with(tmp_path, "new")
+
+
+@contextmanager
+def mounted(folder: Path) -> Iterator[None]:
+    """A file system of its own at `folder`, where this process may mount one."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.getuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode != 0:
+        pytest.skip("no right to mount")
     try:
-        replace_with(folder, "new")
-        finished = True
-    except Killed:
-        finished = False
+        yield
     finally:
-        for one in patches:
-            one.stop()
-    found = content(folder)
-    assert found in ({"a": "old", "b": "old"}, {"a": "new", "b": "new"})
-    if finished:
-        assert found["a"] == "new"
-    replace_with(folder, "later")
-    assert content(folder) == {"a": "later", "b": "later"}
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
@@ -139,3 +310,30 @@ def test_json_has_no_halves_of_surrogate_pairs() -> None:
     """Training records of before have such names in them."""
     value = parse_json(r'{"name \udcf1": ["espa\udcf1ol", {"x": "\ud83d\ude00", "y": 1}], "é": null}')
     assert value == {r"name \udcf1": [r"espa\udcf1ol", {"x": "😀", "y": 1}], "é": None}
+
+
+def test_a_mount_point_is_written_to(tmp_path: Path) -> None:
+    """A mount point, such as a Docker volume, cannot be renamed: Device or resource busy."""
+    with mounted(tmp_path):
+        (tmp_path / "lost+found").mkdir()
+        assert names_in(tmp_path) == []
+        replace_with(tmp_path, "old")
+        replace_with(tmp_path, "new")
+        assert content(tmp_path) == ["new"] * 3
+
+
+def test_a_full_disk_leaves_the_old_files(tmp_path: Path) -> None:
+    with mounted(tmp_path):
+        replace_with(tmp_path, "old")
+        with pytest.raises(OSError, match="No space left"):
+            replace_with(tmp_path, "x" * (1 << 20))
+        assert everything(tmp_path) == dict.fromkeys(FILES, "old")
+        replace_with(tmp_path, "new")
+
+
+def test_a_sub_folder_on_another_disk_is_written_to(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    with mounted(tmp_path / "sub"):
+        replace_with(tmp_path, "old")
+        replace_with(tmp_path, "new")
+        assert everything(tmp_path) == dict.fromkeys(FILES, "new")

@@ -8,10 +8,11 @@ import pytest
 
 from model.cli import run
 from training.dataset import from_text
-from training.plot import PlotSettings, plot
+from training.plot import SUFFIXES, PlotSettings, plot
 from training.settings import TrainSettings
 from training.trainer import Trainer
 
+BUNDLED = Path(__file__).parents[2] / "checkpoints" / "shakespeare-char"
 TEXT = "To be, or not to be: that is the question.\n" * 40
 SMALL: dict[str, Any] = {
     "n_layer": 1,
@@ -75,3 +76,23 @@ def test_what_cannot_be_drawn_is_one_line(
     assert "has no loss curve" in refusal(f"--runs={first}")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert "pip install matplotlib" in refusal(f"--runs={first}")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_picture_takes_the_place_of_an_older_one_and_of_nothing_else(
+    tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--out=photo.png` wrote over the photo. What is drawn here now says so, and only that is replaced."""
+    out = tmp_path / f"x{suffix}"
+    chosen = f"--runs={BUNDLED}", f"--out={out}"
+    out.write_bytes(b"mine")
+    assert draw(*chosen) == 2
+    assert capsys.readouterr().err == f"out: {out} is there, and was not drawn by this command; use another name\n"
+    assert out.read_bytes() == b"mine"
+    out.unlink()
+    for _ in range(2):
+        assert draw(*chosen) == 0
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    (tmp_path / f"y{suffix}").mkdir()
+    assert draw(f"--runs={BUNDLED}", f"--out={tmp_path / f'y{suffix}'}") == 2
+    assert capsys.readouterr().err.endswith("cannot be written (Is a directory)\n")

@@ -24,7 +24,7 @@ def test_a_text_file_becomes_a_data_set(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "0 different characters in 0"),
+        (b"", "x.txt: is empty; there is nothing to learn from"),
         (b"a", "1 different characters in 1"),
         (b"caf\xe9 noir", "not UTF-8 text (byte 0xe9 at position 3); save the file as UTF-8"),
     ],

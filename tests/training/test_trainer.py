@@ -128,7 +128,7 @@ def test_the_best_weights_are_kept_when_later_ones_are_worse(tmp_path: Path, dat
 
 def test_a_folder_with_a_run_in_it_is_not_overwritten(tmp_path: Path, dataset: Dataset) -> None:
     Trainer(settings(tmp_path / "x", max_iters=1), dataset).run()
-    with pytest.raises(InputError, match=r"already exists; use another folder, or --resume=True"):
+    with pytest.raises(InputError, match=r"not empty; use another folder, or --resume=True"):
         Trainer(settings(tmp_path / "x"), dataset)
 
 
