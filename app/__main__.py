@@ -7,11 +7,13 @@ import signal
 import sys
 import time
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
-from app import log
+from app import listening, log
 from app.connections import ServerConfig
+from app.listening import Listener, Room
 from app.main import create_app
 from app.protection import ApiKeys
 from app.service import Service
@@ -32,22 +34,42 @@ class Server(uvicorn.Server):
     until running streams have ended. Asked again, or when that takes too long, it tells them so and stops.
     """
 
-    def __init__(self, config: uvicorn.Config, service: Service, keys: ApiKeys) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, keys: ApiKeys, repeats: log.Repeats) -> None:
         super().__init__(config)
-        self.service, self.keys = service, keys
+        self.service = service
+        self.keys = keys
+        self.repeats = repeats
+        self._reloading: asyncio.Task[None] | None = None  # kept: a task that nobody holds may be collected
+        self._is_reload_due = False
         self._draining: tuple[int, FrameType | None] | None = None
         self._deadline = 0.0
 
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+    async def startup(self, sockets: list[Listener] | None = None) -> None:  # type: ignore[override]
         """As uvicorn's; from then on SIGHUP changes to a new checkpoint and to new keys."""
         await super().startup(sockets)  # type: ignore[arg-type]
+        for listener in sockets or ():
+            listener.listen(listening.BACKLOG)
+            host, port = listener.getsockname()[:2]
+            host = f"[{host}]" if ":" in host else host
+            logger.info("running on http://%s:%d (Ctrl-C stops it)", host, port)
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.handle_hangup)
 
     def handle_hangup(self) -> None:
-        """On SIGHUP."""
+        """On SIGHUP. While one is being answered, any number of others are one more."""
+        if self._draining is not None or self.should_exit:
+            logger.info("the server stops: nothing is read again")
+            return
         self.keys.reload()
-        asyncio.get_running_loop().create_task(self.service.reload())
+        self._is_reload_due = True
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.get_running_loop().create_task(self._reload())
+            self._reloading.add_done_callback(tell_failure)
+
+    async def _reload(self) -> None:
+        while self._is_reload_due:
+            self._is_reload_due = False
+            await self.service.reload()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On SIGINT or SIGTERM."""
@@ -62,6 +84,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: is it time to stop, or to let an old checkpoint go?"""
         self.service.release()
+        self.repeats.sweep()
         if self._draining is not None and (self.service.idle or time.monotonic() >= self._deadline):
             super().handle_exit(*self._draining)
         if self.service.current.engine.failed:
@@ -72,23 +95,34 @@ class Server(uvicorn.Server):
 def serve(settings: ServerSettings) -> None:
     """Start up, serve until told to stop, finish what was begun."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    logging.config.dictConfig(log.configuration(settings))
+    repeats = log.Repeats()
+    logging.config.dictConfig(log.configuration(settings, repeats))
+    room = Room()
+    listeners = listening.bind(settings, room)
     app = create_app(settings)
     gc.collect()
     gc.freeze()  # 400,000 objects that stay: to walk through them would stop all texts for a tenth of a second
     service: Service = app.state.service
     card = service.current.card
     logger.info("checkpoint %s: %.2fM parameters on %s", card.checkpoint, card.parameters / 1e6, card.numerics)
+    room.size = listening.make_room(settings)
     config = ServerConfig(
         app,
         settings,
+        room,
         timeout_graceful_shutdown=FLUSH_SECONDS,
         log_config=None,
         access_log=False,  # it has prompts: they are in the query of GET /generate
     )
-    Server(config, service, app.state.keys).run()
+    Server(config, service, app.state.keys, repeats).run(list[Any](listeners))
     if service.current.engine.failed:
         raise EngineFailedError("the generator cannot go on; the log has why")
+
+
+def tell_failure(task: asyncio.Task[None]) -> None:
+    """Log what ended a task that nobody waits for."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("a task failed", exc_info=error)
 
 
 if __name__ == "__main__":
