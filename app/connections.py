@@ -70,6 +70,10 @@ class ServerConfig(uvicorn.Config):
         super().__init__(app, **(own | more))
 
 
+class RefusedRequestError(h11.RemoteProtocolError):
+    """What h11 would let pass, and this server does not; its words are for the client."""
+
+
 class Exchanges(h11.Connection):
     """h11's view of one connection, stricter with requests, and with bytes that may be sent ahead of an answer.
 
@@ -94,8 +98,8 @@ class Exchanges(h11.Connection):
         if not isinstance(event, h11.Request):
             return event
         self.request = event
+        check(event)
         self.request = to_origin_form(event)
-        check(self.request)
         return self.request
 
     def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]
@@ -128,7 +132,7 @@ def to_origin_form(request: h11.Request) -> h11.Request:
     """The request with a path for its target: of `http://example.org/info`, whose host counts (RFC 9112 3.2.2).
 
     Raises:
-        h11.RemoteProtocolError: the target is neither, nor the `*` of OPTIONS.
+        RefusedRequestError: the target is neither, nor the `*` of OPTIONS.
     """
     target = request.target
     if target.startswith(b"/") or (target == b"*" and request.method == b"OPTIONS"):
@@ -136,9 +140,9 @@ def to_origin_form(request: h11.Request) -> h11.Request:
     try:
         parts = urlsplit(target)
     except ValueError:
-        raise h11.RemoteProtocolError("the target is not an address") from None
-    if parts.scheme not in (b"http", b"https") or not parts.netloc:
-        raise h11.RemoteProtocolError("the target is not a path")
+        raise RefusedRequestError("the target is neither a path nor an address") from None
+    if parts.scheme not in (b"http", b"https") or not parts.netloc or not HOST_FIELD.fullmatch(parts.netloc):
+        raise RefusedRequestError("the target is neither a path nor an address with a host")
     headers = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"host"]
     query = b"?" + parts.query if parts.query else b""
     return h11.Request(
@@ -153,15 +157,17 @@ def check(request: h11.Request) -> None:
     """Refuse what h11 lets pass.
 
     Raises:
-        h11.RemoteProtocolError: the request's version, framing or host cannot be relied on.
+        RefusedRequestError: the request's version, framing or host cannot be relied on.
     """
     if not request.http_version.startswith(b"1."):
-        raise h11.RemoteProtocolError("another major version", error_status_hint=505)
+        raise RefusedRequestError(REFUSALS[505], error_status_hint=505)
     fields = dict(request.headers)
     if b"transfer-encoding" in fields and (b"content-length" in fields or request.http_version == b"1.0"):
-        raise h11.RemoteProtocolError("two lengths, or a coding that the client's version does not know")
+        if request.http_version == b"1.0":
+            raise RefusedRequestError("Transfer-Encoding is not for HTTP/1.0; send Content-Length")
+        raise RefusedRequestError("the request has both Content-Length and Transfer-Encoding; send one of them")
     if not HOST_FIELD.fullmatch(fields.get(b"host", b"")):
-        raise h11.RemoteProtocolError("the Host header is no host")
+        raise RefusedRequestError("the Host header is not a host, with or without a port")
 
 
 class Connection(H11Protocol):
@@ -303,7 +309,8 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Instead of uvicorn's plain text, while it handles h11's error. A client that still sends can read it."""
         error = sys.exception()
-        self._refuse(error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400)
+        status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+        self._refuse(status, str(error) if isinstance(error, RefusedRequestError) else None)
         self._spare = SPARE_BYTES
         self._leave()
 

@@ -1,6 +1,6 @@
 """Where the server listens, and how many connections may be open. Knows nothing of HTTP.
 
-A process has so many file descriptors. When asyncio has none left for a connection, it writes thousands of log lines
+A process has so many file descriptors. When asyncio has none left for a connection, it writes thousands of lines
 a second and tries again. So the limit is raised when the server starts, and connections are counted as they are
 accepted: when all places are taken, one that only waits for a request is closed for a new one, and when none waits,
 the new one is.
