@@ -4,16 +4,16 @@ import asyncio
 import gc
 import logging.config
 import signal
+import socket
 import sys
 import time
 from types import FrameType
-from typing import Any
 
 import uvicorn
 
 from app import listening, log
-from app.connections import ServerConfig
-from app.listening import Listener, Room
+from app.connections import Connection, ServerConfig
+from app.listening import Room
 from app.main import create_app
 from app.protection import ApiKeys
 from app.service import Service
@@ -34,26 +34,42 @@ class Server(uvicorn.Server):
     until running streams have ended. Asked again, or when that takes too long, it tells them so and stops.
     """
 
-    def __init__(self, config: uvicorn.Config, service: Service, keys: ApiKeys, repeats: log.Repeats) -> None:
+    config: ServerConfig
+
+    def __init__(self, config: ServerConfig, service: Service, keys: ApiKeys, repeats: log.Repeats) -> None:
         super().__init__(config)
         self.service = service
         self.keys = keys
         self.repeats = repeats
+        self._accepting: list[asyncio.Task[None]] = []
         self._reloading: asyncio.Task[None] | None = None  # kept: a task that nobody holds may be collected
         self._is_reload_due = False
         self._draining: tuple[int, FrameType | None] | None = None
         self._deadline = 0.0
 
-    async def startup(self, sockets: list[Listener] | None = None) -> None:  # type: ignore[override]
-        """As uvicorn's; from then on SIGHUP changes to a new checkpoint and to new keys."""
-        await super().startup(sockets)  # type: ignore[arg-type]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but accepts connections by itself; from then on SIGHUP reads checkpoint and keys again."""
+        await super().startup([])
+        loop = asyncio.get_running_loop()
         for listener in sockets or ():
             listener.listen(listening.BACKLOG)
+            accepting = loop.create_task(listening.accept(listener, self.config.room, self._make_connection))
+            accepting.add_done_callback(tell_failure)
+            self._accepting.append(accepting)
             host, port = listener.getsockname()[:2]
             host = f"[{host}]" if ":" in host else host
             logger.info("running on http://%s:%d (Ctrl-C stops it)", host, port)
         if hasattr(signal, "SIGHUP"):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.handle_hangup)
+            loop.add_signal_handler(signal.SIGHUP, self.handle_hangup)
+
+    def _make_connection(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, once nobody is accepted any more."""
+        for accepting in self._accepting:
+            accepting.cancel()
+        await super().shutdown(sockets)
 
     def handle_hangup(self) -> None:
         """On SIGHUP. While one is being answered, any number of others are one more."""
@@ -98,7 +114,7 @@ def serve(settings: ServerSettings) -> None:
     repeats = log.Repeats()
     logging.config.dictConfig(log.configuration(settings, repeats))
     room = Room()
-    listeners = listening.bind(settings, room)
+    listeners = listening.bind(settings)
     app = create_app(settings)
     gc.collect()
     gc.freeze()  # 400,000 objects that stay: to walk through them would stop all texts for a tenth of a second
@@ -114,7 +130,7 @@ def serve(settings: ServerSettings) -> None:
         log_config=None,
         access_log=False,  # it has prompts: they are in the query of GET /generate
     )
-    Server(config, service, app.state.keys, repeats).run(list[Any](listeners))
+    Server(config, service, app.state.keys, repeats).run(listeners)
     if service.current.engine.failed:
         raise EngineFailedError("the generator cannot go on; the log has why")
 

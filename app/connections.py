@@ -36,7 +36,6 @@ GRACE = 1.0  # seconds after which it is clear that an answer's own `send_timeou
 PROBE_SECONDS = 0.025  # between two looks at a client that has sent all that it will
 HEAD_BEGINNING = b"HTTP/1.1 "  # of every answer, whatever its status
 MAX_ZEROS = 6  # before the size of a chunk; some clients allow for 16 digits in all
-ACCEPTED_AT_ONCE = 8  # in one turn of the event loop
 HOST_FIELD = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._~%!$&'()*+,;=-]*)(:[0-9]*)?", re.IGNORECASE)  # RFC 3986 3.2.2
 CUT_OFF = "the connection ended before all of the request had come"
 REFUSALS = {
@@ -59,9 +58,7 @@ class ServerConfig(uvicorn.Config):
             "host": settings.host,
             "port": settings.port,
             "http": Connection,
-            "loop": "asyncio",
             "ws": "none",
-            "backlog": ACCEPTED_AT_ONCE,  # asyncio's word for that too; the kernel's is set by `app.listening`
             "server_header": False,
             "forwarded_allow_ips": listed(settings.trusted_proxies),  # nobody, unless named
             "timeout_keep_alive": settings.idle_timeout,

@@ -1,16 +1,18 @@
 """Where the server listens, and how many connections may be open. Knows nothing of HTTP.
 
-A process has so many file descriptors. When asyncio has none left for a connection, it writes thousands of lines
-a second and tries again. So the limit is raised when the server starts, and connections are counted as they are
-accepted: when all places are taken, one that only waits for a request is closed for a new one, and when none waits,
-the new one is.
+A process has so many file descriptors. When asyncio has none left for a connection, it writes thousands of lines a
+second and tries again. So the limit is raised when the server starts, and connections have places: when all are
+taken, one that only waits for a request is closed for a new one; when none waits, new ones stay in the kernel's
+backlog.
 """
 
+import asyncio
 import errno
 import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -25,12 +27,12 @@ except ImportError:  # Windows, which has no such limit
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048  # connections that the kernel keeps until they are accepted
-LEAVING = 8  # connections that have been let go and are not closed yet
-SPARE_DESCRIPTORS = 48  # for files that are read while the server runs, and for connections that leave
+ACCEPTED_AT_ONCE = 8  # before others have their turn
+SAFE_SECONDS = 0.1  # that a connection may wait for a request before its place can be another's
+SPARE_DESCRIPTORS = 48  # for files that are read while the server runs
 FEWEST_CONNECTIONS = 4
 TELL_SECONDS = 60.0
-FULL_SECONDS = 0.01
-NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+RETRY_SECONDS = 0.1
 
 
 class Waiting(Protocol):
@@ -45,42 +47,52 @@ class Room:
 
     def __init__(self, size: int | None = None) -> None:
         self.size = size
-        self._arriving = 0  # accepted, and not told to their protocol yet
-        self._waiting: dict[Waiting, None] = {}  # for a request, the longest first
+        self._arriving = 0  # have a place, and their protocol does not know them yet
+        self._waiting: dict[Waiting, float] = {}  # for a request, since when; the longest first
         self._occupied: set[Waiting] = set()
-        self._leaving: set[Waiting] = set()
-        self._turned_away = 0
+        self._changed = asyncio.Event()
         self._told = -TELL_SECONDS
 
     @property
-    def taken(self) -> int:
-        """Places that are."""
-        return self._arriving + len(self._waiting) + len(self._occupied)
+    def is_full(self) -> bool:
+        """True while there is no place."""
+        taken = self._arriving + len(self._waiting) + len(self._occupied)
+        return self.size is not None and taken >= self.size
 
-    @property
-    def is_settling(self) -> bool:
-        """True while places are about to become free in the next turns of the event loop."""
-        if len(self._leaving) >= LEAVING:
-            return True
-        return self.size is not None and self.taken >= self.size and not self._waiting and self._arriving > 0
-
-    def arrive(self) -> bool:
-        """Take a place for a connection that has been accepted; False if there is none."""
-        if self.size is not None and self.taken >= self.size:
-            if not self._waiting:
-                self._turn_away()
-                return False
-            oldest = next(iter(self._waiting))
-            del self._waiting[oldest]
-            self._leaving.add(oldest)
-            oldest.let_go()
+    async def take_place(self) -> None:
+        """Wait for a place; one that waits for a request may lose its own."""
+        while self.is_full:
+            self._tell()
+            self._changed.clear()
+            seconds = self._let_oldest_go()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
         self._arriving += 1
-        return True
+
+    def _let_oldest_go(self) -> float | None:
+        """Close the connection that has waited longest; or the seconds until it may be, None if none waits."""
+        if not self._waiting:
+            return None
+        oldest, since = next(iter(self._waiting.items()))
+        seconds = since + SAFE_SECONDS - time.monotonic()
+        if seconds > 0:
+            return seconds
+        self.occupy(oldest)  # until it is closed
+        oldest.let_go()
+        return None
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self._told >= TELL_SECONDS:
+            logger.warning("all %d connections are taken: new clients wait for others to leave", self.size)
+            self._told = now
 
     def enter(self, connection: Waiting) -> None:
         """It has arrived, and waits for a request."""
-        self._arriving = max(0, self._arriving - 1)  # one that nobody counted, if the server made its own socket
-        self._waiting[connection] = None
+        self._arriving = max(0, self._arriving - 1)  # 0 for another server's, which takes no places
+        self._waiting[connection] = time.monotonic()
+        self._changed.set()
 
     def occupy(self, connection: Waiting) -> None:
         """It has a request."""
@@ -92,84 +104,54 @@ class Room:
         """It has its answer, and waits for another request."""
         if connection in self._occupied:
             self._occupied.remove(connection)
-            self._waiting[connection] = None
+            self._waiting[connection] = time.monotonic()
+            self._changed.set()
 
     def leave(self, connection: Waiting) -> None:
         """It is closed."""
         self._waiting.pop(connection, None)
         self._occupied.discard(connection)
-        self._leaving.discard(connection)
-
-    def _turn_away(self) -> None:
-        self._turned_away += 1
-        now = time.monotonic()
-        if now - self._told >= TELL_SECONDS:
-            logger.warning("all %d connections have a request: turned away %d", self.size, self._turned_away)
-            self._told = now
-            self._turned_away = 0
+        self._changed.set()
 
 
-class Listener(socket.socket):
-    """A listening socket that accepts as many connections as there is room for.
-
-    When the process has no descriptor left in spite of that, it gives up a spare one to accept a connection and
-    close it: one left in the backlog would be reported again and again.
-    """
-
-    room: Room
-    _spare: int | None
-
-    @classmethod
-    def bind_to(cls, family: int, address: tuple[Any, ...], is_v6_only: bool, room: Room) -> "Listener":
-        """A socket bound to one address; it does not listen yet."""
-        listener = cls(family, socket.SOCK_STREAM)
-        listener.room = room
-        listener._spare = os.open(os.devnull, os.O_RDONLY)
+async def accept(listener: socket.socket, room: Room, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+    """Accept connections as there is room, until cancelled."""
+    loop = asyncio.get_running_loop()
+    connecting: set[asyncio.Task[Any]] = set()
+    accepted_in_a_row = 0
+    while True:
         try:
-            if os.name == "posix":
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, is_v6_only)
-            listener.bind(address)
-        except OSError:
-            listener.close()
-            raise
-        return listener
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        """As a socket's.
-
-        Raises:
-            BlockingIOError: nothing has come, or what has come must wait for the next turn of the event loop.
-        """
-        if self.room.is_settling:
-            raise BlockingIOError
-        try:
-            accepted, address = super().accept()
-        except OSError as error:
-            if error.errno not in NONE_LEFT:
-                raise
-            self._turn_away()
-            raise BlockingIOError from None
-        if not self.room.arrive():
-            accepted.close()
-            raise BlockingIOError
-        return accepted, address
-
-    def _turn_away(self) -> None:
-        logger.warning("the process has no file descriptor left for a client")
-        if self._spare is not None:
-            os.close(self._spare)
-            self._spare = None
-            with suppress(OSError):  # another thread was quicker
-                super().accept()[0].close()
-        try:
-            self._spare = os.open(os.devnull, os.O_RDONLY)
-        except OSError:
-            time.sleep(FULL_SECONDS)  # or the event loop would ask again at once, and take a whole core
+            accepted, _ = await loop.sock_accept(listener)
+        except OSError as error:  # the client has gone already, or there is no descriptor in spite of all
+            logger.warning("a connection could not be accepted: %s", error.strerror)
+            await asyncio.sleep(RETRY_SECONDS)
+            continue
+        await room.take_place()
+        task = loop.create_task(loop.connect_accepted_socket(make_protocol, accepted))
+        connecting.add(task)
+        task.add_done_callback(connecting.discard)
+        accepted_in_a_row += 1
+        if accepted_in_a_row % ACCEPTED_AT_ONCE == 0:
+            await asyncio.sleep(0)
 
 
-def bind(settings: ServerSettings, room: Room) -> list[Listener]:
+def bind_to(family: int, address: tuple[Any, ...], is_v6_only: bool) -> socket.socket:
+    """A socket bound to one address; it does not listen yet."""
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setblocking(False)
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, is_v6_only)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def bind(settings: ServerSettings) -> list[socket.socket]:
     """Sockets bound to all addresses of the host that is named; `::` is for IPv4 too.
 
     Raises:
@@ -181,12 +163,12 @@ def bind(settings: ServerSettings, room: Room) -> list[Listener]:
     except OSError as error:
         raise InputError("host", f"no address of this machine is called {host!r}: {error.strerror}") from None
     is_v6_only = any(family == socket.AF_INET for family, *_ in found)  # which has a socket of its own then
-    listeners: list[Listener] = []
+    listeners: list[socket.socket] = []
     refusal: OSError | None = None
     for family, _, _, _, address in dict.fromkeys(found):
         port = listeners[0].getsockname()[1] if listeners else address[1]  # 0 is any, but the same for all
         try:
-            listeners.append(Listener.bind_to(family, (address[0], port, *address[2:]), is_v6_only, room))
+            listeners.append(bind_to(family, (address[0], port, *address[2:]), is_v6_only))
         except OSError as error:
             refusal = error
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # `localhost` may be ::1 without IPv6
