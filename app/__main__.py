@@ -19,7 +19,7 @@ from app.protection import ApiKeys
 from app.service import Service
 from app.settings import ServerSettings
 from model.cli import run
-from model.errors import EngineFailedError
+from model.errors import EngineFailedError, InputError
 
 logger = logging.getLogger("app")
 
@@ -115,7 +115,10 @@ def serve(settings: ServerSettings) -> None:
     logging.config.dictConfig(log.configuration(settings, repeats))
     room = Room()
     listeners = listening.bind(settings)
-    app = create_app(settings)
+    try:
+        app = create_app(settings)
+    except MemoryError:
+        raise InputError("slots", f"there is no memory for {settings.slots} beside the model; lower it") from None
     gc.collect()
     gc.freeze()  # 400,000 objects that stay: to walk through them would stop all texts for a tenth of a second
     service: Service = app.state.service
