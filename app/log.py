@@ -99,7 +99,7 @@ class Repeats(logging.Filter):
         if status is not None and status < 400:
             return True
         kind = kind_of(record, status)
-        if kind not in self._counts and len(self._counts) >= MAX_KINDS:
+        if status is None and kind not in self._counts and len(self._counts) >= MAX_KINDS:
             kind = ("", logging.WARNING, "lines of many kinds")
         count = self._counts.get(kind, 0) + 1
         self._counts[kind] = count
