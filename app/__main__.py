@@ -54,7 +54,7 @@ class Server(uvicorn.Server):
         for listener in sockets or ():
             listener.listen(listening.BACKLOG)
             accepting = loop.create_task(listening.accept(listener, self.config.room, self._make_connection))
-            accepting.add_done_callback(tell_failure)
+            accepting.add_done_callback(log.tell_failure)
             self._accepting.append(accepting)
             host, port = listener.getsockname()[:2]
             host = f"[{host}]" if ":" in host else host
@@ -80,7 +80,7 @@ class Server(uvicorn.Server):
         self._is_reload_due = True
         if self._reloading is None or self._reloading.done():
             self._reloading = asyncio.get_running_loop().create_task(self._reload())
-            self._reloading.add_done_callback(tell_failure)
+            self._reloading.add_done_callback(log.tell_failure)
 
     async def _reload(self) -> None:
         while self._is_reload_due:
@@ -136,12 +136,6 @@ def serve(settings: ServerSettings) -> None:
     Server(config, service, app.state.keys, repeats).run(listeners)
     if service.current.engine.failed:
         raise EngineFailedError("the generator cannot go on; the log has why")
-
-
-def tell_failure(task: asyncio.Task[None]) -> None:
-    """Log what ended a task that nobody waits for."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("a task failed", exc_info=error)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
+from app.log import tell_failure
 from app.settings import ServerSettings
 from model.errors import InputError
 
@@ -130,6 +131,7 @@ async def accept(listener: socket.socket, room: Room, make_protocol: Callable[[]
         task = loop.create_task(loop.connect_accepted_socket(make_protocol, accepted))
         connecting.add(task)
         task.add_done_callback(connecting.discard)
+        task.add_done_callback(tell_failure)
         accepted_in_a_row += 1
         if accepted_in_a_row % ACCEPTED_AT_ONCE == 0:
             await asyncio.sleep(0)

@@ -3,6 +3,7 @@
 No text of others can make a line of its own, or end one. Knows nothing of requests but what is bound to them.
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -23,6 +24,7 @@ PERIOD = 60.0  # seconds
 MAX_KIND = 100  # characters of a message that tell what kind it is
 TOLD = ("duration", "client", "characters", "first_character", "cancelled", "slow", "reason", "error", "prompt")
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+logger = logging.getLogger(__name__)
 _bound: ContextVar[Mapping[str, str] | None] = ContextVar("bound", default=None)
 
 
@@ -171,3 +173,9 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def tell_failure(task: asyncio.Task[Any]) -> None:
+    """Log what ended a task that nobody waits for."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("a task failed", exc_info=error)
