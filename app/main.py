@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app import completions, openapi, page, problems, protection, routes, snapshots
+from app import completions, openapi, page, paths, problems, protection, routes, snapshots
 from app.observe import Observer
 from app.service import Service
 from app.settings import ServerSettings
@@ -48,4 +48,5 @@ def create_app(settings: ServerSettings) -> FastAPI:
     page.install(app)
     openapi.install(app)
     observer.install(app)
+    paths.install(app, settings)
     return app

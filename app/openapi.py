@@ -166,6 +166,8 @@ def install(app: FastAPI) -> None:
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
             complete(build(), bool(app.state.keys))
+            if root_path := app.state.service.settings.root_path:
+                build()["servers"] = [{"url": root_path}]
         return build()  # kept by now
 
     app.openapi = describe  # type: ignore[method-assign]

@@ -56,6 +56,7 @@ def make_router() -> APIRouter:
         """The playground."""
         chosen = choose_language(lang, request.headers.get("accept-language", ""), texts)
         state = request.app.state
+        root_path = state.service.settings.root_path
         context = {
             "card": state.service.current.card,
             "longest": state.service.settings.max_new_tokens,
@@ -63,6 +64,7 @@ def make_router() -> APIRouter:
             "lang": chosen,
             "languages": languages,
             "texts": texts[chosen],
+            "root": f"{root_path}/" if root_path else "",
         }
         headers = {"Content-Security-Policy": POLICY, "Content-Language": chosen, "Vary": "Accept-Language"}
         return templates.TemplateResponse(request, "index.html", context, headers=headers)
@@ -72,7 +74,7 @@ def make_router() -> APIRouter:
 
 def make_docs_router(title: str) -> APIRouter:
     """The route of the API's page: FastAPI's, whose script and style come from elsewhere, and nothing else does."""
-    page = get_swagger_ui_html(openapi_url="/openapi.json", title=title, swagger_favicon_url="/static/favicon.svg")
+    page = get_swagger_ui_html(openapi_url="openapi.json", title=title, swagger_favicon_url="static/favicon.svg")
     [inline] = SCRIPT.findall(bytes(page.body).decode())
     digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
     page.headers["Content-Security-Policy"] = (

@@ -15,8 +15,10 @@ from model.cli import SettingsPath, settings_config
 from model.device import DeviceName, GenerationDtypeName
 
 HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.IGNORECASE)
+ROOT_PATH = re.compile(r"(/[a-z0-9_~-][a-z0-9._~-]*)*/?", re.IGNORECASE)
 ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
 FORMS = {
+    "root_path": "a path such as /gpt, of letters, digits, '.', '_', '~' and '-'",
     "rate_limit": "one rate above 0, such as 60/minute",
     "trusted_hosts": "host names without a port, such as example.org or *.example.org, separated by commas",
     "trusted_proxies": "addresses or networks, such as 10.0.0.0/8, separated by commas",
@@ -35,6 +37,8 @@ def has_form(name: str, text: str) -> bool:
         match name:
             case "rate_limit":
                 parse_rate(text)
+            case "root_path":
+                return ROOT_PATH.fullmatch(text) is not None
             case "trusted_proxies":
                 [ip_network(part) for part in listed(text)]
             case "trusted_hosts":
@@ -55,6 +59,8 @@ class ServerSettings(BaseSettings):
     """Address to listen on; 0.0.0.0 for every network this machine is in"""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on"""
+    root_path: str = ""
+    """Path below which a proxy shows the server, such as /gpt; whether the proxy hands it on or cuts it off"""
     checkpoint: SettingsPath = Path("checkpoints/shakespeare-char")
     """Checkpoint folder; SIGHUP reads it again and changes over without ending a stream"""
     device: DeviceName = "auto"
@@ -94,6 +100,8 @@ class ServerSettings(BaseSettings):
     """Seconds that a client may take to send a request"""
     idle_timeout: int = Field(15, ge=1)
     """Seconds that a connection is kept for a next request"""
+    connections: int = Field(4096, ge=1)
+    """Connections open at once; for more, those that wait for a request are closed, the oldest first"""
 
     log_format: Literal["text", "json"] = "text"
     """Lines to read, or a JSON object a line"""
@@ -111,3 +119,9 @@ class ServerSettings(BaseSettings):
         if value is not None and not has_form(str(info.field_name), value):
             raise PydanticCustomError("form", "Input should be {form}", {"form": FORMS[str(info.field_name)]})
         return value
+
+    @field_validator("root_path")
+    @classmethod
+    def cut_slash(cls, value: str) -> str:
+        """`/gpt/` and `/gpt` are the same, and `/` is no prefix."""
+        return value.rstrip("/")

@@ -15,8 +15,12 @@ export class ProblemError extends Error {
   }
 }
 
-/** `fetch`, with an API key where the server wants one: it is asked for when a request is refused for want of it. */
-export async function send(url, options = {}) {
+/**
+ * `fetch` of one of the server's routes, such as "/info", with an API key where the server wants one: it is asked for
+ * when a request is refused for want of it. Routes stand beside the folder of this file, whatever path that is below.
+ */
+export async function send(path, options = {}) {
+  const url = new URL(`..${path}`, import.meta.url);
   for (;;) {
     const sent = key;
     const headers = { ...options.headers, ...(sent && { authorization: `Bearer ${sent}` }) };
