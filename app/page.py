@@ -22,7 +22,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"
+SWAGGER = ("fastapi_offline", "static")  # the package that brings Swagger UI's files, and their folder in it
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
@@ -40,7 +40,7 @@ def install(app: FastAPI) -> None:
     """Give the app its page, the page's files and the API's page; texts are read now."""
     app.include_router(make_router())
     app.include_router(make_docs_router(app.title))
-    app.mount("/static", PageFiles(directory=ROOT / "static"))
+    app.mount("/static", PageFiles(directory=ROOT / "static", packages=[SWAGGER]))
 
 
 def make_router() -> APIRouter:
@@ -71,12 +71,18 @@ def make_router() -> APIRouter:
 
 
 def make_docs_router(title: str) -> APIRouter:
-    """The route of the API's page: FastAPI's, whose script and style come from elsewhere, and nothing else does."""
-    page = get_swagger_ui_html(openapi_url="/openapi.json", title=title, swagger_favicon_url="/static/favicon.svg")
+    """The route of the API's page: FastAPI's, with Swagger UI from this server, for many have no way to another."""
+    page = get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title=title,
+        swagger_js_url="static/swagger-ui-bundle.js",
+        swagger_css_url="static/swagger-ui.css",
+        swagger_favicon_url="static/favicon.svg",
+    )
     [inline] = SCRIPT.findall(bytes(page.body).decode())
     digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
     page.headers["Content-Security-Policy"] = (
-        f"default-src 'none'; script-src {SWAGGER} 'sha256-{digest}'; style-src {SWAGGER}; "
+        f"default-src 'none'; script-src 'self' 'sha256-{digest}'; style-src 'self'; "
         "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     router = APIRouter()
