@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from starlette.types import Scope
+
+from app.schemas import GenerateRequest
 
 ROOT = Path(__file__).parent.parent
 DEFAULT_LANGUAGE = "en"
@@ -58,7 +61,7 @@ def make_router() -> APIRouter:
         state = request.app.state
         context = {
             "card": state.service.current.card,
-            "longest": state.service.settings.max_new_tokens,
+            "numbers": numbers(state.service.settings.max_new_tokens),
             "keys": bool(state.keys),
             "lang": chosen,
             "languages": languages,
@@ -68,6 +71,22 @@ def make_router() -> APIRouter:
         return templates.TemplateResponse(request, "index.html", context, headers=headers)
 
     return router
+
+
+def numbers(longest: int) -> dict[str, dict[str, int | None]]:
+    """Lowest, highest and default value of each number that the page lets type, as the API has them; the default of
+    one that the server draws is None. `longest` is the most that this server writes."""
+    found: dict[str, dict[str, int | None]] = {}
+    for name in ("max_new_tokens", "num_samples", "seed"):
+        field = GenerateRequest.model_fields[name]
+        limits: dict[str, int] = {}
+        for limit in field.metadata:
+            limits |= asdict(limit)
+        high = limits["le"] if "le" in limits else limits["lt"] - 1
+        found[name] = {"low": limits["ge"], "high": high, "default": field.default}
+    written = found["max_new_tokens"]
+    written |= {"high": longest, "default": min(GenerateRequest.model_fields["max_new_tokens"].default, longest)}
+    return found
 
 
 def make_docs_router(title: str) -> APIRouter:
