@@ -53,7 +53,7 @@ export function drawCandidates({ cell, raw, settings, characters, ids, onChoose 
  * What each of the candidates `shown` has: opinion, luck and their sum, rounded to the fewest digits with which one sees
  * that `best` has more than all others; a tie if there is no such number of digits.
  */
-function throwDice(scores, noise, shown, best) {
+export function throwDice(scores, noise, shown, best) {
   const most = Math.max(...scores);
   const rivals = shown.filter((id) => scores[id] > -Infinity);
   for (let digits = 1; digits <= MOST_DIGITS; digits++) {
