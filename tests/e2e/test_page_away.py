@@ -12,8 +12,8 @@ AWAY = re.compile("The server cannot be reached. It is asked again")
 
 
 def test_what_is_opened_while_the_server_is_away_works_then_or_when_it_is_back(browser: Browser) -> None:
-    """Panels loaded their code when first opened, once: with the server away then they stayed dead for good, and Share,
-    just when Save is wanted, did nothing and said nothing.
+    """Panels loaded their code when first opened, once: with the server away then they stayed dead for good, and
+    Share, just when Save is wanted, did nothing and said nothing.
 
     All code now comes with the page, and what a panel asks of the server is asked until it answers.
     """
@@ -55,7 +55,7 @@ def test_what_is_opened_while_the_server_is_away_works_then_or_when_it_is_back(b
 
 
 def test_a_link_that_is_being_written_again_is_told_of_after_a_kill(browser: Browser) -> None:
-    """What was lost with the server is asked for again, and the comparison comes at the end as if nothing had been."""
+    """What was lost with the server is asked for again, and the comparison comes at the end all the same."""
     with serving(BUNDLED) as (process, url):
         port = url.rsplit(":", 1)[1].split()[0]
         with opened(browser, url) as page:

@@ -1,4 +1,4 @@
-"""What the page says is true when it is read: stale figures are called so, results are in view, winners can be told."""
+"""What the page says is true when it is read: stale figures are called so, results are in view, winners show."""
 
 import json
 import re
@@ -30,8 +30,8 @@ def edit_beginning(page: Page) -> None:
 
 
 def test_what_was_found_in_a_text_is_called_stale_once_the_text_is_another(wrote: Page) -> None:
-    """A report, the card of a training run, colours and a link's verdict went on as if they were of the text that was
-    there then. Each now knows what it is about, and says so when that is gone, and no longer when it is back."""
+    """A report, the card of a training run, colours and a link's verdict went on as if they were of the text
+    that was there then. Each now knows what it is about and says so when that is gone, not when it is back."""
     wrote.click("#report summary")
     wrote.click("#growth summary")
     stale = wrote.locator("#report-panel .stale")
@@ -177,7 +177,8 @@ def test_a_screen_reader_hears_the_end_whole_or_not(page: Page, end: str) -> Non
 
 def test_colours_panels_and_settings_survive_a_reload(browser: Browser, bundled_server: LiveServer) -> None:
     """The colour mode and open panels were lost; the settings too where storage is blocked or full."""
-    blocked = "Object.defineProperty(window, 'sessionStorage', { get() { throw new DOMException('', 'SecurityError'); } })"
+    refuse = "{ throw new DOMException('', 'SecurityError'); }"
+    blocked = f"Object.defineProperty(window, 'sessionStorage', {{ get() {refuse} }})"
     full = "Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError'); }"
     for script in ("", blocked, full):
         with opened(browser, "about:blank") as page:
