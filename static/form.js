@@ -59,7 +59,7 @@ function read(input) {
 
 function shortened(typed) {
   const characters = Array.from(typed, (c) => (c === " " ? c : (nameOf(c) ?? c)));
-  return characters.length > SHOWN ? `${characters.slice(0, SHOWN).join("")}…` : typed;
+  return characters.slice(0, SHOWN).join("") + (characters.length > SHOWN ? "…" : "");
 }
 
 function showError(input, message) {
