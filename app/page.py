@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from starlette.types import Scope
 
+from app.schemas import GenerateRequest
+
 ROOT = Path(__file__).parent.parent
 DEFAULT_LANGUAGE = "en"
 RANGE = re.compile(r"\s*([a-z]{1,8})(?:-[a-z0-9-]*)?\s*(?:;\s*q=([01](?:\.[0-9]{0,3})?)\s*)?", re.IGNORECASE)
@@ -22,7 +25,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"
+SWAGGER = ("fastapi_offline", "static")  # the package that brings Swagger UI's files, and their folder in it
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
@@ -40,7 +43,7 @@ def install(app: FastAPI) -> None:
     """Give the app its page, the page's files and the API's page; texts are read now."""
     app.include_router(make_router())
     app.include_router(make_docs_router(app.title))
-    app.mount("/static", PageFiles(directory=ROOT / "static"))
+    app.mount("/static", PageFiles(directory=ROOT / "static", packages=[SWAGGER]))
 
 
 def make_router() -> APIRouter:
@@ -59,7 +62,7 @@ def make_router() -> APIRouter:
         root_path = state.service.settings.root_path
         context = {
             "card": state.service.current.card,
-            "longest": state.service.settings.max_new_tokens,
+            "numbers": numbers(state.service.settings.max_new_tokens),
             "keys": bool(state.keys),
             "lang": chosen,
             "languages": languages,
@@ -72,13 +75,35 @@ def make_router() -> APIRouter:
     return router
 
 
+def numbers(longest: int) -> dict[str, dict[str, int | None]]:
+    """Lowest, highest and default value of each number that the page lets type, as the API has them; the default of
+    one that the server draws is None. `longest` is the most that this server writes."""
+    found: dict[str, dict[str, int | None]] = {}
+    for name in ("max_new_tokens", "num_samples", "seed"):
+        field = GenerateRequest.model_fields[name]
+        limits: dict[str, int] = {}
+        for limit in field.metadata:
+            limits |= asdict(limit)
+        high = limits["le"] if "le" in limits else limits["lt"] - 1
+        found[name] = {"low": limits["ge"], "high": high, "default": field.default}
+    written = found["max_new_tokens"]
+    written |= {"high": longest, "default": min(GenerateRequest.model_fields["max_new_tokens"].default, longest)}
+    return found
+
+
 def make_docs_router(title: str) -> APIRouter:
-    """The route of the API's page: FastAPI's, whose script and style come from elsewhere, and nothing else does."""
-    page = get_swagger_ui_html(openapi_url="openapi.json", title=title, swagger_favicon_url="static/favicon.svg")
+    """The route of the API's page: FastAPI's, with Swagger UI from this server, for many have no way to another."""
+    page = get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title=title,
+        swagger_js_url="static/swagger-ui-bundle.js",
+        swagger_css_url="static/swagger-ui.css",
+        swagger_favicon_url="static/favicon.svg",
+    )
     [inline] = SCRIPT.findall(bytes(page.body).decode())
     digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
     page.headers["Content-Security-Policy"] = (
-        f"default-src 'none'; script-src {SWAGGER} 'sha256-{digest}'; style-src {SWAGGER}; "
+        f"default-src 'none'; script-src 'self' 'sha256-{digest}'; style-src 'self'; "
         "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     router = APIRouter()

@@ -31,9 +31,10 @@ export class Announcer {
     this.say(latest(sentences));
   }
 
-  /** Says the end of it, and `message`. */
+  /** Says the end of it, whether its last sentence is whole or not, and `message`. */
   finish(message) {
-    this.say(latest([...(this.#text.match(SENTENCES) ?? [])].slice(-1)));
+    const sentences = this.#text.match(SENTENCES) ?? [];
+    this.say(latest([...sentences, this.#text.slice(sentences.join("").length)]));
     this.reset();
     this.say(message);
   }

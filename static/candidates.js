@@ -3,6 +3,7 @@
 import { luck, reshape, winner } from "./sampling.js";
 import { choice, glyph, number, percent, spoken, t } from "./texts.js";
 
+const MOST_DIGITS = 12; // of a score: what a double still holds
 const ROWS = { true: 5, false: 10 }; // candidates shown to a finger, and to a mouse
 
 /** The character, how likely it was, and who wrote it. */
@@ -14,7 +15,7 @@ export function drawTitle(cell, raw, ids) {
   const prob = cell.prob ?? raw?.[ids.get(cell.c)];
   if (prob === undefined) return title;
   const rank = cell.rank ?? 1 + raw.filter((p) => p > prob).length;
-  const words = t("title", { percent: percent(prob), choice: choice(rank), bits: number(-Math.log2(prob), 1) });
+  const words = t("title", { percent: percent(prob), choice: choice(rank), bits: { value: -Math.log2(prob), digits: 1 } });
   title.append(` ${words}${cell.run ? "" : ` · ${t("typed")}`}`);
   return title;
 }
@@ -30,9 +31,12 @@ export function drawCandidates({ cell, raw, settings, characters, ids, onChoose 
   for (const id of [own, best]) if (id >= 0 && !shown.includes(id)) shown.push(id);
   const list = document.createElement("ul");
   list.setAttribute("aria-label", t("candidates"));
-  for (const id of shown) list.append(drawRow(id, { raw, shape, noise, settings, chosen: id === own, wins: id === best, c: characters[id], onChoose }));
+  const dice = noise && settings.temperature > 0 ? throwDice(shape.scores, noise, shown, best) : null;
+  for (const id of shown) list.append(drawRow(id, { raw, shape, dice, chosen: id === own, wins: id === best, c: characters[id], onChoose }));
   const parts = [list];
-  if (noise && settings.temperature > 0) parts.push(paragraph(t("dice"), "hint"));
+  if (dice) parts.push(paragraph(t("dice"), "hint"));
+  const equal = noise && raw.filter((p) => p === raw[best]).length > 1;
+  if (dice ? dice.tie : equal) parts.push(paragraph(t("tie"), "hint"));
   if (noise && best !== own) {
     parts.push(paragraph(t(sameSettings(cell.run, settings) ? "near" : "flip", { c: glyph(characters[best]) }), "flip"));
   }
@@ -45,7 +49,25 @@ export function drawCandidates({ cell, raw, settings, characters, ids, onChoose 
   return parts;
 }
 
-function drawRow(id, { raw, shape, noise, settings, chosen, wins, c, onChoose }) {
+/**
+ * What each of the candidates `shown` has: opinion, luck and their sum, rounded to the fewest digits with which one sees
+ * that `best` has more than all others; a tie if there is no such number of digits.
+ */
+export function throwDice(scores, noise, shown, best) {
+  const most = Math.max(...scores);
+  const rivals = shown.filter((id) => scores[id] > -Infinity);
+  for (let digits = 1; digits <= MOST_DIGITS; digits++) {
+    const unit = 10 ** digits;
+    const opinion = (id) => Math.round(unit * (scores[id] - most));
+    const luckOf = (id) => Math.round(unit * noise[id]);
+    const sum = (id) => opinion(id) + luckOf(id); // in whole units, so that what is shown adds up
+    if (rivals.some((id) => id !== best && sum(id) >= sum(best))) continue;
+    return { tie: false, of: (id) => ({ digits, opinion: opinion(id) / unit, luck: luckOf(id) / unit, sum: sum(id) / unit }) };
+  }
+  return { tie: true, of: (id) => ({ digits: 1, opinion: scores[id] - most, luck: noise[id], sum: scores[id] - most + noise[id] }) };
+}
+
+function drawRow(id, { raw, shape, dice, chosen, wins, c, onChoose }) {
   const row = document.createElement("li");
   const button = row.appendChild(document.createElement("button"));
   button.type = "button";
@@ -56,10 +78,11 @@ function drawRow(id, { raw, shape, noise, settings, chosen, wins, c, onChoose })
   button.classList.toggle("chosen", chosen);
   button.append(cellOf("glyph", glyph(c)), bars(raw[id], shape.final[id]), cellOf("percent", cut ? t("cut") : percent(shape.final[id])));
   let words = t("candidate", { c: spoken(c), raw: percent(raw[id]), final: cut ? t("cut") : percent(shape.final[id]) });
-  if (noise && settings.temperature > 0) {
-    const [opinion, chance] = [tenths(shape.scores[id] - Math.max(...shape.scores)), tenths(noise[id])];
+  if (dice) {
+    const { digits, opinion, luck: chance, sum: total } = dice.of(id);
+    const fixed = (value) => number(value, digits, digits);
     const sign = chance < 0 ? "−" : "+";
-    const sum = cut ? t("cut") : `${fixed(opinion)} ${sign} ${fixed(Math.abs(chance))} = ${fixed(opinion + chance)}`;
+    const sum = cut ? t("cut") : `${fixed(opinion)} ${sign} ${fixed(Math.abs(chance))} = ${fixed(total)}`;
     button.append(cellOf("luck", cut ? "" : sum));
     words += `, ${sum}`;
   }
@@ -80,16 +103,8 @@ export function drawMarks({ run, at }) {
     const key = likes.length ? "invented_like" : "invented_alone";
     parts.push(paragraph(t(key, { word: word.word, likes: [...new Set(likes)].join(" + ") }), "hint"));
   }
-  if (run?.copied[at]) parts.push(paragraph(t("copied_run", { length: number(run.copied[at]) }), "hint"));
+  if (run?.copied[at]) parts.push(paragraph(t("copied_run", { length: run.copied[at] }), "hint"));
   return parts;
-}
-
-function tenths(value) {
-  return Math.round(10 * value) / 10;
-}
-
-function fixed(value) {
-  return number(value, 1, 1);
 }
 
 function sameSettings(run, settings) {

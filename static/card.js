@@ -1,6 +1,6 @@
 // The model card: what is served here, how it was trained, and how good it is beside simpler models.
 
-import { number, t } from "./texts.js";
+import { loss as lossOf, number, t } from "./texts.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, LEFT, BOTTOM] = [300, 160, 34, 22];
@@ -11,15 +11,15 @@ export function drawCard(panel, card) {
     [t("card_checkpoint"), card.checkpoint],
     [t("card_parameters"), number(card.parameters)],
     [t("card_shape"), t("card_shape_value", { layers: card.n_layer, heads: card.n_head, width: card.n_embd })],
-    [t("card_context"), t("card_context_value", { count: number(card.block_size) })],
-    [t("card_vocabulary"), t("card_vocabulary_value", { count: number(card.vocabulary_size) })],
+    [t("card_context"), t("card_context_value", { count: card.block_size })],
+    [t("card_vocabulary"), t("card_vocabulary_value", { count: card.vocabulary_size })],
     card.dataset && [
       t("card_dataset"),
-      t("card_dataset_value", { name: card.dataset.name, count: number(card.dataset.characters) }),
+      t("card_dataset_value", { name: card.dataset.name, count: card.dataset.characters }),
     ],
     card.val_loss !== null && [
       t("card_loss"),
-      t("card_loss_value", { nats: number(card.val_loss, 4), bits: number(card.val_loss / Math.LN2, 2) }),
+      t("card_loss_value", { nats: lossOf(card.val_loss), bits: lossOf(card.val_loss / Math.LN2) }),
     ],
     card.trained && [t("card_trained"), date(card.trained)],
     [t("card_device"), `${card.device}, ${card.numerics}`],
@@ -66,13 +66,13 @@ export function drawCurve(curve, mark = null) {
   const [low, high] = [Math.min(...losses), Math.max(...losses)];
   const x = (step) => LEFT + ((WIDTH - LEFT - 8) * step) / last;
   const y = (loss) => 8 + ((HEIGHT - BOTTOM - 8) * (high - loss)) / (high - low || 1);
-  svg.setAttribute("aria-label", t("curve_label", { from: number(curve[0].val, 2), to: number(curve.at(-1).val, 2), steps: number(last) }));
+  svg.setAttribute("aria-label", t("curve_label", { from: lossOf(curve[0].val), to: lossOf(curve.at(-1).val), steps: last }));
   for (const loss of [low, (low + high) / 2, high]) {
     svg.append(make("line", { x1: LEFT, x2: WIDTH - 8, y1: y(loss), y2: y(loss), class: "grid" }));
     svg.append(make("text", { x: LEFT - 5, y: y(loss) + 4, "text-anchor": "end" }, number(loss, 1)));
   }
   svg.append(make("text", { x: LEFT, y: HEIGHT - 5 }, "0"));
-  svg.append(make("text", { x: WIDTH - 8, y: HEIGHT - 5, "text-anchor": "end" }, t("steps", { count: number(last) })));
+  svg.append(make("text", { x: WIDTH - 8, y: HEIGHT - 5, "text-anchor": "end" }, t("steps", { count: last })));
   for (const name of ["train", "val"]) {
     const points = curve.filter((point) => point[name] !== null).map((point) => `${x(point.step)},${y(point[name])}`);
     svg.append(make("polyline", { points: points.join(" "), class: name }));

@@ -18,6 +18,31 @@ export function textOf(cells) {
   return cells.map(({ c }) => c).join("");
 }
 
+/** Whether the character `index` of a text, which the model wrote, still stands after what it was written after. */
+export function isAsWritten(cells, index) {
+  const { run, at } = cells[index];
+  const start = index - at;
+  const wrote = cells.slice(Math.max(0, start), index).every((cell, i) => cell === run.cells[i]);
+  return start === run.request.start && wrote && textOf(cells.slice(0, start)) === run.prefix;
+}
+
+/**
+ * What was changed in a text since the model wrote in it: `moved`, some of it stands after something else now; `cut`,
+ * something that followed some of it is gone.
+ */
+export function changesIn(cells) {
+  let moved = false;
+  let cut = false;
+  cells.forEach((cell, i) => {
+    const { run, at } = cell;
+    if (!run) return;
+    if (at > 0) moved ||= cells[i - 1] !== run.cells[at - 1];
+    else moved ||= !isAsWritten(cells, i);
+    cut ||= at + 1 < run.cells.length && cells[i + 1] !== run.cells[at + 1];
+  });
+  return { moved, cut };
+}
+
 export class TextDocument {
   #listeners = [];
   #done = []; // edits, {start, removed, inserted, kind, time}

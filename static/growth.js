@@ -1,42 +1,62 @@
 // From gibberish to verse: the same prompt and the same luck at each snapshot of a training run, under a slider.
 
 import { drawCurve } from "./card.js";
-import { ProblemError, send } from "./sse.js";
-import { number, t } from "./texts.js";
+import { Patience } from "./patience.js";
+import { get } from "./sse.js";
+import { t } from "./texts.js";
 
 export class Growth {
   #answer = null;
+  #of = ""; // what the answer is about
+  #asking = false;
 
   /** `asked()` gives the parameters of /snapshots. */
   constructor(box, { asked }) {
     Object.assign(this, { box, asked });
     this.slider = box.querySelector("input");
+    this.status = box.querySelector("[role=status]");
+    this.patience = new Patience(this.status);
     box.querySelector("button").addEventListener("click", () => this.#write());
     this.slider.addEventListener("input", () => this.#show());
-    this.#write();
+  }
+
+  /** Asks, unless it has been answered or asks already. */
+  open() {
+    if (!this.#answer && !this.#asking) this.#write();
+  }
+
+  /** Says so when what is shown is not of the text and the settings that are there now. */
+  update() {
+    if (!this.#answer || this.#asking) return;
+    const { parameters } = this.#answer;
+    const same = this.#of === JSON.stringify(this.asked());
+    const message = same ? t("growth_about", { parameters }) : t("growth_stale");
+    if (this.status.textContent !== message) this.status.textContent = message;
   }
 
   async #write() {
-    const status = this.box.querySelector("[role=status]");
-    status.textContent = t("asking");
+    const asked = this.asked();
+    this.#asking = true;
     try {
-      const response = await send(`/snapshots?${new URLSearchParams(this.asked())}`);
-      const answer = await response.json();
-      if (!response.ok) throw new ProblemError(answer);
+      const answer = await this.patience.ask((signal) => get(`/snapshots?${new URLSearchParams(asked)}`, signal));
+      if (!answer) return; // another one has been asked for
+      this.#asking = false;
       this.#answer = answer;
+      this.#of = JSON.stringify(asked);
       this.slider.max = answer.snapshots.length - 1;
       this.slider.value = this.slider.max;
       this.slider.disabled = false;
-      status.textContent = t("growth_about", { parameters: number(answer.parameters) });
+      this.update();
       this.#show();
     } catch (error) {
-      status.textContent = error.problem?.detail ?? t("lost");
+      this.#asking = false;
+      this.status.textContent = error.problem?.detail ?? t("page_error");
     }
   }
 
   #show() {
     const { step, text } = this.#answer.snapshots[this.slider.value];
-    const label = t("after_steps", { count: number(step) });
+    const label = t("after_steps", { count: step });
     this.slider.setAttribute("aria-valuetext", label);
     this.box.querySelector("output").textContent = label;
     this.box.querySelector(".grown").textContent = text;

@@ -1,6 +1,9 @@
 // One character under the glass: which one, where it is shown, and what is asked of the model about it. What is drawn
-// is in candidates.js, which is loaded with the first character that is looked at.
+// is in candidates.js.
 
+import { drawCandidates, drawMarks, drawTitle, paragraph } from "./candidates.js";
+import { isAsWritten } from "./document.js";
+import { Patience } from "./patience.js";
 import { ask } from "./sse.js";
 import { choice, number, spoken, t } from "./texts.js";
 
@@ -12,8 +15,8 @@ const KEPT = 2048;
 
 export class Inspector {
   #known = new WeakMap(); // cell → raw probabilities by character id
-  #asking = null;
-  #view = null; // candidates.js
+  #notice = paragraph("", "hint");
+  #patience = new Patience(this.#notice);
 
   /** `settings()` gives the sampling settings in force; `onChoose(branch, index, character)` forks. */
   constructor(element, { card, settings, onChoose }) {
@@ -31,41 +34,42 @@ export class Inspector {
   /** Shows the cell `index` of a text. A pinned one stays until it is closed. */
   async show(branch, index, pinned) {
     const cell = branch.doc.cells[index];
-    if (!cell || !this.ids.has(cell.c)) return this.close();
-    this.at = { branch, index, cell, pinned };
-    this.#asking?.abort();
-    if (!cell.run) this.#known.delete(cell); // what stands before it may have been edited
-    this.#view ??= await import("./candidates.js");
-    if (this.at?.cell !== cell) return undefined;
-    this.element.hidden = false;
-    this.draw();
-    if (this.#known.has(cell)) return undefined;
-    this.#asking = new AbortController();
-    try {
-      await this.#ask(branch, index, cell, this.#asking.signal);
-      if (this.at?.cell === cell) this.draw();
-    } catch (error) {
-      if (error.name !== "AbortError" && this.at?.cell === cell) this.#fail(error);
+    if (!cell) {
+      this.close();
+      return;
     }
-    return undefined;
+    this.at = { branch, index, cell, pinned };
+    this.#patience.stop();
+    if (!cell.run) this.#known.delete(cell); // what stands before it may have been edited
+    this.element.hidden = false;
+    this.#notice.textContent = this.ids.has(cell.c) ? "" : t("never_read");
+    this.draw();
+    if (this.#known.has(cell) || !this.ids.has(cell.c)) return;
+    try {
+      const answered = await this.#patience.ask((signal) => this.#ask(branch, index, cell, signal));
+      if (answered && this.at?.cell === cell) this.draw();
+    } catch (error) {
+      if (this.at?.cell === cell) this.#notice.textContent = error.problem?.detail ?? t("page_error");
+    }
   }
 
   close() {
-    this.#asking?.abort();
+    this.#patience.stop();
     this.at = null;
     this.element.hidden = true;
   }
 
   /** Draws what is known, with the settings in force. */
   draw() {
-    if (!this.at || !this.#view) return;
+    if (!this.at) return;
     const { branch, index, cell } = this.at;
     const raw = this.#known.get(cell);
-    const parts = [this.#view.drawTitle(cell, raw, this.ids), ...this.#view.drawMarks(cell)];
+    const parts = [drawTitle(cell, raw, this.ids), ...drawMarks(cell)];
+    if (cell.run && !isAsWritten(branch.doc.cells, index)) parts.push(paragraph(t("edited_before"), "hint"));
     const onChoose = (character) => this.onChoose(branch, index, character);
     const [settings, { characters, ids }] = [this.settings(), this];
-    if (raw) parts.push(...this.#view.drawCandidates({ cell, raw, settings, characters, ids, onChoose }));
-    else parts.push(this.#view.paragraph(t("asking"), "hint"));
+    if (raw) parts.push(...drawCandidates({ cell, raw, settings, characters, ids, onChoose }));
+    else parts.push(this.#notice);
     const focused = document.activeElement?.dataset?.id;
     this.element.replaceChildren(...parts);
     if (focused !== undefined) this.element.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
@@ -101,11 +105,7 @@ export class Inspector {
       for (const { char, prob } of alternatives) raw[this.ids.get(char)] = prob;
       this.#known.set(asked[first + i], raw);
     });
-  }
-
-  #fail(error) {
-    const message = this.#view.paragraph(t(error.problem?.status === 503 ? "busy" : "lost"), "error");
-    this.element.replaceChildren(this.#view.drawTitle(this.at.cell, undefined, this.ids), message);
+    return true;
   }
 
   /** Under the character or over it, where there is more room, inside the window. */

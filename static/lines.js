@@ -23,7 +23,7 @@ export class Lines {
   refresh() {
     this.#keepSelection([this.root], () => {
       this.#starts = [];
-      this.root.replaceChildren(...this.#make(0, this.doc.length, this.#starts));
+      this.root.replaceChildren(joined(this.#make(0, this.doc.length, this.#starts)));
       this.#markSpeakers(0, this.#starts.length);
     });
   }
@@ -133,7 +133,7 @@ export class Lines {
     while (end < this.doc.length && this.doc.cells[end].c !== "\n") end += 1;
     if (this.#starts[first] === start) this.root.lastElementChild.replaceChildren();
     this.#fill(this.root.lastElementChild, start, end);
-    if (end < this.doc.length) this.root.append(...this.#make(end + 1, this.doc.length, this.#starts));
+    if (end < this.doc.length) this.root.append(joined(this.#make(end + 1, this.doc.length, this.#starts)));
     this.#markSpeakers(first, this.#starts.length);
   }
 
@@ -259,6 +259,13 @@ export class Lines {
     while (at < end && units > 0) units -= this.doc.cells[at++].c.length;
     return at;
   }
+}
+
+/** Elements as one: a call takes no more than some 100,000 arguments. */
+function joined(elements) {
+  const fragment = document.createDocumentFragment();
+  for (const element of elements) fragment.appendChild(element);
+  return fragment;
 }
 
 function caretAt(x, y) {

@@ -1,29 +1,35 @@
 // The page put together: which part hears of what, and what the buttons and keys do.
 
 import { Announcer } from "./announce.js";
-import { typed } from "./document.js";
+import { changesIn, typed } from "./document.js";
 import { Follower } from "./follow.js";
 import * as form from "./form.js";
 import { Glass } from "./glass.js";
 import { Inspector } from "./inspector.js";
+import { nameOf } from "./names.js";
 import { Panels } from "./panels.js";
 import { Session, requestOf } from "./session.js";
+import { fromFragment } from "./share.js";
 import { ProblemError } from "./sse.js";
 import { Status } from "./status.js";
 import { load, save } from "./store.js";
-import { number, t } from "./texts.js";
+import { glyph, t } from "./texts.js";
 import { drawLegend, lookOf } from "./tint.js";
 import { Tree } from "./tree.js";
 import { Unknown } from "./unknown.js";
+import { recall, remember } from "./view.js";
 
 const SAVE_AFTER = 400; // milliseconds after the last change
+const UNSAVED = { texts: "not_saved_runs", nothing: "not_saved" };
 const LISTED = 12; // unknown characters that are shown
 
 const $ = (id) => document.getElementById(id);
 const card = JSON.parse($("card").textContent);
 const unknown = new Unknown(card);
+const view = recall();
 const announcer = new Announcer($("announcer"));
 const follower = new Follower($("pill"));
+showView();
 const tree = new Tree({
   tabs: $("tabs"),
   pages: $("pages"),
@@ -45,14 +51,14 @@ const status = new Status({
 });
 const inspector = new Inspector($("inspector"), { card, settings: form.sampling, onChoose: fork });
 const glass = new Glass({ tree, inspector, button: $("look"), pages: $("pages") });
-const panels = new Panels({ card, tree });
+const panels = new Panels({ card, tree, session });
 
 let saving = 0;
 let heard = null; // the text that a screen reader hears
 
-/** Asks for more; not twice for the same, when a button is pressed twice. */
+/** Asks for more; not twice for the same, when a button is pressed twice, and not with numbers that cannot be used. */
 function write(branch) {
-  if (!session.waiting) session.write(branch);
+  if (!session.waiting && form.check()) session.write(branch);
 }
 
 function writeFromCaret() {
@@ -63,6 +69,7 @@ function writeFromCaret() {
 }
 
 function fork(branch, index, character) {
+  if (!form.check()) return;
   if (glass.on) glass.toggle(false);
   inspector.close();
   session.fork(branch, index, character);
@@ -76,7 +83,7 @@ function onState(state, figures) {
   }
   if (!session.writing) {
     follower.stop();
-    announcer.finish(figures?.count ? t("said_written", { count: number(figures.count) }) : "");
+    announcer.finish(figures?.count ? t("said_written", { count: figures.count }) : "");
     panels.showReport();
     saveSoon();
   }
@@ -85,7 +92,19 @@ function onState(state, figures) {
 
 function clearMessages() {
   form.clearErrors();
-  $("error").textContent = $("verdict").textContent = "";
+  $("error").textContent = "";
+  $("verdict").textContent = "";
+}
+
+/** Takes away what was said of a text; that it cannot be saved stays true. */
+function forget() {
+  $("verdict").textContent = "";
+  if (!tellsUnsaved()) $("error").textContent = "";
+}
+
+/** A message that is not there yet: a screen reader would read it again. */
+function showError(message) {
+  if ($("error").textContent !== message) $("error").textContent = message;
 }
 
 function onText(branch, text) {
@@ -100,12 +119,12 @@ function onText(branch, text) {
 function onProblem(error) {
   if (!(error instanceof ProblemError)) {
     console.error(error);
-    $("error").textContent = t("page_error");
+    showError(t("page_error"));
     return;
   }
   const message = form.showProblem(error.problem);
   const foreign = error.problem.errors?.some(({ field }) => field === "Last-Event-ID");
-  $("error").textContent = foreign ? t("another_model") : message;
+  showError(foreign ? t("another_model") : message);
 }
 
 /** Everything that depends on which texts there are and whether one is being written. */
@@ -125,6 +144,7 @@ function onChange(branch) {
   setPast(branch);
   if (session.isWriting(branch)) return;
   if (inspector.at?.branch === branch) inspector.close();
+  forget(); // what was about the text as it was
   if (branch === tree.active) updateText();
   saveSoon();
 }
@@ -136,16 +156,32 @@ function setPast({ editor, doc }) {
 function updateText() {
   const { doc } = tree.active;
   const seen = Math.min(doc.length, card.block_size);
-  $("counters").textContent = t("counters", { count: number(doc.length), seen: number(seen) });
+  $("counters").textContent = t("counters", { count: doc.length, seen });
   $("undo").disabled = !doc.canUndo;
   $("redo").disabled = !doc.canRedo;
-  if (!session.isWriting(tree.active)) showUnknown(doc);
+  panels.update();
+  if (session.isWriting(tree.active)) return;
+  showUnknown(doc);
+  showEdited(doc);
+}
+
+/** Colours tell of what the model wrote: says so where that was edited. */
+function showEdited({ cells }) {
+  const mode = $("tint").value;
+  const { moved, cut } = changesIn(cells);
+  const edited = moved || (cut && ["copied", "invented"].includes(mode));
+  const message = edited && mode !== "off" ? t("edited_colours") : "";
+  if ($("edited").textContent !== message) $("edited").textContent = message;
 }
 
 function showUnknown(doc) {
   const found = [...unknown.find(doc.cells)];
-  const pairs = found.slice(0, LISTED).map(([c, replacement]) => `${c} → ${replacement}`);
-  $("unknown-list").textContent = pairs.join("   ") + (found.length > LISTED ? " …" : "");
+  const pairs = found.slice(0, LISTED).flatMap(([c, replacement]) => {
+    const pair = document.createElement("bdi"); // a character that is written from the right moves no other
+    pair.textContent = `${nameOf(c) ?? c} → ${Array.from(replacement, glyph).join("")}`;
+    return [pair, "   "];
+  });
+  $("unknown-list").replaceChildren(...pairs, found.length > LISTED ? "…" : "");
   $("unknown").hidden = found.length === 0;
 }
 
@@ -185,7 +221,28 @@ function saveSoon() {
 }
 
 function saveNow() {
-  if (!save(tree, form.parameters()) && !session.writing) $("error").textContent = t("not_saved");
+  saveView();
+  const saved = save(tree);
+  if (session.writing) return;
+  if (saved !== "all") showError(t(UNSAVED[saved]));
+  else if (tellsUnsaved()) showError("");
+}
+
+function tellsUnsaved() {
+  return Object.values(UNSAVED).some((key) => $("error").textContent === t(key));
+}
+
+function saveView() {
+  const open = [...document.querySelectorAll("details[open]")].map(({ id }) => id);
+  remember({ tint: $("tint").value, open, settings: form.state() });
+}
+
+/** Colours, panels and settings as they were before a reload; what is not there on this page is passed over. */
+function showView() {
+  const modes = [...$("tint").options].map(({ value }) => value);
+  if (modes.includes(view.tint)) $("tint").value = view.tint;
+  for (const id of view.open ?? []) if ($(id)?.matches("details")) $(id).open = true;
+  form.fill(view.settings ?? {});
 }
 
 /** Texts of before a reload, or the first example. */
@@ -195,7 +252,6 @@ function restore() {
     tree.add(location.hash ? [] : typed($("examples").querySelector("button")?.value ?? ""));
     return;
   }
-  form.fill(saved.settings);
   for (const { cells, name, parent, at } of saved.branches) tree.add(cells, parent && { name: parent }, at, name);
   tree.activate(tree.branches.find(({ name }) => name === saved.active) ?? tree.branches[0]);
   for (const name of saved.closed) tree.close(tree.branches.find((branch) => branch.name === name));
@@ -207,8 +263,7 @@ async function openLink() {
   const fragment = location.hash.slice(1);
   if (!fragment) return;
   clearMessages();
-  history.replaceState(null, "", location.pathname + location.search);
-  const { fromFragment } = await import("./share.js");
+  history.replaceState(history.state, "", location.pathname + location.search);
   const link = await fromFragment(fragment);
   if (!link) {
     $("error").textContent = t("bad_link");
@@ -216,12 +271,16 @@ async function openLink() {
   }
   form.fill(link.parameters);
   const result = await session.replay(link);
-  if (!result) return;
-  const { same, sample, at, request } = result;
+  const { checkpoint, numerics } = result?.request ?? card;
   const there = `${link.checkpoint} ${link.numerics}`;
-  const here = `${request.checkpoint} ${request.numerics}`;
+  const here = `${checkpoint} ${numerics}`;
   const reason = here === there ? "" : ` ${t("replay_other", { here, there })}`;
-  const difference = () => t("replay_different", { sample: number(sample + 1), at: number(at + 1) });
+  if (!result) {
+    if ($("error").textContent) $("error").append(reason); // why it may have been refused
+    return;
+  }
+  const { same, sample, at } = result;
+  const difference = () => t("replay_different", { sample: sample + 1, at: at + 1 });
   $("verdict").textContent = same ? t("replay_identical") : difference() + reason;
   $("verdict").dataset.same = String(same);
 }
@@ -284,8 +343,17 @@ $("write-caret").addEventListener("mousedown", (event) => event.preventDefault()
 $("tint").addEventListener("change", ({ target }) => {
   tree.redraw(lookOf(target.value, unknown));
   drawLegend($("legend"), target.value);
+  updateText();
+  saveView();
 });
-form.listen(() => inspector.draw());
+form.listen(() => {
+  inspector.draw();
+  panels.update();
+});
+$("form").addEventListener("change", saveView);
+for (const details of document.querySelectorAll("details")) details.addEventListener("toggle", saveView);
+addEventListener("unhandledrejection", () => showError(t("page_error")));
+addEventListener("error", () => showError(t("page_error")));
 document.addEventListener("keydown", onKey);
 addEventListener("hashchange", openLink);
 addEventListener("pagehide", saveNow);

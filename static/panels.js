@@ -1,52 +1,44 @@
-// The panels beside the text, and the dialog that shares: each loads its module when it is first opened.
+// The panels beside the text, and the dialog that shares. All of their code comes with the page: what is loaded later
+// cannot be loaded while the server is away.
 
+import { drawCard } from "./card.js";
 import { sampling } from "./form.js";
+import { Growth } from "./growth.js";
+import { ReportPanel } from "./report.js";
 import { requestOf } from "./session.js";
+import { ShareDialog } from "./share_dialog.js";
 
 const $ = (id) => document.getElementById(id);
 
 export class Panels {
-  #reports = null;
-  #dialog = null;
+  #report = null;
+  #growth = null;
 
-  constructor({ card, tree }) {
+  constructor({ card, tree, session }) {
     Object.assign(this, { card, tree });
-    const panels = { "card-details": () => this.#card(), report: () => this.#report(), growth: () => this.#growth() };
-    for (const [id, load] of Object.entries(panels)) {
-      if ($(id)?.open) load(); // by somebody quicker than this module
-      else $(id)?.addEventListener("toggle", load, { once: true });
+    drawCard($("card-panel"), card);
+    if ($("report")) {
+      this.#report = new ReportPanel($("report-panel"), $("report-button"), { active: () => tree.active });
     }
-    $("share-open").addEventListener("click", () => this.#share());
+    if ($("growth")) {
+      this.#growth = new Growth($("growth"), { asked: () => this.#asked() });
+      whenOpen($("growth"), () => this.#growth.open());
+    }
+    const dialog = new ShareDialog($("share"), { tree, session });
+    $("share-open").addEventListener("click", () => dialog.open());
   }
 
   /** What the report says of the sample that the active text ends with, if the panel is there to say it. */
   showReport() {
     const run = this.tree.active.doc.cells.findLast((cell) => cell.run)?.run;
     const report = run?.request.reports?.[run.sample];
-    if (report) this.#reports?.show(report);
+    if (report) this.#report?.show(report, this.tree.active);
   }
 
-  async #card() {
-    const { drawCard } = await import("./card.js");
-    drawCard($("card-panel"), this.card);
-  }
-
-  async #report() {
-    const { ReportPanel } = await import("./report.js");
-    this.#reports = new ReportPanel($("report-panel"), $("report-button"), { text: () => this.tree.active.doc.text });
-    $("report-button").disabled = false; // a click before would be lost
-    this.showReport();
-  }
-
-  async #growth() {
-    const { Growth } = await import("./growth.js");
-    new Growth($("growth"), { asked: () => this.#asked() });
-  }
-
-  async #share() {
-    const { ShareDialog } = await import("./share_dialog.js");
-    this.#dialog ??= new ShareDialog($("share"), { tree: this.tree, requestOf });
-    this.#dialog.open();
+  /** The text or the settings may have changed: what is shown of others says so. */
+  update() {
+    this.#report?.update();
+    this.#growth?.update();
   }
 
   /** The beginning of the active text, with the luck and the settings that go on from there. */
@@ -57,4 +49,10 @@ export class Panels {
     const settings = Object.entries(sampling()).filter(([, value]) => value !== null);
     return { prompt, seed: request?.seed ?? 1337, ...Object.fromEntries(settings) };
   }
+}
+
+/** Calls `action` whenever `details` is opened, and once the page is put together if somebody was quicker than that. */
+function whenOpen(details, action) {
+  details.addEventListener("toggle", () => details.open && action());
+  if (details.open) queueMicrotask(action);
 }

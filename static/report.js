@@ -2,38 +2,58 @@
 // figure beside the same figure of real text that the model never read.
 
 import { ask } from "./sse.js";
-import { number, percent, t } from "./texts.js";
+import { Patience } from "./patience.js";
+import { has, number, percent, t } from "./texts.js";
 
 const SHARES = ["copied_20", "copied_50", "invented_words", "invented_speakers", "distinct_2", "looped"];
 const FIGURES = ["copied_20", "copied_50", "longest_copy", "invented_words", "invented_speakers"];
 const MORE = ["distinct_2", "looped", "line_length", "ngram_bits", "model_bits"];
 
 export class ReportPanel {
-  /** `text()` is what the button looks at. */
-  constructor(panel, button, { text }) {
-    this.panel = panel;
-    button.addEventListener("click", () => this.#look(text()));
+  #of = null; // {branch, text} that the report is about
+  #stale = paragraph(t("report_stale"), "stale");
+  #notice = paragraph("");
+  #patience = new Patience(this.#notice);
+
+  /** `active()` is the text that the button looks at. */
+  constructor(panel, button, { active }) {
+    Object.assign(this, { panel, active });
+    button.addEventListener("click", () => this.#look(active()));
+    button.disabled = false; // a click before would be lost
   }
 
-  /** Shows a report (app/report.py). */
-  show({ characters, sentences, figures, words, held_out }) {
+  /** Shows a report (app/report.py) of a text, as it is now or was when it was asked for. */
+  show({ characters, sentences, figures, words, held_out }, branch, text = branch.doc.text) {
+    this.#patience.stop();
+    this.#of = { branch, text };
     const said = document.createElement("ul");
-    for (const { key, values } of Object.values(sentences)) {
-      said.appendChild(document.createElement("li")).textContent = t(`report_${key.replace(".", "_")}`, shown(values));
+    for (const one of Object.values(sentences)) {
+      said.appendChild(document.createElement("li")).textContent = sentence(one);
     }
-    const parts = [paragraph(t("report_about", { characters: number(characters) })), said];
+    const parts = [this.#stale, paragraph(t("report_about", { characters })), said];
     if (words.invented.length) parts.push(paragraph(t("report_invented", { words: list(words.invented) })));
     parts.push(this.#table(figures));
-    if (held_out) parts.push(paragraph(t("report_real", { characters: number(held_out.characters) })));
+    if (held_out) parts.push(paragraph(t("report_real", { characters: held_out.characters })));
     this.panel.replaceChildren(...parts);
+    this.update();
   }
 
-  async #look(text) {
-    this.panel.replaceChildren(paragraph(t("asking")));
+  /** Says so when the text is no longer the one that the report is about. */
+  update() {
+    if (!this.#of) return;
+    const { branch, text } = this.#of;
+    this.#stale.hidden = this.active() === branch && branch.doc.text === text;
+  }
+
+  async #look(branch) {
+    const { text } = branch.doc;
+    this.#of = null;
+    this.panel.replaceChildren(this.#notice);
     try {
-      this.show(await ask("/report", { text }));
+      const report = await this.#patience.ask((signal) => ask("/report", { text }, signal));
+      if (report) this.show(report, branch, text);
     } catch (error) {
-      this.panel.replaceChildren(paragraph(error.problem?.detail ?? t("lost")));
+      this.#notice.textContent = error.problem?.detail ?? t("page_error");
     }
   }
 
@@ -63,8 +83,16 @@ function format(name, value) {
   return SHARES.includes(name) ? percent(value) : number(value, name.endsWith("bits") ? 2 : 0);
 }
 
+/** One sentence of the server's verdict, in the reader's language if there is a translation. */
+function sentence({ key, values, english }) {
+  const name = `report_${key.replace(".", "_")}`;
+  return has(name) ? t(name, shown(values)) : english;
+}
+
 function shown(values) {
-  const write = (name, value) => (["share", "mean"].includes(name) ? percent(value) : number(value, value < 10 ? 2 : 0));
+  const digits = (value) => (value < 10 ? 2 : 0);
+  const write = (name, value) =>
+    ["share", "mean"].includes(name) ? percent(value) : { value, digits: digits(value) };
   return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, write(name, value)]));
 }
 
@@ -73,9 +101,9 @@ function list(words) {
   return different.slice(0, 20).join(", ") + (different.length > 20 ? " …" : "");
 }
 
-function paragraph(text) {
+function paragraph(text, name = "hint") {
   const element = document.createElement("p");
-  element.className = "hint";
+  element.className = name;
   element.textContent = text;
   return element;
 }

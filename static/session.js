@@ -3,6 +3,7 @@
 
 import { textOf, typed } from "./document.js";
 import { Pacer } from "./pace.js";
+import { difference } from "./share.js";
 import { Request, write } from "./writer.js";
 
 /** The request that wrote the end of a text, or null. */
@@ -82,6 +83,11 @@ export class Session {
     return true;
   }
 
+  /** Shows all that has come, at once. */
+  showAll() {
+    this.#pacer.flush();
+  }
+
   /** Whether this text is being written. */
   isWriting(branch) {
     return this.#now !== null && [...this.#now.branches.values()].includes(branch);
@@ -122,7 +128,6 @@ export class Session {
     this.tree.activate(branch);
     const request = await this.write(branch, { ...link.parameters, seed: link.seed });
     if (!request.timing) return null;
-    const { difference } = await import("./share.js");
     const places = link.samples.map((sample, i) => difference(textOf(request.runs[i]?.cells ?? []), sample));
     const sample = places.findIndex((place) => place !== -1);
     return { same: sample === -1, sample, at: places[sample], request };

@@ -6,7 +6,7 @@ import { textOf } from "./document.js";
 const VERSION = 1;
 const PIECES = 64; // fingerprints in a link, at most
 const FIELDS = ["temperature", "top_k", "top_p", "min_p", "max_new_tokens", "num_samples"];
-const LONGEST = 200_000; // characters in a fragment that is worth reading
+export const LONGEST = 200_000; // characters in a fragment that is worth reading
 const SHORTEST = 16; // characters in a piece, at least
 export const RULE = "---------------";
 

@@ -1,20 +1,20 @@
 // The dialog that shares a text: link, copy, download.
 
 import { textOf } from "./document.js";
-import { download, toFragment, toJson, toText } from "./share.js";
+import { requestOf } from "./session.js";
+import { LONGEST, download, toFragment, toJson, toText } from "./share.js";
 import { t } from "./texts.js";
 
 export class ShareDialog {
-  /** `requestOf(branch)` is the request that wrote the end of a text, or null. */
-  constructor(dialog, { tree, requestOf }) {
-    Object.assign(this, { dialog, tree, requestOf });
+  constructor(dialog, { tree, session }) {
+    Object.assign(this, { dialog, tree, session });
     const on = (name, action) => dialog.querySelector(`[name=${name}]`).addEventListener("click", action);
     on("copy-link", () => this.#copy(this.link.value, this.link));
     on("copy-text", () => this.#copy(this.tree.active.doc.text));
     on("save-text", () => download("soliloquy.txt", "text/plain", toText(this.tree.branches)));
     on("save-json", () => {
       const { active } = this.tree;
-      download("soliloquy.json", "application/json", toJson(active, this.requestOf(active)));
+      download("soliloquy.json", "application/json", toJson(active, requestOf(active)));
     });
   }
 
@@ -23,19 +23,25 @@ export class ShareDialog {
   }
 
   async open() {
-    const request = this.requestOf(this.tree.active);
+    this.session.showAll(); // the text is then all that the link holds, while it is being written too
+    const request = requestOf(this.tree.active);
+    const message = request ? this.#differs(request) : t("share_nothing");
+    const fragment = request ? await toFragment(request) : "";
+    const fits = request !== null && fragment.length <= LONGEST;
     const { origin, pathname } = location;
-    this.link.value = request ? `${origin}${pathname}#${await toFragment(request)}` : "";
-    this.dialog.querySelector("[name=copy-link]").disabled = !request;
-    this.#tell(request ? this.#differs(request) : t("share_nothing"));
+    this.link.value = fits ? `${origin}${pathname}#${fragment}` : "";
+    this.dialog.querySelector("[name=copy-link]").disabled = !fits;
+    this.#tell(request && !fits ? t("share_too_long") : message);
     this.dialog.showModal();
     this.link.select();
   }
 
-  /** What the link does not hold: edits after the model wrote. */
+  /** What the link does not hold: edits after the model wrote, or what it is about to write. */
   #differs({ prefix, runs }) {
-    const { text } = this.tree.active.doc;
-    return runs.some(({ cells }) => text === prefix + textOf(cells)) ? "" : t("share_edited");
+    const { active } = this.tree;
+    const { text } = active.doc;
+    if (!runs.some(({ cells }) => text === prefix + textOf(cells))) return t("share_edited");
+    return this.session.isWriting(active) ? t("share_writing") : "";
   }
 
   async #copy(text, input = null) {
@@ -46,7 +52,10 @@ export class ShareDialog {
       field.select();
       const done = document.execCommand("copy");
       if (!input) field.remove();
-      if (!done) return;
+      if (!done) {
+        this.#tell(t("copy_failed"));
+        return;
+      }
     }
     this.#tell(t("copied"));
   }

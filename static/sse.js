@@ -1,6 +1,8 @@
 // Server-sent events from a POST request, with reconnection. Owns the wire format; knows nothing of the page.
 // https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 
+import { nextKey } from "./key.js";
+
 const FIRST_WAIT = 500; // milliseconds before the first new attempt, twice as long before each other one
 const LONGEST_WAIT = 5000;
 const SILENCE = 40_000; // milliseconds; the server says something every 15 s
@@ -27,7 +29,6 @@ export async function send(path, options = {}) {
     const response = await fetch(url, { ...options, headers });
     if (response.status !== 401) return response;
     if (key !== sent) continue; // another request has been given one meanwhile
-    const { nextKey } = await import("./key.js");
     const next = await nextKey(sent);
     if (!next) return response;
     key = next;
@@ -117,7 +118,15 @@ async function* connect(url, body, lastId, signal) {
 /** The answer to a POST of `body`, as JSON. Throws ProblemError when the server refuses. */
 export async function ask(url, body, signal) {
   const headers = { "content-type": "application/json", accept: "application/json" };
-  const response = await send(url, { method: "POST", headers, body: JSON.stringify(body), signal });
+  return answerOf(await send(url, { method: "POST", headers, body: JSON.stringify(body), signal }));
+}
+
+/** The answer to a GET, as JSON. Throws ProblemError when the server refuses. */
+export async function get(url, signal) {
+  return answerOf(await send(url, { signal }));
+}
+
+async function answerOf(response) {
   if (!response.ok) throw new ProblemError(await problemOf(response));
   return response.json();
 }

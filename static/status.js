@@ -1,6 +1,6 @@
 // The line that is always in view: whether the server is heard, what is being written and how fast.
 
-import { number, t } from "./texts.js";
+import { t } from "./texts.js";
 
 const EVERY = 250; // milliseconds between two looks at the speed
 
@@ -15,7 +15,7 @@ export class Status {
   /** Shows a state of the session, with its last figures when it has ended. */
   show(state, values = null) {
     this.state.dataset.state = state;
-    this.state.textContent = t(`state_${state}`, { seconds: number(values?.seconds ?? 0, 1) });
+    this.state.textContent = t(`state_${state}`, { seconds: { value: values?.seconds ?? 0, digits: 1 } });
     this.text.textContent = values?.count === undefined ? "" : this.#describe(values);
     clearInterval(this.#timer);
     if (state === "writing") this.#timer = setInterval(() => this.#refresh(), EVERY);
@@ -29,13 +29,13 @@ export class Status {
 
   #describe({ count, speed, first, seed }) {
     if (!count) return "";
-    return t("figures", { count: number(count), speed: number(speed), first: number(1000 * first), seed });
+    return t("figures", { count, speed, first: 1000 * first, seed: String(seed) });
   }
 
   /** The seed can be kept for the next time. */
   #offer(seed) {
     this.seed.hidden = false;
     this.seed.value = seed;
-    this.seed.textContent = t("keep_seed", { seed });
+    this.seed.textContent = t("keep_seed", { seed: String(seed) });
   }
 }

@@ -6,16 +6,17 @@ const KEY = "soliloquy-2"; // a number for what is stored under it
 
 /**
  * Saves all texts, those closed too, with what is known of each character; where the browser has no room for that, the
- * texts alone. Returns false when it has none for them either, or refuses.
+ * texts alone. Returns which: "all", "texts", or "nothing" when it has no room for them either, or refuses.
  */
-export function save(tree, settings) {
+export function save(tree) {
   const all = [...tree.branches, ...tree.closed];
-  const rest = { settings, active: tree.active.name, sideBySide: tree.sideBySide };
+  const rest = { active: tree.active.name, sideBySide: tree.sideBySide };
   const closed = tree.closed.map(({ name }) => name);
   const texts = all.map(({ name, parent, at, doc }) => ({ name, parent, at, cells: doc.cells.map(({ c }) => c) }));
-  return (
-    put({ ...rest, closed, ...withRuns(all) }) || put({ ...rest, closed, branches: texts, runs: [], requests: [] }) || put(null)
-  );
+  if (put({ ...rest, closed, ...withRuns(all) })) return "all";
+  if (put({ ...rest, closed, branches: texts, runs: [], requests: [] })) return "texts";
+  put(null);
+  return "nothing";
 }
 
 function put(content) {
@@ -51,7 +52,7 @@ function withRuns(all) {
 }
 
 /**
- * What was saved, {settings, active, sideBySide, closed, branches: [{name, parent, at, cells}]}, or null. What another
+ * What was saved, {active, sideBySide, closed, branches: [{name, parent, at, cells}]}, or null. What another
  * checkpoint wrote is as if typed: this one knows nothing of it.
  */
 export function load(checkpoint) {

@@ -8,7 +8,7 @@ const bits = ({ prob }) => -Math.log2(prob);
 const SCALES = {
   probability: { of: ({ prob }) => -prob, bounds: [-0.9, -0.5, -0.2, -0.05, -0.01], label: (b) => `> ${percent(-b)}` },
   rank: { of: ({ rank }) => rank, bounds: [1, 2, 3, 5, 10], label: (b) => `≤ ${number(b)}` },
-  surprise: { of: bits, bounds: [0.25, 1, 2, 4, 7], label: (b) => `≤ ${number(b, 2)} bit` },
+  surprise: { of: bits, bounds: [0.25, 1, 2, 4, 7], label: (b) => `≤ ${t("bits", { count: { value: b, digits: 2 } })}` },
   copied: { of: ({ run, at }) => run.copied[at] ?? 0, bounds: [9, 19, 29, 49, 99], label: (b) => `≤ ${number(b)}` },
   invented: { of: ({ run, at }) => (run.invented[at] == null ? 0 : 5), bounds: [0, 1, 2, 3, 4], label: null },
 };

@@ -10,7 +10,7 @@ from tests.conftest import LiveServer
 from tests.e2e.conftest import opened, text_of, written
 
 ROOT = Path(__file__).parent.parent.parent
-MOST_BYTES = 120_000
+MOST_BYTES = 180_000  # all of it, before anything is opened: what is loaded later may find the server away
 
 
 @pytest.mark.parametrize("locale", ["en", "es"])
@@ -33,7 +33,7 @@ def test_the_page_weighs_little_and_asks_nobody_else(
     expect(page.locator("#share")).to_be_visible()
     expect(page.locator("#growth-slider")).to_be_enabled()
     page.wait_for_load_state("networkidle")
-    files = {path.name for path in (ROOT / "static").iterdir()} - {"key.js"}  # only where keys are wanted
+    files = {path.name for path in (ROOT / "static").iterdir()}
     assert files <= {url.rsplit("/", 1)[1] for url in weights}  # nothing lies there unused
     context.close()
 
