@@ -41,7 +41,7 @@ def chunks() -> Iterator[bytes]:
             {"details": True, "stream": False, "max_new_tokens": 100_000, "alternatives": 50},
             422,
             "alternatives",
-            "5,000,000 in all are more than 2,000,000; ask for fewer, or stream them",
+            "5,100,000 in all are more than 200,000; ask for fewer, or stream them",
         ),
         ({"prompt": None}, 422, "prompt", "valid string"),
         ({"prompt": "a" * 20_000}, 422, "prompt", "(20002 characters)"),
