@@ -63,7 +63,7 @@ class WholeAnswer(Response):
         self._unread.add(size)
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            for start in range(0, size, PART):
+            for start in range(0, max(1, size), PART):
                 part = bytes(self.body[start : start + PART])
                 await send({"type": "http.response.body", "body": part, "more_body": start + PART < size})
         finally:

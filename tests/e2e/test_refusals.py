@@ -43,6 +43,12 @@ def chunks() -> Iterator[bytes]:
             "alternatives",
             "5,100,000 in all are more than 200,000; ask for fewer, or stream them",
         ),
+        (
+            {"details": True, "stream": False, "max_new_tokens": 100_000, "num_samples": 16, "alternatives": 0},
+            422,
+            "details",
+            "1,600,000 in all are more than 200,000; ask for fewer, or stream them",
+        ),
         ({"prompt": None}, 422, "prompt", "valid string"),
         ({"prompt": "a" * 20_000}, 422, "prompt", "(20002 characters)"),
         ([1, 2], 422, "body", "one JSON object"),
