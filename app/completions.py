@@ -16,9 +16,10 @@ from app.observe import meter_of
 from app.openai_answers import CompletionAnswer
 from app.openai_schemas import CompletionRequest
 from app.problems import Problem
-from app.routes import JobStream, ServiceDependency, whole
+from app.routes import JobStream, ServiceDependency
 from app.service import Serving
 from app.settings import ServerSettings
+from app.whole import whole
 from model.errors import InputError
 from model.files import printable_name
 from model.stream import Stream

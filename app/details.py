@@ -1,10 +1,12 @@
 """Likelihoods as JSON text. Owns the fields of a character's details."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from model.sampling import Likelihood
 from model.vocabulary import Vocabulary
+
+SLICE = 1000  # items of a list that are written in one call
 
 
 class DetailsWriter:
@@ -28,6 +30,25 @@ class DetailsWriter:
             f'{{"char":{json.dumps(character)},"prob":{one.probability:.6g},"final":{one.final:.6g},'
             f'"rank":{one.rank},"entropy":{one.entropy:.6g},"alternatives":[{alternatives}]}}'
         )
+
+
+def json_parts(content: object) -> Iterator[str]:
+    """The JSON of a large object in parts that belong together: while one is written, nothing else can run."""
+    if isinstance(content, dict) and content:
+        before = "{"
+        for name, value in content.items():
+            yield f"{before}{json.dumps(name)}:"
+            yield from json_parts(value)
+            before = ","
+        yield "}"
+    elif isinstance(content, list) and len(content) > SLICE:
+        before = "["
+        for start in range(0, len(content), SLICE):
+            yield before + json.dumps(content[start : start + SLICE], separators=(",", ":"))[1:-1]
+            before = ","
+        yield "]"
+    else:
+        yield json.dumps(content, separators=(",", ":"))
 
 
 def json_line(content: Mapping[str, object], **lists: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from app.problems import to_problem
 from app.report import LiveReport
 from app.resume import Place
 from app.schemas import GenerateRequest
+from app.work import WorkQueue
 from model.checkpoint import Checkpoint
 from model.errors import SoliloquyError
 from model.receipt import Digest, Parameters, Receipt
@@ -62,6 +63,7 @@ class Answer:
         card: ModelCard,
         checkpoint: Checkpoint,
         place: Place,
+        reports: WorkQueue,
         meter: Meter | None = None,
     ) -> None:
         self._job, self._request, self._card, self._place = job, request, card, place
@@ -74,7 +76,7 @@ class Answer:
             "parameters": request.parameters(),
         }
         self._samples = [
-            Sample(index, sent, LiveReport(checkpoint) if request.report else None)
+            Sample(index, sent, LiveReport(checkpoint, reports) if request.report else None)
             for index, sent in enumerate(place.sent)
         ]
 
@@ -90,28 +92,30 @@ class Answer:
                     yield event
                 await self._job.pause()
             samples = {"samples": [sample.summary() for sample in self._samples]}
-            yield _event("done", json_line(samples | self._tail() | await self._reports()))
+            reports = await self._reports()
+            yield _event("done", json_line(samples | self._tail(), **reports))
         except SoliloquyError as error:
             self._meter.failed(error)
             yield _event("error", json_line(to_problem(error).content()))
 
     async def whole(self) -> str:
         """The JSON answer, when all of it is written."""
-        texts = ["" for _ in self._samples]
+        texts: list[list[str]] = [[] for _ in self._samples]
         details: list[list[str]] = [[] for _ in self._samples]
         while pieces := await self._job.take():
             for sample, text, likelihoods, _ in self._merge(pieces):
-                texts[sample.index] += text
+                texts[sample.index].append(text)
                 if self._request.details:
                     details[sample.index] += self._details.write(text, likelihoods)
             await asyncio.sleep(0)  # others' turn, however fast the text comes
         samples = []
-        for sample, text, chars in zip(self._samples, texts, details, strict=True):
+        for sample, parts, chars in zip(self._samples, texts, details, strict=True):
             summary = sample.summary()
             del summary["characters"]
-            content = summary | {"text": text}
+            content = summary | {"text": "".join(parts)}
             samples.append(json_line(content, chars=chars) if self._request.details else json_line(content))
-        return json_line(self._head | self._tail() | await self._reports(), samples=samples)
+        reports = await self._reports()
+        return json_line(self._head | self._tail(), **reports, samples=samples)
 
     def _frames(self, pieces: list[tuple[Stream, Piece]]) -> list[ServerSentEvent]:
         frames = []
@@ -145,7 +149,8 @@ class Answer:
                 likelihoods = likelihoods[len(whole) - len(text) :]
             yield sample, text, likelihoods, marks
 
-    async def _reports(self) -> dict[str, Any]:
+    async def _reports(self) -> dict[str, list[str]]:
+        """The JSON of each sample's report, if they are asked for."""
         if not self._request.report:
             return {}
         return {"reports": [await sample.report.finish() for sample in self._samples if sample.report]}

@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app import completions, openapi, page, paths, problems, protection, routes, snapshots
+from app import completions, openapi, page, paths, problems, protection, routes
 from app.observe import Observer
 from app.service import Service
 from app.settings import ServerSettings
+from app.whole import Unread
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
@@ -40,10 +41,10 @@ def create_app(settings: ServerSettings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.service = service
+    app.state.unread = Unread()
     problems.install(app)
     protection.install(app, settings)
     app.include_router(routes.router)
-    app.include_router(snapshots.router)
     app.include_router(completions.router)
     page.install(app)
     openapi.install(app)

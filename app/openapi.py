@@ -32,7 +32,7 @@ ANY = {
 UNUSABLE = "What was asked for cannot be used; the fields are named."
 LATER = {
     429: "This client asks for too much.",
-    503: "The queue is full, or the server stops.",
+    503: "The queue is full, the work took too long, or the server stops.",
 }
 
 

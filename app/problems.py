@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from model.errors import (
     CheckpointError,
+    DeadlineError,
     DrainingError,
     InputError,
     QueueFullError,
@@ -27,7 +28,11 @@ from model.errors import (
 logger = logging.getLogger(__name__)
 
 MAX_LISTED = 100
-REASONS: dict[type[SoliloquyError], str] = {QueueFullError: "queue_full", DrainingError: "draining"}  # for metrics
+REASONS: dict[type[SoliloquyError], str] = {  # for metrics
+    QueueFullError: "queue_full",
+    DeadlineError: "timeout",
+    DrainingError: "draining",
+}
 OPENAI_CODES = {401: "invalid_api_key", 404: "not_found", 429: "rate_limit_exceeded", 503: "server_overloaded"}
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.details import json_line
+from app.details import json_parts
 from app.job import Job
+from app.work import WorkQueue
 from model.checkpoint import Checkpoint
+from model.proceed import Proceed
 from model.report import LiveMarks, index_of, make_report, mark_content
 from model.sampling import Likelihood, Sampling
 from model.stream import Stream, make_scored_stream
@@ -46,8 +48,9 @@ class LiveReport:
         InputError: the checkpoint has no index of its training text.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, reports: WorkQueue) -> None:
         self._checkpoint = checkpoint
+        self._reports = reports
         self._marks = LiveMarks(index_of(checkpoint))
         self._parts: list[str] = []
         self._bits = 0.0
@@ -63,21 +66,40 @@ class LiveReport:
         words = [*update.words, *(self._marks.finish().words if ended else ())]
         return update.lengths.tolist(), [mark_content(word) for word in words if not word.real]
 
-    async def finish(self) -> dict[str, Any]:
-        """The report of the whole, made beside the event loop."""
+    async def finish(self) -> str:
+        """The report of the whole, as JSON. It waits for its turn but is never refused: its text is written, and
+        the engine bounds how many are.
+
+        Raises:
+            DeadlineError: it took too long.
+        """
         text = "".join(self._parts)
         bits = self._bits / len(text) if self._bits else None
-        report = await asyncio.to_thread(make_report, text, self._checkpoint, bits)
-        return report.content()
+        return await self._reports.run(lambda proceed: write_report(text, self._checkpoint, bits, proceed))
 
 
-async def report_on(text: str, checkpoint: Checkpoint, job: Job | None) -> str:
-    """The report, as JSON, of a text that `job` scores if the model can read it."""
+async def report_on(text: str, checkpoint: Checkpoint, job: Job | None, reports: WorkQueue) -> str:
+    """The report, as JSON, of a text that `job` scores if the model can read it.
+
+    Raises:
+        DeadlineError: it took too long.
+    """
     bits = 0.0
     while job is not None and (pieces := await job.take()):
         bits += sum(bits_of(piece.details) for _, piece in pieces)
+        await asyncio.sleep(0)  # others' turn, however fast the text is read
     mean = bits / len(text) if job is not None else None
-    return json_line((await asyncio.to_thread(make_report, text, checkpoint, mean)).content())
+    return await reports.run(lambda proceed: write_report(text, checkpoint, mean, proceed))
+
+
+def write_report(text: str, checkpoint: Checkpoint, bits: float | None, proceed: Proceed) -> str:
+    """The report of a text as JSON; in a thread beside the event loop."""
+    report = make_report(text, checkpoint, bits, proceed=proceed)
+    parts = []
+    for part in json_parts(report.content()):
+        proceed()
+        parts.append(part)
+    return "".join(parts)
 
 
 def bits_of(likelihoods: Iterable[Likelihood]) -> float:

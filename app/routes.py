@@ -1,8 +1,7 @@
 """The API's routes: from HTTP to the engine and back. Admission is decided before any header goes out."""
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -11,6 +10,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
+from app.details import json_line
 from app.events import Answer
 from app.job import Job
 from app.limits import claim_streams, limit_length
@@ -21,6 +21,8 @@ from app.schemas import GenerateQuery, GenerateRequest, ScoreRequest
 from app.score import Score, score
 from app.service import Service
 from app.settings import ServerSettings
+from app.snapshots import SnapshotQuery
+from app.whole import GrowingAnswer, whole
 from model.report import index_of
 
 logger = logging.getLogger(__name__)
@@ -107,7 +109,7 @@ async def generate(
     job = serving.engine.submit(in_force.streams(serving.vocabulary, place.sent))
     meter = meter_of(request.scope)
     meter.asked(in_force.prompt)
-    answer = Answer(job, in_force, serving.card, serving.checkpoint, place, meter)
+    answer = Answer(job, in_force, serving.card, serving.checkpoint, place, service.reports, meter)
     if streamed:
         return JobStream(job, answer.events(), service.settings)
     return await whole(job, answer.whole(), request)
@@ -120,7 +122,7 @@ async def post_score(body: ScoreRequest, request: Request, service: ServiceDepen
     in_force = body.in_force(serving.vocabulary)
     claim_streams(request, 1)
     job = serving.engine.submit([in_force.stream(serving.vocabulary)])
-    return await whole(job, score(job, in_force, serving.card, serving.vocabulary), request)
+    return GrowingAnswer(job, score(job, in_force, serving.card, serving.vocabulary))
 
 
 @router.post("/report")
@@ -128,34 +130,25 @@ async def post_report(body: ReportRequest, request: Request, service: ServiceDep
     """What in a text is copied from the training text, what is invented, and how good it is, beside real text."""
     serving = service.current
     index_of(serving.checkpoint)
-    stream = body.stream(serving.checkpoint)
-    claim_streams(request, 1)
-    job = serving.engine.submit([stream]) if stream else None
-    return await whole(job, report_on(body.text, serving.checkpoint, job), request)
+    with service.reports.place():
+        stream = body.stream(serving.checkpoint)
+        claim_streams(request, 1)
+        job = serving.engine.submit([stream]) if stream else None
+        return await whole(job, report_on(body.text, serving.checkpoint, job, service.reports), request)
 
 
-async def whole(job: Job | None, writing: Coroutine[Any, Any, str], request: Request) -> Response:
-    """A JSON answer; given up as soon as the client goes."""
-    meter_of(request.scope).job = job
-    answering = asyncio.ensure_future(writing)
-    leaving = asyncio.ensure_future(_disconnect(request))
-    try:
-        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if answering.done():
-            headers = {"Cache-Control": "no-store"}
-            return Response(answering.result(), headers=headers, media_type="application/json")
-        leaving.result()  # a body without end is refused here
-        return Response(status_code=499)  # nobody will read it
-    finally:
-        if job is not None:
-            job.cancel()
-        answering.cancel()
-        leaving.cancel()
+@router.get("/snapshots", response_model=dict[str, Any])
+async def get_snapshots(
+    query: Annotated[SnapshotQuery, Query()], request: Request, service: ServiceDependency
+) -> Response:
+    """The same prompt and seed at each snapshot of a training run; none if there are none."""
+    gallery = service.current.gallery
 
+    async def write() -> str:
+        return json_line(await service.snapshots.run(lambda proceed: gallery.write(query, proceed)))
 
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    with service.snapshots.place():
+        return await whole(None, write(), request)
 
 
 @router.get("/info")

@@ -16,7 +16,8 @@ MAX_PROMPT = 16_384
 MAX_NEW_TOKENS = 100_000
 MAX_SAMPLES = 16
 MAX_ALTERNATIVES = 1000
-MAX_TOLD = 2_000_000  # alternatives in one JSON object: about 100 MB
+MAX_TOLD = 200_000  # characters and alternatives in one JSON object that waits for its reader: about 10 MB
+MAX_SCORED = 2_000_000  # in one that goes out while it is made
 
 
 class Asked(BaseModel):
@@ -109,10 +110,12 @@ class GenerateRequest(Told):
         """Refuse an answer in one piece that would take too much memory.
 
         Raises:
-            InputError: names `alternatives`.
+            InputError: names `alternatives`, or `details` where there are none.
         """
         if self.details:
-            check_told(self.num_samples * self.max_new_tokens * self.alternatives, "stream them")
+            field = "alternatives" if self.alternatives else "details"
+            count = self.num_samples * self.max_new_tokens * (self.alternatives + 1)
+            check_told(field, count, MAX_TOLD, "stream them")
 
 
 class ScoreRequest(Told):
@@ -130,7 +133,8 @@ class ScoreRequest(Told):
             UnknownCharactersError: the prompt or the text has characters outside the vocabulary.
             InputError: `first` is beyond the text, or too many alternatives are asked for.
         """
-        check_told((len(self.text) - self.first) * self.alternatives, "score a part of the text")
+        count = (len(self.text) - self.first) * self.alternatives
+        check_told("alternatives", count, MAX_SCORED, "score a part of the text")
         return make_scored_stream(
             vocabulary,
             self.sampling(),
@@ -147,11 +151,11 @@ class GenerateQuery(GenerateRequest):
     model_config = ConfigDict(strict=False)
 
 
-def check_told(count: int, remedy: str) -> None:
-    """Refuse more alternatives than one JSON answer may hold.
+def check_told(field: str, count: int, most: int, remedy: str) -> None:
+    """Refuse to tell of more characters and alternatives than one JSON answer may hold.
 
     Raises:
-        InputError: names `alternatives`.
+        InputError: names `field`.
     """
-    if count > MAX_TOLD:
-        raise InputError("alternatives", f"{count:,} in all are more than {MAX_TOLD:,}; ask for fewer, or {remedy}")
+    if count > most:
+        raise InputError(field, f"{count:,} in all are more than {most:,}; ask for fewer, or {remedy}")

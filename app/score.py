@@ -1,6 +1,7 @@
-"""From a scored text's likelihoods to the JSON answer of `/score`."""
+"""From a scored text's likelihoods to the JSON answer of `/score`, which goes out while the text is read."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from pydantic import BaseModel, ConfigDict
 
@@ -47,26 +48,31 @@ class Score(_Told):
     """Device and number format."""
     characters: int
     """How many characters are told of."""
-    bits_per_character: float
-    """The mean surprise of those, by the model alone."""
     chars: list[Character]
     """Each of them."""
+    bits_per_character: float
+    """The mean surprise of those, by the model alone."""
 
 
-async def score(job: Job, request: ScoreRequest, card: ModelCard, vocabulary: Vocabulary) -> str:
-    """The answer to a request in force, once its text is read."""
-    writer, told = DetailsWriter(vocabulary), request.text[request.first :]
-    chars: list[str] = []
+async def score(job: Job, request: ScoreRequest, card: ModelCard, vocabulary: Vocabulary) -> AsyncIterator[str]:
+    """The answer to a request in force, in parts. It can be large, so none of it waits for the rest.
+
+    Raises:
+        SoliloquyError: the job was ended early.
+    """
+    writer = DetailsWriter(vocabulary)
+    told = request.text[request.first :]
+    head = {"checkpoint": card.checkpoint, "numerics": card.numerics, "characters": len(told)}
+    before = f'{json_line(head)[:-1]},"chars":['
+    read = 0
     bits = 0.0
     while pieces := await job.take():
         likelihoods = [one for _, piece in pieces for one in piece.details]
-        chars += writer.write(told[len(chars) : len(chars) + len(likelihoods)], likelihoods)
-        bits += bits_of(likelihoods)
+        if likelihoods:
+            chars = writer.write(told[read : read + len(likelihoods)], likelihoods)
+            read += len(likelihoods)
+            bits += bits_of(likelihoods)
+            yield before + ",".join(chars)
+            before = ","
         await asyncio.sleep(0)  # others' turn, however fast the text is read
-    head = {
-        "checkpoint": card.checkpoint,
-        "numerics": card.numerics,
-        "characters": len(chars),
-        "bits_per_character": float(f"{bits / len(chars):.6g}"),
-    }
-    return json_line(head, chars=chars)
+    yield f'],"bits_per_character":{bits / len(told):.6g}}}'

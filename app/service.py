@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from app.card import ModelCard
 from app.engine import Engine
 from app.settings import ServerSettings
 from app.snapshots import Gallery
+from app.work import WorkQueue
 from model.checkpoint import Checkpoint, read_checkpoint
 from model.device import choose_numerics, give_back_memory
 from model.errors import CheckpointError, SoliloquyError
@@ -16,6 +18,13 @@ from model.stream import Stream
 from model.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
+
+REPORT_THREADS = 2  # so that a short report does not wait for one long one
+REPORT_PLACES = 16
+REPORT_SECONDS = 30.0  # of 100,000 characters, on a busy machine, it takes some
+SNAPSHOT_THREADS = 1  # each snapshot writes one text at a time
+SNAPSHOT_PLACES = 4
+SNAPSHOT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -60,11 +69,15 @@ class Service:
     """The running server's state: `current` is what new requests are written by.
 
     A request takes `current` once and stays on it; use it without awaiting between that and `Engine.submit`.
+    Reports, snapshots and reading a checkpoint have threads of their own, so that none waits for another.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self.current = Serving.load(settings)
+        self.reports = WorkQueue("report", REPORT_THREADS, REPORT_PLACES, REPORT_SECONDS)
+        self.snapshots = WorkQueue("snapshot", SNAPSHOT_THREADS, SNAPSHOT_PLACES, SNAPSHOT_SECONDS)
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="reload")
         self._retired: list[Serving] = []
         self._past_steps = self._past_failures = 0  # of engines that are gone
         self._reloading = asyncio.Lock()
@@ -78,7 +91,7 @@ class Service:
     @property
     def idle(self) -> bool:
         """True when nothing is being written and nothing waits."""
-        return all(engine.idle for engine in self.engines)
+        return all(engine.idle for engine in self.engines) and self.reports.idle and self.snapshots.idle
 
     @property
     def steps(self) -> int:
@@ -101,7 +114,8 @@ class Service:
         """
         async with self._reloading:
             try:
-                new = await asyncio.to_thread(Serving.load, self.settings)
+                loop = asyncio.get_running_loop()
+                new = await loop.run_in_executor(self._loader, Serving.load, self.settings)
             except SoliloquyError as error:
                 logger.error("the old checkpoint serves on: %s", error)
                 return False
@@ -138,3 +152,6 @@ class Service:
         """End everything."""
         for engine in self.engines:
             engine.close()
+        for queue in (self.reports, self.snapshots):
+            queue.close()
+        self._loader.shutdown(cancel_futures=True)

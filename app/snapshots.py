@@ -1,29 +1,26 @@
 """From gibberish to verse: the same prompt and seed, written by each snapshot of a training run.
 
 Snapshots are the checkpoints in NAME-snapshots, beside the checkpoint NAME that is served. They are read at the
-first request, and write one after another in a thread of their own: texts being streamed do not wait for them.
+first request, and write one after another in a thread of their own (`Service.snapshots`): texts being
+streamed do not wait for them.
 """
 
-import asyncio
 import os
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
 from app.schemas import Asked
 from model.checkpoint import Checkpoint, has_checkpoint, read_checkpoint
 from model.device import Numerics
-from model.errors import QueueFullError
 from model.generator import Generator, load_generator
 from model.noise import SEED_LIMIT
+from model.proceed import Proceed
 from model.stream import make_streams
 
-router = APIRouter()
-
-WAITING = 4
 MOST_CHARACTERS = 1000
 
 
@@ -44,8 +41,8 @@ class Snapshot:
     checkpoint: Checkpoint
     generator: Generator
 
-    def write(self, query: SnapshotQuery) -> str:
-        """One text.
+    def write(self, query: SnapshotQuery, proceed: Proceed) -> str:
+        """One text; `proceed` is called with each piece of it.
 
         Raises:
             UnknownCharactersError: the prompt has characters outside the snapshot's vocabulary.
@@ -59,11 +56,16 @@ class Snapshot:
             max_new_tokens=query.max_new_tokens,
             stop=(),
         )
-        return "".join(piece.text for piece in self.generator.write(stream))
+        written = []
+        with closing(self.generator.write(stream)) as pieces:  # its slot is free, however this ends
+            for piece in pieces:
+                written.append(piece.text)
+                proceed()
+        return "".join(written)
 
 
 class Gallery:
-    """The snapshots beside a checkpoint folder; `steps` lists them."""
+    """The snapshots beside a checkpoint folder; `steps` lists them. One thread at a time may write."""
 
     def __init__(self, folder: Path, numerics: Numerics) -> None:
         folder = Path(os.path.abspath(folder))
@@ -74,29 +76,17 @@ class Gallery:
         complete = [step for step in steps if has_checkpoint(self._folder / _name(step))]
         self.steps = [step for step in complete if _name(step) in names]
         self._snapshots: list[Snapshot] = []
-        self._turn = asyncio.Lock()
-        self._asked = 0
 
-    async def write(self, query: SnapshotQuery) -> dict[str, Any]:
-        """What each snapshot writes, and the loss curve of their run.
+    def write(self, query: SnapshotQuery, proceed: Proceed) -> dict[str, Any]:
+        """What each snapshot writes, and the loss curve of their run; `proceed` is called often.
 
         Raises:
-            QueueFullError: too many wait already.
             CheckpointError, UnknownCharactersError: a snapshot cannot be read, or cannot read the prompt.
         """
-        if self._asked >= WAITING:
-            raise QueueFullError("the snapshots are busy", retry_after=5)
-        self._asked += 1
-        try:
-            async with self._turn:
-                return await asyncio.to_thread(self._write, query)
-        finally:
-            self._asked -= 1
-
-    def _write(self, query: SnapshotQuery) -> dict[str, Any]:
-        if not self._snapshots:
-            self._snapshots = [self._load(step) for step in self.steps]
-        texts = [{"step": one.step, "text": one.write(query)} for one in self._snapshots]
+        for step in self.steps[len(self._snapshots) :]:
+            proceed()
+            self._snapshots.append(self._load(step))
+        texts = [{"step": one.step, "text": one.write(query, proceed)} for one in self._snapshots]
         if not texts:
             return {"parameters": None, "curve": [], "snapshots": []}
         last = self._snapshots[-1].checkpoint
@@ -111,10 +101,3 @@ class Gallery:
 def _name(step: int) -> str:
     """Of a snapshot's folder."""
     return f"{step:06d}"
-
-
-@router.get("/snapshots")
-async def get_snapshots(query: Annotated[SnapshotQuery, Query()], request: Request) -> dict[str, Any]:
-    """The same prompt and seed at each snapshot of a training run; none if there are none."""
-    gallery: Gallery = request.app.state.service.current.gallery
-    return await gallery.write(query)

@@ -144,10 +144,14 @@ def share_inside(lengths: Lengths, least: int) -> float:
 
 
 def apart(runs: list[Run]) -> list[Run]:
-    """Of runs that overlap the longest only, and of what is left the longest again; in the order of the text."""
-    kept, taken = [], np.zeros(max((run.end for run in runs), default=0), bool)
+    """Of runs that overlap the longest only, and of what is left the longest again; in the order of the text.
+
+    A run that is no longer than those kept before it overlaps one of them only if one of its own ends lies inside.
+    """
+    kept: list[Run] = []
+    taken = np.zeros(max((run.end for run in runs), default=0), bool)
     for run in sorted(runs, key=lambda one: (-one.length, one.start)):
-        if not taken[run.start : run.end].any():
+        if not taken[run.start] and not taken[run.end - 1]:
             kept.append(run)
             taken[run.start : run.end] = True
     return sorted(kept, key=lambda one: one.start)

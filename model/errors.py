@@ -12,6 +12,7 @@ SoliloquyError                  one sentence that a user can act on
 ├── EngineFailedError           the generator met an error that it does not know
 └── UnavailableError            nothing wrong with the request: try again later
     ├── QueueFullError
+    ├── DeadlineError
     └── DrainingError
 """
 
@@ -104,6 +105,10 @@ class UnavailableError(SoliloquyError):
 
 class QueueFullError(UnavailableError):
     """Every slot is writing and the queue is at its bound."""
+
+
+class DeadlineError(UnavailableError):
+    """The work took longer than a request may have it."""
 
 
 class DrainingError(UnavailableError):

@@ -1,6 +1,7 @@
 """Streams in slots: every step gives each of them its next characters. Knows nothing of threads or of HTTP."""
 
 from collections.abc import Collection, Iterator
+from collections.abc import Generator as PythonGenerator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import islice
@@ -96,7 +97,7 @@ class Generator:
         self._free = list(range(self.backend.slots))
         self.backend.reset()
 
-    def write(self, stream: Stream) -> Iterator[Piece]:
+    def write(self, stream: Stream) -> PythonGenerator[Piece, None, None]:
         """The whole of one stream, piece by piece."""
         self.add(stream)
         try:

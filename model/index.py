@@ -6,8 +6,9 @@ Filters of its substrings, its words, its speakers, and the figures of held-out 
 import hashlib
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,28 @@ class TextIndex:
     sha256: str | None
 
     def held_out_of(self, characters: int) -> HeldOut | None:
-        """The pieces whose size is nearest, by ratio: some figures depend on it."""
+        """The figures of pieces of so many characters, from those of the sizes on both sides of it.
+
+        Most figures move about evenly with the logarithm of the size. Beyond the sizes that are known, those of the
+        nearest stand, but for the longest run, which goes on as it did; and how many words of a longer text are
+        different cannot be told.
+        """
+        if not self.held_out:
+            return None
         size = max(1, characters)
-        return min(self.held_out, key=lambda one: abs(np.log(one.characters / size)), default=None)
+        sizes = [one.characters for one in self.held_out]
+        above = bisect_left(sizes, size)
+        if 0 < above < len(sizes):
+            return _between(self.held_out[above - 1], self.held_out[above], size)
+        nearest = self.held_out[min(above, len(sizes) - 1)]
+        figures = dict(nearest.figures)
+        if above == len(sizes):
+            figures = {name: known for name, known in figures.items() if not name.startswith("distinct_")}
+        if len(sizes) > 1 and "longest_copy" in figures:
+            first = max(0, min(above - 2, len(sizes) - 2))
+            beyond = _between(self.held_out[first], self.held_out[first + 1], size)
+            figures["longest_copy"] = beyond.figures.get("longest_copy", figures["longest_copy"])
+        return replace(nearest, figures=figures)
 
     def save(self, path: Path) -> None:
         """Write the index to a safetensors file."""
@@ -115,12 +135,29 @@ class TextIndex:
             )
             for one in about["held_out"]
         )
-        if any(one.characters < 1 for one in held_out):
-            raise ValueError("held-out pieces of no characters")
+        sizes = [one.characters for one in held_out]
+        if any(size < 1 for size in sizes) or sizes != sorted(set(sizes)):
+            raise ValueError(f"held-out pieces of {sizes} characters")
         words, sha256 = WordList(_unpack(tensors["words"])), about["sha256"]
         if not isinstance(sha256, str | None):
             raise TypeError(f"sha256 is {sha256!r:.60}")
         return cls(CopyIndex.from_tensors(tensors), words, _unpack(tensors["speakers"]), held_out, sha256)
+
+
+def _between(smaller: HeldOut, larger: HeldOut, characters: int) -> HeldOut:
+    """The figures that both have, at a size between theirs, or beyond them on the same line."""
+    part = math.log(characters / smaller.characters) / math.log(larger.characters / smaller.characters)
+    figures = {}
+    for name, one in smaller.figures.items():
+        other = larger.figures.get(name)
+        if other is not None:
+            low = one.low + part * (other.low - one.low)
+            high = one.high + part * (other.high - one.high)
+            if name == "longest_copy":  # a run of 25 characters is not longer than one of 24.99
+                low = round(low)
+                high = round(high)
+            figures[name] = Range(one.mean + part * (other.mean - one.mean), low, high)
+    return HeldOut(characters, min(smaller.pieces, larger.pieces), figures)
 
 
 def _range(bounds: Mapping[str, Any]) -> Range:

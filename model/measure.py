@@ -9,6 +9,7 @@ import numpy as np
 from model.copies import Lengths, longest_run, share_inside
 from model.draft import Draft
 from model.index import TextIndex
+from model.proceed import Proceed, go_on
 from model.repetition import Loop, distinct, find_loops
 from model.source import Source
 from model.structure import Structure, analyse
@@ -60,16 +61,26 @@ def measure(
     vocabulary: Vocabulary,
     model_bits: float | None = None,
     source: Source | None = None,
+    proceed: Proceed = go_on,
 ) -> Measurement:
     """Measure a text; its n-gram bits if there is a `draft`, its `model_bits` if they are known, its copies exactly
     if the training text is at hand.
+
+    The time is about linear in the text's length, whatever it says; `proceed` is called between the steps.
     """
-    lengths, words = index.copies.lengths(text), tuple(mark_words(text, index.words))
+    lengths = index.copies.lengths(text)
+    proceed()
+    words = tuple(mark_words(text, index.words, proceed))
+    proceed()
     if source is not None:
         lengths = np.minimum(lengths, source.lengths(text))
         lengths[lengths < index.copies.shortest] = 0
-    structure, loops = analyse(text, index.speakers), tuple(find_loops(text))
-    longest, keys = longest_run(lengths), [mark.word.key for mark in words]
+    structure = analyse(text, index.speakers)
+    proceed()
+    loops = tuple(find_loops(text))
+    proceed()
+    longest = longest_run(lengths)
+    keys = [mark.word.key for mark in words]
     figures = {
         "copied_20": share_inside(lengths, 20),
         "copied_50": share_inside(lengths, 50),
@@ -86,6 +97,7 @@ def measure(
         "ngram_bits": _bits(text, draft, vocabulary),
         "model_bits": model_bits,
     }
+    proceed()
     known = {name: float(value) for name, value in figures.items() if value is not None}
     return Measurement(text, lengths, words, structure, loops, known if text else {})
 

@@ -9,6 +9,7 @@ from model.copies import CopyMeter, Lengths, Run, apart, find_runs, longest_run
 from model.errors import InputError
 from model.index import HeldOut, Range, TextIndex
 from model.measure import FIGURES, Measurement, measure
+from model.proceed import Proceed, go_on
 from model.sentences import Sentence, verdict, write_sentences
 from model.source import Source
 from model.words import Likeness, Mark, WordMarker
@@ -77,19 +78,24 @@ class Report:
 
 
 def make_report(
-    text: str, checkpoint: Checkpoint, bits: float | None = None, source: Source | None = None
+    text: str,
+    checkpoint: Checkpoint,
+    bits: float | None = None,
+    source: Source | None = None,
+    proceed: Proceed = go_on,
 ) -> Report:
-    """The report of a text.
+    """The report of a text, in about linear time.
 
     Args:
         bits: mean surprise of its characters under the model, as the caller knows it.
         source: the training text, to say where runs stand.
+        proceed: called often; what it raises ends the work.
 
     Raises:
         InputError: the checkpoint has no index.
     """
     index = index_of(checkpoint)
-    measured = measure(text, index, checkpoint.draft, checkpoint.vocabulary, bits, source)
+    measured = measure(text, index, checkpoint.draft, checkpoint.vocabulary, bits, source, proceed)
     held_out = index.held_out_of(len(text))
     if held_out and "val_loss" in checkpoint.training:
         figures = {**held_out.figures, "model_bits": Range(checkpoint.training["val_loss"] / math.log(2))}

@@ -101,25 +101,45 @@ def find_headings(text: str) -> list[re.Match[str]]:
 def balance(text: str) -> tuple[list[int], int]:
     """Places of brackets and quotes without a partner, and the number of pairs. Straight quotes end with a
     paragraph; apostrophes are not quotes.
+
+    Each sign is put on the stack once and taken off once, so the time is linear whatever the text is.
     """
     opened: list[tuple[str, int]] = []
-    unmatched, matched = [], 0
+    still_open: Counter[str] = Counter()  # the signs on the stack
+    unmatched: list[int] = []
+    matched = 0
+    paragraph = 0
     for match in re.finditer(r'[()\[\]{}“”„«»"]|\n\s*\n', text):
-        sign, place = match[0], match.start()
+        sign = match[0]
+        place = match.start()
         if sign[0] == "\n":
-            unmatched += [at for straight, at in opened if straight == '"']
-            opened = [one for one in opened if one[0] != '"']
+            paragraph = place
             continue
-        depth = next((i for i, (other, _) in enumerate(opened[::-1]) if other in CLOSES.get(sign, "")), None)
-        if depth is not None and (depth == 0 or sign not in OPENS):
-            unmatched += [at for _, at in opened[len(opened) - depth :]]
-            del opened[len(opened) - depth - 1 :]
+        while opened and opened[-1][0] == '"' and opened[-1][1] < paragraph:  # ended with its paragraph
+            unmatched.append(_pop(opened, still_open))
+        partners = CLOSES.get(sign, "")
+        if opened and opened[-1][0] in partners:
+            _pop(opened, still_open)
             matched += 1
         elif sign in OPENS:
             opened.append((sign, place))
+            still_open[sign] += 1
+        elif any(still_open[partner] for partner in partners):
+            while opened[-1][0] not in partners:
+                unmatched.append(_pop(opened, still_open))
+            _pop(opened, still_open)
+            matched += 1
         else:
             unmatched.append(place)
-    return sorted(unmatched + [place for _, place in opened]), matched
+    unmatched += [place for _, place in opened]
+    return sorted(unmatched), matched
+
+
+def _pop(opened: list[tuple[str, int]], still_open: Counter[str]) -> int:
+    """Take the last sign off the stack; return its place."""
+    sign, place = opened.pop()
+    still_open[sign] -= 1
+    return place
 
 
 def _lines(text: str, headings: Collection[int]) -> list[str]:

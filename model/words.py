@@ -7,11 +7,18 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
+from model.proceed import Proceed, go_on
+
 LAST = "\U0010ffff"  # comes after every word that begins alike
+LEAST_SHARED = 2  # characters that an invented word shares with one that it is like
+MAX_MARKS = 30  # in a row
 
 
 @dataclass(frozen=True)
@@ -22,10 +29,14 @@ class Word:
     end: int
     text: str
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """The same for every spelling that counts as this word."""
-        return unicodedata.normalize("NFC", self.text.casefold())
+        """The same for every spelling that counts as this word.
+
+        To sort marks into their order takes quadratic time in the length of their run, and no word has a long one.
+        """
+        folded = self.text.casefold()
+        return folded if _many_marks().search(folded) else unicodedata.normalize("NFC", folded)
 
 
 @dataclass(frozen=True)
@@ -69,65 +80,132 @@ class WordList:
             return Mark(word, True)
         return Mark(word, False, self._likest(self._beginnings, key), self._likest(self._ends, key[::-1]))
 
-    def _likest(self, ordered: list[tuple[str, int]], key: str) -> Likeness | None:
-        """The commonest of the words that begin, as spelt in `ordered`, as `key` does for as long as any does."""
-        for shared in range(len(key), 1, -1):
-            first = bisect_left(ordered, (key[:shared],))
-            last = bisect_left(ordered, (key[:shared] + LAST,), first)
-            if first < last:
-                return Likeness(self.words[min(rank for _, rank in ordered[first:last])], shared)
-        return None
+    def _likest(self, ordered: "Ordered", key: str) -> Likeness | None:
+        """The commonest of the words that begin, as spelt in `ordered`, as `key` does for as long as any does.
+
+        Of all words, those that share most with `key` stand next to its place in their order.
+        """
+        place = bisect_left(ordered.spellings, key)
+        neighbours = ordered.spellings[max(0, place - 1) : place + 1]
+        shared = max([_shared(key, one) for one in neighbours], default=0)
+        if shared < LEAST_SHARED:
+            return None
+        beginning = key[:shared]
+        first = bisect_left(ordered.spellings, beginning)
+        last = bisect_left(ordered.spellings, beginning + LAST, first)
+        return Likeness(self.words[int(ordered.ranks[first:last].min())], shared)
 
     @cached_property
     def _known(self) -> frozenset[str]:
         return frozenset(self.words)
 
     @cached_property
-    def _beginnings(self) -> list[tuple[str, int]]:
-        return sorted((word, rank) for rank, word in enumerate(self.words))
+    def _beginnings(self) -> "Ordered":
+        return Ordered.of(self.words)
 
     @cached_property
-    def _ends(self) -> list[tuple[str, int]]:
-        return sorted((word[::-1], rank) for rank, word in enumerate(self.words))
+    def _ends(self) -> "Ordered":
+        return Ordered.of([word[::-1] for word in self.words])
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    for place, (mine, theirs) in enumerate(zip(one, other, strict=False)):
+        if mine != theirs:
+            return place
+    return min(len(one), len(other))
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """Words in alphabetical order, and the rank (N,) of each: 0 for the commonest."""
+
+    spellings: list[str]
+    ranks: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, words: Sequence[str]) -> "Ordered":
+        """Of words that come in the order of their ranks."""
+        pairs = sorted((word, rank) for rank, word in enumerate(words))
+        return cls([word for word, _ in pairs], np.array([rank for _, rank in pairs], np.int64))
 
 
 @dataclass
 class WordMarker:
-    """Marks the words of a text that comes in pieces, each once it is complete."""
+    """Marks the words of a text that comes in pieces, each once it is complete.
+
+    The letters of a word that is not complete are kept as they came: to look at them again with each piece would
+    take quadratic time for a word without end.
+    """
 
     known: WordList
-    _begun: str = field(default="", init=False)  # the letters at the end of what has come
+    _begun: list[str] = field(default_factory=list, init=False)  # the letters at the end of what has come
     _read: int = field(default=0, init=False)
 
-    def extend(self, text: str) -> list[Mark]:
-        """The words that are complete now that `text` has come."""
-        start, text = self._read - len(self._begun), self._begun + text
-        self._read = start + len(text)
-        found = list(find_words(text, start))
-        self._begun = found.pop().text if found and found[-1].end == self._read else ""
-        return [self.known.mark(word) for word in found]
+    def extend(self, text: str, proceed: Proceed = go_on) -> list[Mark]:
+        """The words that are complete now that `text` has come; `proceed` is called with each."""
+        marks = []
+        start = self._read
+        self._read += len(text)
+        rest = 0
+        if self._begun:
+            match = _rest_pattern().match(text)
+            rest = match.end() if match else 0
+            self._begun.append(text[:rest])
+            if rest == len(text):
+                return []
+            marks.append(self._mark_begun(start + rest))
+        for word in find_words(text, start, rest):
+            proceed()
+            if word.end == self._read:
+                self._begun = [word.text]
+            else:
+                marks.append(self.known.mark(word))
+        return marks
 
     def finish(self) -> list[Mark]:
         """The last word, if the text ended in it and it is real: what the end has cut off was not invented."""
-        begun, self._begun = self._begun, ""
-        mark = self.known.mark(Word(self._read - len(begun), self._read, begun))
+        mark = self._mark_begun(self._read)
         return [mark] if mark.real else []
 
+    def _mark_begun(self, end: int) -> Mark:
+        """The mark of the word that was begun and ends here."""
+        begun = "".join(self._begun)
+        self._begun = []
+        return self.known.mark(Word(end - len(begun), end, begun))
 
-def mark_words(text: str, known: WordList) -> list[Mark]:
+
+def mark_words(text: str, known: WordList, proceed: Proceed = go_on) -> list[Mark]:
     """Every word of a whole text, as `WordMarker` would mark them."""
     marker = WordMarker(known)
-    return marker.extend(text) + marker.finish()
+    return marker.extend(text, proceed) + marker.finish()
 
 
-def find_words(text: str, first: int = 0) -> Iterator[Word]:
-    """The words in their order; `first` is the place of the first character."""
-    for match in _pattern().finditer(text):
+def find_words(text: str, first: int = 0, start: int = 0) -> Iterator[Word]:
+    """The words in their order, from the character `start` on; `first` is the place of the first character."""
+    for match in _pattern().finditer(text, start):
         yield Word(first + match.start(), first + match.end(), match.group())
 
 
 @cache
 def _pattern() -> re.Pattern[str]:
-    """A letter, then letters, and marks and joiners, which `re` has no name for."""
-    marks = [chr(point) for point in range(0x10000) if unicodedata.category(chr(point)).startswith("M")]
-    return re.compile(rf"[^\W\d_](?:[^\W\d_]|[{''.join(marks)}\u200c\u200d])*")
+    """A letter, then letters, and marks and joiners."""
+    return re.compile(rf"[^\W\d_]{_rest_pattern().pattern}")
+
+
+@cache
+def _rest_pattern() -> re.Pattern[str]:
+    """What a word may go on with."""
+    return re.compile(rf"(?:[^\W\d_]|[{_marks()}\u200c\u200d])*")
+
+
+@cache
+def _many_marks() -> re.Pattern[str]:
+    """More marks in a row than any writing has (Unicode's annex 15 allows 30)."""
+    return re.compile(rf"[{_marks()}]{{{MAX_MARKS + 1}}}")
+
+
+@cache
+def _marks() -> str:
+    """The marks that belong to letters, which `re` has no name for."""
+    return "".join(chr(point) for point in range(0x10000) if unicodedata.category(chr(point)).startswith("M"))

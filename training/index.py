@@ -5,7 +5,6 @@ Training does this by itself; the command is for checkpoints that come from else
 
 import dataclasses
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 from pydantic_settings import BaseSettings
@@ -24,8 +23,11 @@ from model.words import WordList
 from training.copies import make_copies
 from training.dataset import Dataset, Ids, translate
 
-PIECES = (250, 1000, 4000)  # characters; what a text is compared with is the nearest
-MOST_PIECES = 500
+PIECES = (50, 100, 150, 250, 400, 600, 1000, 1500, 2500, 4000, 10_000)  # characters; others lie between
+MIN_PIECES = 10  # side by side; of fewer nobody can say what 5 % of them are above
+MAX_PIECES = 500
+OUTSIDE = 0.05  # of the pieces are above a figure's range, and as many below
+OVERLAP = 2  # pieces over each place, so that where a piece begins by chance decides less
 
 
 class IndexSettings(BaseSettings):
@@ -51,22 +53,26 @@ def make_index(dataset: Dataset, draft: Draft | None, progress: bool = False) ->
     held_out = _decode(dataset.val, dataset.vocabulary)
     found = []
     for size in PIECES:
-        pieces = list(cut(held_out, size))
-        pieces = [pieces[i] for i in np.linspace(0, len(pieces) - 1, min(len(pieces), MOST_PIECES)).astype(int)]
+        pieces = cut(held_out, size)
         if pieces:
             bar = tqdm(pieces, disable=not progress, leave=False, unit="piece", desc=f"{size} characters")
             found.append(summarise(size, [measure(one, index, draft, dataset.vocabulary).figures for one in bar]))
     return dataclasses.replace(index, held_out=tuple(found))
 
 
-def cut(text: str, size: int) -> Iterator[str]:
-    """Pieces of `size` characters, each from the beginning of a line where there is one: as a model begins."""
-    start = 0
-    while start + size <= len(text):
-        yield text[start : start + size]
-        start += size
-        line = text.find("\n", start - 1, start + size) + 1
-        start = line or start
+def cut(text: str, size: int) -> list[str]:
+    """Pieces of `size` characters, evenly spread, each from the beginning of a line where there is one: as a model
+    begins. None from a text that has too little room for different ones.
+    """
+    room = len(text) - size
+    count = min(MAX_PIECES, OVERLAP * len(text) // size)
+    if len(text) < MIN_PIECES * size:
+        return []
+    starts = set()
+    for place in np.linspace(0, room, count).astype(int).tolist():
+        line = text.rfind("\n", max(0, place - size), place) + 1
+        starts.add(line or place)
+    return [text[start : start + size] for start in sorted(starts)]
 
 
 def summarise(size: int, figures: list[dict[str, float]]) -> HeldOut:
@@ -75,9 +81,17 @@ def summarise(size: int, figures: list[dict[str, float]]) -> HeldOut:
     for name in FIGURES:
         values = [one[name] for one in figures if name in one]
         if values:
-            low, high = np.percentile(values, (5, 95))
-            ranges[name] = Range(float(np.mean(values)), float(low), float(high))
+            high = _bound(values)
+            low = -_bound([-value for value in values])
+            ranges[name] = Range(float(np.mean(values)), low, high)
     return HeldOut(size, len(figures), ranges)
+
+
+def _bound(values: list[float]) -> float:
+    """The value above which about 5 % are: of equal ones a percentile would count too many, or too few."""
+    ordered = np.sort(values)
+    shares = 1 - np.searchsorted(ordered, ordered, side="right") / len(ordered)
+    return float(ordered[np.abs(shares - OUTSIDE).argmin()])
 
 
 def add_index(settings: IndexSettings) -> None:

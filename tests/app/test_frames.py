@@ -23,6 +23,7 @@ from app.main import create_app
 from app.resume import Place
 from app.schemas import GenerateRequest
 from app.settings import ServerSettings
+from app.work import WorkQueue
 from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from model.errors import SoliloquyError
 from model.generator import Generator, load_generator
@@ -41,6 +42,7 @@ WILD = Vocabulary(
     "\ufffd\ufffe\uffff\U0001f600\U0001f468\U0010ffffé日"
 )
 CARD = replace(ModelCard.of(tiny_checkpoint(), INT8), checkpoint="0123456789ab")
+REPORTS = WorkQueue("report", threads=1, places=1, seconds=60)
 FORGED = ["\n\n", "\r\r", "\n\nevent: done\ndata: {}\n\n", "\nid: 9\n", "\rretry: 1\r\r", "data: ", ": ", "\ufeff"]
 texts = st.lists(
     st.sampled_from(FORGED) | st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(WILD.characters)),
@@ -133,7 +135,7 @@ async def write(request: GenerateRequest, pieces: Sequence[tuple[int, str]], err
     streams = [Stream(VOCABULARY, [0], sample=sample) for sample in range(request.num_samples)]
     job = Job(streams, 1 << 20, lambda: None)
     likelihood = Likelihood(0.5, 0.25, 2, 1.5, ((0, 0.5, 0.75), (9, 0.25, 0.0)))
-    answer = Answer(job, request, CARD, tiny_checkpoint(), Place.beginning(request, CARD)).events()
+    answer = Answer(job, request, CARD, tiny_checkpoint(), Place.beginning(request, CARD), REPORTS).events()
     body = b""
     for sample, text in pieces:
         job.put(streams[sample], Piece(text, (likelihood,) * len(text) if request.details else ()))

@@ -17,10 +17,12 @@ from app.engine import Engine
 from app.events import Answer
 from app.resume import Place, resume
 from app.schemas import GenerateRequest
+from app.work import WorkQueue
 from model.errors import InputError
 from tests.tiny import INT8, VOCABULARY, tiny_checkpoint, tiny_generator
 
 CARD = replace(ModelCard.of(tiny_checkpoint(), INT8), checkpoint="0123456789ab")
+REPORTS = WorkQueue("report", threads=1, places=1, seconds=60)
 LENGTH = 60
 ASKED = GenerateRequest(
     prompt="ROMEO:", max_new_tokens=LENGTH, seed=7, num_samples=2, stop=["zq"], details=True, alternatives=2
@@ -43,7 +45,7 @@ async def answer(engine: Engine, asked: GenerateRequest, header: str | None = No
     """All events, each with its data and id."""
     in_force, place = resume(asked, header, VOCABULARY, CARD)
     job = engine.submit(in_force.streams(VOCABULARY, place.sent))
-    frames = Answer(job, in_force, CARD, tiny_checkpoint(), place).events()
+    frames = Answer(job, in_force, CARD, tiny_checkpoint(), place, REPORTS).events()
     return [(str(one.event), json.loads(str(one.data)), one.id) async for one in frames]
 
 

@@ -30,7 +30,7 @@ def test_a_written_text_is_scored_as_it_was_told(server: LiveServer, prompt: str
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
     body = answer.json()
-    assert list(body) == ["checkpoint", "numerics", "characters", "bits_per_character", "chars"]
+    assert list(body) == ["checkpoint", "numerics", "characters", "chars", "bits_per_character"]
     assert body["chars"] == sample["chars"][first:]
     assert body["characters"] == 200 - first
     assert body["numerics"] == "cpu-int8"

@@ -267,5 +267,5 @@ def test_a_stream_given_up_leaves_its_slot() -> None:
     pieces = generator.write(make_stream(1))
     next(pieces)
     assert generator.free_slots == 0
-    pieces.close()  # type: ignore[attr-defined]
+    pieces.close()
     assert generator.free_slots == 1

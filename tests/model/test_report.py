@@ -155,9 +155,56 @@ def test_a_figure_is_judged_by_the_middle_of_real_text() -> None:
     assert verdict(2, Range(2)) is None
 
 
-def test_a_text_is_compared_with_pieces_of_about_its_size() -> None:
-    sizes = [INDEX.held_out_of(size) for size in (0, 200, 600, 1100, 10**6)]
-    assert [one.characters for one in sizes if one] == [250, 250, 1000, 1000, 4000]
+def piece_figures(longest: float, distinct: float) -> dict[str, Range]:
+    return {
+        "longest_copy": Range(longest, longest - 5, longest + 5),
+        "distinct_1": Range(distinct, distinct - 0.1, distinct + 0.1),
+    }
+
+
+YARDSTICKS = (HeldOut(100, 9, piece_figures(15, 0.9)), HeldOut(1000, 5, piece_figures(20, 0.6)))
+
+
+@pytest.mark.parametrize(
+    ("characters", "size", "high", "distinct"),
+    [
+        (0, 100, 10, 0.9),
+        (10, 100, 15, 0.9),
+        (99, 100, 20, 0.9),
+        (100, 100, 20, 0.9),
+        (101, 101, 20, 0.9),
+        (316, 316, 22, 0.75),
+        (999, 999, 25, 0.6),
+        (1000, 1000, 25, 0.6),
+        (1001, 1000, 25, None),
+        (100_000, 1000, 35, None),
+    ],
+)
+def test_a_text_is_compared_with_pieces_of_its_own_size(
+    characters: int, size: int, high: float, distinct: float | None
+) -> None:
+    """A text of 500 characters was compared with pieces of 250, and 12 in 32 had "more than by chance" of the
+    training text; one more character, and it was 2 in 32. What lies between two sizes is now between their figures.
+    """
+    found = replace(INDEX, held_out=YARDSTICKS).held_out_of(characters)
+    assert found is not None
+    assert found.characters == size
+    assert found.figures["longest_copy"].high == high
+    words = found.figures.get("distinct_1")
+    assert (words and words.mean) == (distinct and pytest.approx(distinct, abs=0.01))
+
+
+@pytest.mark.parametrize("size", [20, 99, 100, 101, 180, 249, 250, 251, 320, 500, 501, 700, 999, 1001, 1800, 2499])
+def test_real_text_of_any_size_has_no_more_copies_than_real_text_has(size: int) -> None:
+    """Of plays that the index has not seen, about one piece in twenty may have more than 95 % of pieces have."""
+    play = tiny_play(7, 600)
+    held_out = INDEX.held_out_of(size)
+    assert held_out is not None
+    bound = held_out.figures["longest_copy"].high
+    lengths = INDEX.copies.lengths(play)
+    starts = np.linspace(0, len(play) - size, 300).astype(int)
+    longest = [np.minimum(lengths[start : start + size], np.arange(1, size + 1)).max() for start in starts]
+    assert np.mean(np.array(longest) > bound) < 0.15
 
 
 def test_without_an_index_there_is_no_report() -> None:
