@@ -12,7 +12,7 @@ from app.card import ModelCard
 from app.schemas import GenerateRequest
 from model.errors import InputError
 from model.noise import SEED_LIMIT
-from model.receipt import Parameters
+from model.receipt import FORMER, Parameters
 from model.vocabulary import Vocabulary
 
 FIELD = "Last-Event-ID"
@@ -71,6 +71,10 @@ def resume(
     if asked.seed not in (None, place.seed):
         raise InputError(FIELD, f"is of a text with seed {place.seed}, not {asked.seed}; {REMEDY}")
     in_force = asked.model_copy(update={"seed": place.seed}).in_force(vocabulary)
+    if place.checkpoint == card.former:
+        raise InputError(
+            FIELD, f"names this checkpoint by {card.former}, {FORMER}; it is {card.checkpoint} now; {REMEDY}"
+        )
     _check(place, Place.beginning(in_force, card), in_force.max_new_tokens)
     return in_force, place
 

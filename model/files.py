@@ -6,6 +6,7 @@ Knows nothing of what is in them.
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 MOST_JSON = 1 << 26  # bytes
+MAX_DEPTH = 16
+MAX_TEXT = 10_000  # characters
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 NO_SUCH_TYPE = (AttributeError, TypeError)  # of NumPy, where a safetensors file has a type that it lacks
 
 
@@ -50,6 +54,25 @@ def parse_json(text: str) -> Any:
         return json.loads(text, parse_float=_finite, parse_constant=_finite)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def printable(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """A JSON value whose texts can be shown: control characters and halves of surrogate pairs become U+FFFD, and
+    what is over `MAX_TEXT` characters is cut.
+
+    Raises:
+        ValueError: nested too deep.
+    """
+    if isinstance(value, str):
+        text = UNPRINTABLE.sub("\ufffd", value)
+        return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
+    if not isinstance(value, list | dict):
+        return value
+    if depth == 0:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
+    if isinstance(value, list):
+        return [printable(one, depth - 1) for one in value]
+    return {printable(name): printable(one, depth - 1) for name, one in value.items()}
 
 
 def _finite(text: str) -> float:

@@ -18,7 +18,7 @@ from model.cli import run, settings_config
 from model.device import numerics_named
 from model.errors import InputError
 from model.generator import Generator, load_generator
-from model.receipt import Digest, Receipt
+from model.receipt import FORMER, Digest, Receipt
 from model.stream import Stream
 
 
@@ -37,6 +37,9 @@ def verify(settings: VerifySettings) -> None:
     """Compare sample by sample."""
     receipt = read_receipt(settings.receipt)
     checkpoint = read_checkpoint(settings.checkpoint)
+    if receipt.checkpoint == checkpoint.former_identity:
+        here = f"this checkpoint, {checkpoint.identity[:12]}, by {FORMER}, {receipt.checkpoint[:12]}"
+        raise InputError("checkpoint", f"the receipt is of {here}; have the text written again for a new receipt")
     if checkpoint.identity != receipt.checkpoint:
         here = f"{settings.checkpoint} holds {checkpoint.identity[:12]}"
         raise InputError("checkpoint", f"the receipt is of {receipt.checkpoint[:12]}, but {here}")
