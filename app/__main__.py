@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging.config
 import signal
+import socket
 import sys
 import time
 from types import FrameType
@@ -12,10 +13,11 @@ import uvicorn
 
 from app import log
 from app.connections import ServerConfig
+from app.listening import bind, close, listen
 from app.main import create_app
 from app.protection import ApiKeys
 from app.service import Service
-from app.settings import ServerSettings
+from app.settings import ServerSettings, remarks_on_variables
 from model.cli import run
 from model.errors import EngineFailedError
 
@@ -38,9 +40,14 @@ class Server(uvicorn.Server):
         self._draining: tuple[int, FrameType | None] | None = None
         self._deadline = 0.0
 
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """As uvicorn's; from then on SIGHUP changes to a new checkpoint and to new keys."""
-        await super().startup(sockets)  # type: ignore[arg-type]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, which says nothing of sockets that it is given; from then on SIGHUP changes to a new
+        checkpoint and to new keys.
+        """
+        await super().startup(sockets)
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        for port in dict.fromkeys(bound.getsockname()[1] for bound in sockets or ()):
+            logger.info("running on http://%s:%d (Ctrl-C stops it)", host, port)
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.handle_hangup)
 
@@ -73,6 +80,17 @@ def serve(settings: ServerSettings) -> None:
     """Start up, serve until told to stop, finish what was begun."""
     sys.setswitchinterval(SWITCH_SECONDS)
     logging.config.dictConfig(log.configuration(settings))
+    for remark in remarks_on_variables():
+        logger.warning("%s", remark)
+    sockets = bind(settings.host, settings.port)
+    try:
+        serve_on(sockets, settings)
+    finally:
+        close(sockets)
+
+
+def serve_on(sockets: list[socket.socket], settings: ServerSettings) -> None:
+    """Load what is to be served, then let clients connect."""
     app = create_app(settings)
     gc.collect()
     gc.freeze()  # 400,000 objects that stay: to walk through them would stop all texts for a tenth of a second
@@ -86,7 +104,8 @@ def serve(settings: ServerSettings) -> None:
         log_config=None,
         access_log=False,  # it has prompts: they are in the query of GET /generate
     )
-    Server(config, service, app.state.keys).run()
+    listen(sockets, settings.host, settings.port)
+    Server(config, service, app.state.keys).run(sockets)
     if service.current.engine.failed:
         raise EngineFailedError("the generator cannot go on; the log has why")
 

@@ -18,6 +18,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
         CheckpointError, DeviceError: what cannot be served, before anything listens.
         InputError: a setting that cannot be used.
     """
+    keys = protection.ApiKeys(settings)  # before the checkpoint, which takes a while
     service = Service(settings)
     observer = Observer(service)
 
@@ -41,7 +42,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     )
     app.state.service = service
     problems.install(app)
-    protection.install(app, settings)
+    protection.install(app, settings, keys)
     app.include_router(routes.router)
     app.include_router(snapshots.router)
     app.include_router(completions.router)

@@ -1,4 +1,4 @@
-"""Going on with a text after a break: what the id of a `text` event says, and what `Last-Event-ID` asks for.
+"""Going on with a text after a break: what the id of an event says, and what `Last-Event-ID` asks for.
 
 No state is kept. The same seed gives the same text, so it is written again, and what the client has is left out.
 """
@@ -17,23 +17,28 @@ from model.vocabulary import Vocabulary
 
 FIELD = "Last-Event-ID"
 LONGEST = 512  # more than any id has, so that nothing longer is ever searched
-FORM = re.compile(r"([0-9a-f]{12}):([a-z0-9-]+):([0-9a-f]{8}):([0-9]{1,16}):([0-9]{1,18}(?:,[0-9]{1,18})*)")
+FORM = re.compile(r"([0-9a-f]{12}):([a-z0-9-]+):([0-9a-f]{8}):([0-9]{1,16}):([0-9]{1,18}(?:,[0-9]{1,18})*)(:done)?")
 REMEDY = "write the text again without it"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which text, and how many characters of each of its samples the client has. As text, the id of an event."""
+    """Which text, and how many characters of each of its samples the client has. As text, the id of an event.
+
+    `done` is of the last event: the client has all that there is.
+    """
 
     checkpoint: str
     numerics: str
     parameters: str
     seed: int
     sent: tuple[int, ...]
+    done: bool = False
 
     def __str__(self) -> str:
         sent = ",".join(map(str, self.sent))
-        return f"{self.checkpoint}:{self.numerics}:{self.parameters}:{self.seed}:{sent}"
+        end = ":done" if self.done else ""
+        return f"{self.checkpoint}:{self.numerics}:{self.parameters}:{self.seed}:{sent}{end}"
 
     @classmethod
     def beginning(cls, request: GenerateRequest, card: ModelCard) -> "Place":
@@ -52,8 +57,9 @@ class Place:
         """
         match = FORM.fullmatch(text) if len(text) <= LONGEST else None
         if match is None or int(match[4]) >= SEED_LIMIT:
-            raise InputError(FIELD, f"is not the id of one of this server's text events; {REMEDY}")
-        return cls(match[1], match[2], match[3], int(match[4]), tuple(map(int, match[5].split(","))))
+            raise InputError(FIELD, f"is not the id of one of this server's events; {REMEDY}")
+        sent = tuple(map(int, match[5].split(",")))
+        return cls(match[1], match[2], match[3], int(match[4]), sent, match[6] is not None)
 
 
 def resume(

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
 from pydantic import Field
 
+from app.protection import is_head
 from app.schemas import Asked
 from model.checkpoint import Checkpoint, read_checkpoint
 from model.device import Numerics
@@ -26,8 +28,8 @@ WAITING = 4
 MOST_CHARACTERS = 1000
 
 
-class SnapshotQuery(Asked, strict=False):
-    """The same fields as `/generate`, for one short text."""
+class SnapshotQuery(Asked, strict=False, extra="ignore"):
+    """The same fields as `/generate`, for one short text; what else is in the URL is not for us."""
 
     max_new_tokens: int = Field(300, ge=1, le=MOST_CHARACTERS)
     """Characters that each snapshot writes."""
@@ -110,8 +112,12 @@ def _name(step: int) -> str:
     return f"{step:06d}"
 
 
-@router.get("/snapshots")
-async def get_snapshots(query: Annotated[SnapshotQuery, Query()], request: Request) -> dict[str, Any]:
+@router.get("/snapshots", response_model=dict[str, Any])
+async def get_snapshots(
+    query: Annotated[SnapshotQuery, Query()], request: Request
+) -> dict[str, Any] | StreamingResponse:
     """The same prompt and seed at each snapshot of a training run; none if there are none."""
+    if is_head(request):  # no text is written for nobody
+        return StreamingResponse(iter(()), media_type="application/json")
     gallery: Gallery = request.app.state.service.current.gallery
     return await gallery.write(query)

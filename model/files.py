@@ -33,6 +33,20 @@ def check_file(path: Path, most: int) -> None:
         raise OSError(f"its {size:,} bytes are more than {most:,}")
 
 
+def read_bounded(path: Path, most: int) -> bytes:
+    """The content of a file; no more than `most` bytes are read, whatever the file claims to have.
+
+    Raises:
+        OSError: see `check_file`.
+    """
+    check_file(path, most)
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(f"it has more than {most:,} bytes")
+    return content
+
+
 def read_json(path: Path) -> Any:
     """The value in a JSON file.
 
@@ -40,8 +54,7 @@ def read_json(path: Path) -> Any:
         OSError: see `check_file`.
         ValueError: not UTF-8, or see `parse_json`.
     """
-    check_file(path, MOST_JSON)
-    return parse_json(path.read_text(encoding="utf-8"))
+    return parse_json(read_bounded(path, MOST_JSON).decode("utf-8"))
 
 
 def parse_json(text: str) -> Any:

@@ -5,7 +5,6 @@ first character that differs is found too.
 """
 
 import hashlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,12 @@ from model.checkpoint import read_checkpoint
 from model.cli import run, settings_config
 from model.device import numerics_named
 from model.errors import InputError
+from model.files import parse_json, read_bounded
 from model.generator import Generator, load_generator
 from model.receipt import FORMER, Digest, Receipt
 from model.stream import Stream
+
+MAX_ANSWER = 1 << 28  # bytes; with all alternatives of all characters, an answer has some 100 MB
 
 
 class VerifySettings(BaseSettings):
@@ -78,7 +80,7 @@ def read_receipt(path: Path) -> Receipt:
         InputError: the file cannot be read, or holds no receipt.
     """
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = parse_json(read_bounded(path, MAX_ANSWER).decode("utf-8"))
         answer = content if isinstance(content, dict) and "receipt" in content else {"receipt": content}
         receipt = Receipt.model_validate(answer["receipt"])
         answered = [Digest.model_validate(one) for one in answer.get("samples", [])]

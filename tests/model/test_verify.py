@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,25 @@ def test_what_cannot_be_verified_is_refused_in_one_line(
     assert run_on(answer["receipt"] | change, folder, tmp_path) == 2
     said = capsys.readouterr().err
     assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "sparse", "missing"])
+def test_what_is_no_file_is_refused_before_it_is_read(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """A receipt of /dev/zero was read until memory ran out, a pipe for ever."""
+    path = Path("/dev/zero") if kind == "device" else tmp_path / "receipt"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "sparse":
+        path.touch()
+        os.truncate(path, 1 << 40)
+    assert run(VerifySettings, verify, [str(path), f"--checkpoint={folder}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"receipt: {path} cannot be read (")
     assert said.count("\n") == 1
 
 
