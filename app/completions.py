@@ -34,7 +34,7 @@ async def get_models(service: ServiceDependency) -> dict[str, Any]:
     return {"object": "list", "data": [_described(name, service.current) for name in names]}
 
 
-@router.get("/models/{name}", response_model=None)
+@router.get("/models/{name:path}", response_model=None)
 async def get_model(name: str, request: Request, service: ServiceDependency) -> dict[str, Any] | Response:
     """One of these names."""
     names = names_of(service.current, service.settings)
