@@ -41,7 +41,5 @@ USER 10001
 RUN python -m model.sample --num_samples=1 --max_new_tokens=50 --device=cpu > /dev/null
 ENV SOLILOQUY_HOST=0.0.0.0 SOLILOQUY_LOG_FORMAT=json
 EXPOSE 8000
-# no proxy: Docker passes on http_proxy from its client's configuration
-HEALTHCHECK --interval=5s --timeout=3s --start-period=120s CMD ["python", "-c", \
-  "import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open(f'http://127.0.0.1:{os.environ.get(\"SOLILOQUY_PORT\", 8000)}/health/ready')"]
+HEALTHCHECK --interval=5s --timeout=3s --start-period=120s CMD ["python", "-m", "app.health"]
 CMD ["python", "-m", "app"]

@@ -17,7 +17,7 @@ from app.listening import Room
 from app.main import create_app
 from app.protection import ApiKeys
 from app.service import Service
-from app.settings import ServerSettings
+from app.settings import ServerSettings, remarks_on_variables
 from model.cli import run
 from model.errors import EngineFailedError, InputError
 
@@ -52,7 +52,6 @@ class Server(uvicorn.Server):
         await super().startup([])
         loop = asyncio.get_running_loop()
         for listener in sockets or ():
-            listener.listen(listening.BACKLOG)
             accepting = loop.create_task(listening.accept(listener, self.config.room, self._make_connection))
             accepting.add_done_callback(log.tell_failure)
             self._accepting.append(accepting)
@@ -113,8 +112,18 @@ def serve(settings: ServerSettings) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     repeats = log.Repeats()
     logging.config.dictConfig(log.configuration(settings, repeats))
+    for remark in remarks_on_variables():
+        logger.warning("%s", remark)
+    listeners = listening.bind(settings.host, settings.port)
+    try:
+        serve_on(listeners, settings, repeats)
+    finally:
+        listening.close(listeners)
+
+
+def serve_on(listeners: list[socket.socket], settings: ServerSettings, repeats: log.Repeats) -> None:
+    """Load what is to be served, then let clients connect."""
     room = Room()
-    listeners = listening.bind(settings)
     try:
         app = create_app(settings)
     except MemoryError:
@@ -133,6 +142,7 @@ def serve(settings: ServerSettings) -> None:
         log_config=None,
         access_log=False,  # it has prompts: they are in the query of GET /generate
     )
+    listening.listen(listeners, settings.host, settings.port)
     Server(config, service, app.state.keys, repeats).run(listeners)
     if service.current.engine.failed:
         raise EngineFailedError("the generator cannot go on; the log has why")

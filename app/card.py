@@ -13,16 +13,18 @@ from model.vocabulary import TYPEWRITER
 class ModelCard:
     """Facts about the checkpoint and the machine it runs on.
 
-    `identity` is the SHA-256 of the weights and the configuration, `checkpoint` its beginning. `parameters` counts
-    as nanoGPT does, without position embeddings. `val_loss`, `baselines` and the points of `curve` (step, train,
-    val) are in nats per character. `default_prompt` is what a text follows where no prompt is given; `replacements`
-    says what to write for common characters outside the vocabulary.
+    `identity` is the SHA-256 of all that decides a text, `checkpoint` its beginning; `former` is that of what it
+    was before it covered the vocabulary, which is not told, but known where it is met. `parameters` counts as
+    nanoGPT does, without position embeddings. `val_loss`, `baselines` and the points of `curve` (step, train, val)
+    are in nats per character. `default_prompt` is what a text follows where no prompt is given; `replacements` says
+    what to write for common characters outside the vocabulary.
     `seconds`, `preset` and `steps` are of the training run. `report` tells whether texts can be reported on,
     `snapshots` the steps at which the run beside it was kept.
     """
 
     checkpoint: str
     identity: str
+    former: str
     parameters: int
     block_size: int
     positions: str
@@ -55,6 +57,7 @@ class ModelCard:
         return cls(
             checkpoint=checkpoint.identity[:12],
             identity=checkpoint.identity,
+            former=checkpoint.former_identity[:12],
             parameters=checkpoint.parameter_count,
             block_size=config.block_size,
             positions=config.positions,
@@ -81,7 +84,9 @@ class ModelCard:
 
     def content(self) -> dict[str, Any]:
         """The card as JSON, with the vocabulary's size beside its characters."""
-        return asdict(self) | {"vocabulary_size": len(self.vocabulary)}
+        content = asdict(self) | {"vocabulary_size": len(self.vocabulary)}
+        del content["former"]
+        return content
 
 
 def _rounded(value: float | None) -> float | None:

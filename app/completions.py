@@ -4,6 +4,7 @@ A model goes by the name of its folder, which stays when its weights are replace
 checkpoint's identity behind it, which does not. Answers tell the latter.
 """
 
+import os
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from app.settings import ServerSettings
 from app.whole import whole
 from model.errors import InputError
 from model.files import printable_name
+from model.receipt import FORMER
 from model.stream import Stream
 
 router = APIRouter(prefix="/v1")
@@ -34,12 +36,12 @@ async def get_models(service: ServiceDependency) -> dict[str, Any]:
     return {"object": "list", "data": [_described(name, service.current) for name in names]}
 
 
-@router.get("/models/{name}", response_model=None)
+@router.get("/models/{name:path}", response_model=None)
 async def get_model(name: str, request: Request, service: ServiceDependency) -> dict[str, Any] | Response:
     """One of these names."""
     names = names_of(service.current, service.settings)
     if name not in names:
-        return _unknown(name, names).response(request.scope["path"])
+        return _unknown(name, service.current, service.settings).response(request.scope["path"])
     return _described(name, service.current)
 
 
@@ -49,7 +51,7 @@ async def post_completions(body: CompletionRequest, request: Request, service: S
     serving = service.current
     names = names_of(serving, service.settings)
     if body.model not in names:
-        return _unknown(body.model, names).response(request.scope["path"])
+        return _unknown(body.model, serving, service.settings).response(request.scope["path"])
     in_force = body.in_force(service.settings.max_new_tokens, serving.vocabulary)
     choices = in_force.streams(serving.vocabulary)
     meter = meter_of(request.scope)
@@ -78,8 +80,11 @@ def _described(name: str, serving: Serving) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": "soliloquy"}
 
 
-def _unknown(name: str, names: tuple[str, str]) -> Problem:
+def _unknown(name: str, serving: Serving, settings: ServerSettings) -> Problem:
+    names = names_of(serving, settings)
     message = f"there is no model {name!r} here; use {names[0]!r}"
+    if name == f"{names[0]}-{serving.card.former}":
+        message = f"model {name!r} is named by {FORMER}; use {names[1]!r}"
     errors = [{"field": "model", "message": message}]
     return Problem(404, message, {"errors": errors, "code": "model_not_found"})
 

@@ -93,7 +93,8 @@ class Answer:
                 await self._job.pause()
             samples = {"samples": [sample.summary() for sample in self._samples]}
             reports = await self._reports()
-            yield _event("done", json_line(samples | self._tail(), **reports))
+            data = json_line(samples | self._tail(), **reports)
+            yield _event("done", data, str(self._reached(done=True)))
         except SoliloquyError as error:
             self._meter.failed(error)
             yield _event("error", json_line(to_problem(error).content()))
@@ -123,12 +124,15 @@ class Answer:
             if text:
                 data = {"sample": sample.index, "index": sample.sent - len(text), "text": text} | marks
                 chars = {"chars": self._details.write(text, likelihoods)} if self._request.details else {}
-                place = replace(self._place, sent=tuple(one.sent for one in self._samples))
-                frames.append(_event("text", json_line(data, **chars), str(place)))
+                frames.append(_event("text", json_line(data, **chars), str(self._reached())))
             if sample.finish_reason is not None:
                 end = {"sample": sample.index, "finish_reason": sample.finish_reason}
                 frames.append(_event("end", json_line(end)))
         return frames
+
+    def _reached(self, done: bool = False) -> Place:
+        """How far the client has come with what has been sent."""
+        return replace(self._place, sent=tuple(one.sent for one in self._samples), done=done)
 
     def _merge(
         self, pieces: list[tuple[Stream, Piece]]

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -34,6 +34,13 @@ SPARE_DESCRIPTORS = 48  # for files that are read while the server runs
 FEWEST_CONNECTIONS = 4
 TELL_SECONDS = 60.0
 RETRY_SECONDS = 0.1
+ABSENT = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # an address, or its family, that this machine does not have
+REMEDIES = {
+    errno.EADDRINUSE: ("port", "{port} is taken on {host}: stop the program that listens there, or choose another"),
+    errno.EACCES: ("port", "{port} may not be opened by this user: choose one from 1024 up"),
+    errno.EPERM: ("port", "{port} may not be opened by this user: choose another"),
+    errno.EADDRNOTAVAIL: ("host", "{host} is no address of this machine; 0.0.0.0 is every one that it has"),
+}
 
 
 class Waiting(Protocol):
@@ -138,7 +145,7 @@ async def accept(listener: socket.socket, room: Room, make_protocol: Callable[[]
 
 
 def bind_to(family: int, address: tuple[Any, ...], is_v6_only: bool) -> socket.socket:
-    """A socket bound to one address; it does not listen yet."""
+    """A socket bound to one address; connections are refused until `listen`."""
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
@@ -153,34 +160,58 @@ def bind_to(family: int, address: tuple[Any, ...], is_v6_only: bool) -> socket.s
     return listener
 
 
-def bind(settings: ServerSettings) -> list[socket.socket]:
+def bind(host: str, port: int) -> list[socket.socket]:
     """Sockets bound to all addresses of the host that is named; `::` is for IPv4 too.
 
+    That is done before a model is loaded: an address that is not to be had is told at once.
+
     Raises:
-        InputError: the host or the port cannot be listened on.
+        InputError: the host or the port cannot be listened on; names the setting that has to change.
     """
-    host = settings.host
     try:
-        found = socket.getaddrinfo(host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise InputError("host", f"no address of this machine is called {host!r}: {error.strerror}") from None
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no name"
+        raise InputError("host", f"{host!r:.100} is not an address that can be listened on ({reason})") from None
     is_v6_only = any(family == socket.AF_INET for family, *_ in found)  # which has a socket of its own then
     listeners: list[socket.socket] = []
-    refusal: OSError | None = None
+    failed = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
     for family, _, _, _, address in dict.fromkeys(found):
-        port = listeners[0].getsockname()[1] if listeners else address[1]  # 0 is any, but the same for all
+        shared_port = listeners[0].getsockname()[1] if listeners else address[1]  # 0 is any, but the same for all
         try:
-            listeners.append(bind_to(family, (address[0], port, *address[2:]), is_v6_only))
+            listeners.append(bind_to(family, (address[0], shared_port, *address[2:]), is_v6_only))
         except OSError as error:
-            refusal = error
-            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # `localhost` may be ::1 without IPv6
-                break
-    if refusal is not None and (not listeners or refusal.errno in (errno.EADDRINUSE, errno.EACCES)):
-        for listener in listeners:
-            listener.close()
-        field = "host" if refusal.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) else "port"
-        raise InputError(field, f"cannot listen on {host}, port {settings.port}: {refusal.strerror}")
+            failed = error
+            if error.errno not in ABSENT:  # `localhost` may be ::1 too, where there is no IPv6
+                close(listeners)
+                raise _refusal(error, host, port) from None
+    if not listeners:
+        raise _refusal(failed, host, port)
     return listeners
+
+
+def listen(listeners: Sequence[socket.socket], host: str, port: int) -> None:
+    """Let clients connect.
+
+    Raises:
+        InputError: another program was faster.
+    """
+    try:
+        for listener in listeners:
+            listener.listen(BACKLOG)
+    except OSError as error:
+        raise _refusal(error, host, port) from None
+
+
+def close(listeners: Sequence[socket.socket]) -> None:
+    """Give the addresses back."""
+    for listener in listeners:
+        listener.close()
+
+
+def _refusal(error: OSError, host: str, port: int) -> InputError:
+    field, remedy = REMEDIES.get(error.errno or 0, ("host", "{host} cannot be listened on, port {port}: {reason}"))
+    return InputError(field, remedy.format(host=host, port=port, reason=error.strerror or error))
 
 
 def make_room(settings: ServerSettings) -> int:

@@ -19,6 +19,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
         CheckpointError, DeviceError: what cannot be served, before anything listens.
         InputError: a setting that cannot be used.
     """
+    keys = protection.ApiKeys(settings)  # before the checkpoint, which takes a while
     service = Service(settings)
     observer = Observer(service)
 
@@ -43,7 +44,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.state.service = service
     app.state.unread = Unread()
     problems.install(app)
-    protection.install(app, settings)
+    protection.install(app, settings, keys)
     app.include_router(routes.router)
     app.include_router(completions.router)
     page.install(app)

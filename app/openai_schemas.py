@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.schemas import MAX_NEW_TOKENS, MAX_PROMPT, MAX_SAMPLES, MAX_TOLD
+from app.schemas import MAX_NEW_TOKENS, MAX_PROMPT, MAX_SAMPLES, MAX_STOP, MAX_STOPS, MAX_TOLD, Whole
 from model.errors import InputError
 from model.noise import SEED_LIMIT
 from model.sampling import Sampling
@@ -30,8 +30,9 @@ def _texts(value: Any) -> Any:
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
 _PromptList = Annotated[list[Prompt], Field(min_length=1, max_length=MAX_SAMPLES)]
 Prompts = Annotated[_PromptList, BeforeValidator(_texts, json_schema_input_type=Prompt | _PromptList)]
-Stop = Annotated[str, Field(min_length=1, max_length=64)]
-_StopList = Annotated[list[Stop], Field(max_length=4)]
+Stop = Annotated[str, Field(max_length=MAX_STOP)]
+_StopList = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
+Zero = Annotated[float, Field(ge=0, le=0)]
 Stops = Annotated[_StopList, BeforeValidator(_texts, json_schema_input_type=Stop | _StopList)]
 
 
@@ -81,27 +82,28 @@ class CompletionRequest(OpenAIModel):
     prompt: Prompts = [""]
     """What the text follows, or several, each with texts of its own; empty means a line break, or what
     `default_prompt` in `/info` tells for a model that knows none."""
-    max_tokens: int = Field(16, ge=0, le=MAX_NEW_TOKENS)
+    max_tokens: Whole = Field(16, ge=0, le=MAX_NEW_TOKENS)
     """Characters to write; 0 with `echo`, to score the prompt alone."""
     temperature: float = Field(1, ge=0, le=100)
     """Below 1 more certain, above 1 bolder; 0 always takes the likeliest character."""
-    top_p: float = Field(1, gt=0, le=1)
-    """Choose among the likeliest characters that together have this probability."""
-    top_k: int = Field(0, ge=-1)
+    top_p: float = Field(1, ge=0, le=1)
+    """Choose among the likeliest characters that together have this probability; 0 leaves the likeliest alone."""
+    top_k: Whole = Field(0, ge=-1)
     """Choose among this many likeliest characters; 0 or -1 for all. Not OpenAI's."""
     min_p: float = Field(0, ge=0, le=1)
     """Choose among characters at least this fraction as likely as the likeliest. Not OpenAI's."""
-    n: int = Field(1, ge=1, le=MAX_SAMPLES)
+    n: Whole = Field(1, ge=1, le=MAX_SAMPLES)
     """Texts for each prompt."""
-    best_of: int | None = None
+    best_of: Whole | None = None
     """The same as `n`: all texts are returned."""
-    seed: int | None = Field(None, ge=0, lt=SEED_LIMIT)
-    """The same seed gives the same text; drawn and returned when absent."""
+    seed: Whole | None = Field(None, ge=-(2**63), lt=2**63)
+    """The same seed gives the same text; drawn and returned when absent. One that is not from 0 to 2**53 - 1 counts
+    modulo 2**53: what was used is in the answer."""
     stop: Stops = []
-    """End a text before any of these strings."""
+    """End a text before any of these strings; an empty one, or one that the model cannot write, ends none."""
     echo: bool = False
     """Begin each text with its prompt."""
-    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    logprobs: Whole | None = Field(None, ge=0, le=MAX_LOGPROBS)
     """Tell the log-probability of each character and of so many of the likeliest, by the model alone."""
     stream: bool = False
     """Server-sent events, ended by `[DONE]`."""
@@ -109,14 +111,24 @@ class CompletionRequest(OpenAIModel):
     """What a stream has besides text."""
     user: str = ""
     """Ignored."""
-    presence_penalty: float = Field(0, ge=0, le=0)
+    metadata: dict[str, str] = {}
+    """Ignored."""
+    service_tier: str = ""
+    """Ignored."""
+    safety_identifier: str = ""
+    """Ignored."""
+    prompt_cache_key: str = ""
+    """Ignored."""
+    store: Literal[False] = False
+    """Nothing is kept here: only false."""
+    presence_penalty: Zero = 0
     """Not supported: only 0."""
-    frequency_penalty: float = Field(0, ge=0, le=0)
+    frequency_penalty: Zero = 0
     """Not supported: only 0."""
-    logit_bias: dict[str, float] = Field({}, max_length=0)
+    logit_bias: dict[str, Zero] = {}
+    """Not supported: only empty, or 0."""
+    suffix: Literal[""] = ""
     """Not supported: only empty."""
-    suffix: None = None
-    """Not supported: only null."""
 
     def in_force(self, longest: int, vocabulary: Vocabulary) -> Self:
         """The request with a seed drawn and empty prompts replaced, on a server that writes `longest` characters.
@@ -127,12 +139,13 @@ class CompletionRequest(OpenAIModel):
         too_long = self.max_tokens > longest and "max_tokens" in self.model_fields_set
         choices, told = len(self.prompt) * self.n, (self.logprobs or 0) + 1
         characters = sum(len(prompt) * self.n for prompt in self.prompt if self.echo) + choices * self.max_tokens
+        usage = self.stream_options is not None and self.stream_options.include_usage
         rules = (
             (too_long, "max_tokens", f"this server writes {longest} at most, not {self.max_tokens}"),
             (not self.max_tokens and not self.echo, "max_tokens", "0 writes nothing; use 1 or more, or echo"),
             (choices > MAX_SAMPLES, "n", f"{choices} texts in all are more than {MAX_SAMPLES}"),
             (self.best_of not in (None, self.n), "best_of", f"must be n, {self.n} here: all texts are returned"),
-            (self.stream_options and not self.stream, "stream_options", "goes only with stream: true"),
+            (usage and not self.stream, "stream_options", "include_usage goes only with stream: true"),
             (
                 self.logprobs is not None and not self.stream and characters * told > MAX_TOLD,
                 "logprobs",
@@ -142,7 +155,7 @@ class CompletionRequest(OpenAIModel):
         for broken, field, message in rules:
             if broken:
                 raise InputError(field, message)
-        seed = secrets.randbits(32) if self.seed is None else self.seed
+        seed = secrets.randbits(32) if self.seed is None else self.seed % SEED_LIMIT
         prompts = [prompt or vocabulary.default_prompt for prompt in self.prompt]
         return self.model_copy(
             update={"seed": seed, "prompt": prompts, "max_tokens": min(self.max_tokens, longest)}
@@ -155,7 +168,7 @@ class CompletionRequest(OpenAIModel):
         on, if that is asked for. Choices of the same prompt share the latter.
 
         Raises:
-            UnknownCharactersError: a prompt or a stop string has characters outside the vocabulary.
+            UnknownCharactersError: a prompt has characters outside the vocabulary.
         """
         choices = []
         for index, prompt in enumerate(self.prompt):

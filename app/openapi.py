@@ -18,7 +18,7 @@ REF = "#/components/schemas/{model}"
 EVENTS = (
     "Server-sent events, the data of each one line of JSON: `start`, then `text` as it comes and an `end` for each "
     "sample, then `done`; or `error`, a problem object. The id of a `text`, sent as `Last-Event-ID`, asks for the "
-    'rest. One JSON object with `"stream": false` or `Accept: application/json`.'
+    'rest; that of `done` is answered 204. One JSON object with `"stream": false` or `Accept: application/json`.'
 )
 CHUNKS = 'One JSON object; with `"stream": true`, chunks of it as server-sent events, then `[DONE]`.'
 ANY = {
@@ -220,10 +220,10 @@ def refusal(path: str, words: str, retry: bool = False) -> dict[str, Any]:
 
 
 def event(name: str, model: type[BaseModel]) -> dict[str, Any]:
-    """One kind of server-sent event. Only `text` sends an id, but a reader keeps it for what follows."""
+    """One kind of server-sent event. Only `text` and `done` send an id, but a reader keeps it for what follows."""
     data = {"type": "string", "contentMediaType": "application/json", "contentSchema": _ref(model)}
     fields = {"event": {"const": name}, "data": data, "id": {"type": "string"}}
-    required = list(fields) if model is Text else ["event", "data"]
+    required = list(fields) if model in (Text, Done) else ["event", "data"]
     return {"type": "object", "properties": fields, "required": required, "additionalProperties": False}
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Mount
+from starlette.types import Scope
 
 from model.errors import (
     CheckpointError,
@@ -28,6 +30,13 @@ from model.errors import (
 logger = logging.getLogger(__name__)
 
 MAX_LISTED = 100
+MAX_PATH = 200  # characters of a path that is told back
+OPENAI_ROUTES = ("/completions", "/models")
+OPENAI_ENDINGS = (
+    *OPENAI_ROUTES,
+    *("/embeddings", "/responses", "/moderations", "/edits", "/files", "/assistants", "/images/generations"),
+    *("/audio/speech", "/audio/transcriptions", "/audio/translations", "/fine_tuning/jobs", "/batches"),
+)
 REASONS: dict[type[SoliloquyError], str] = {  # for metrics
     QueueFullError: "queue_full",
     DeadlineError: "timeout",
@@ -59,9 +68,26 @@ class Problem:
 
     def response(self, path: str) -> Response:
         """The problem as an answer of its own, in the form that clients of this path expect."""
-        if path.startswith("/v1/"):
+        if is_openai(path):
             return Response(json.dumps(self.openai_content()), self.status, self.headers, "application/json")
         return Response(json.dumps(self.content()), self.status, self.headers, "application/problem+json")
+
+
+def is_openai(path: str) -> bool:
+    """Whether clients of this path are OpenAI's, or may be: they are often given another address than they need."""
+    return path == "/v1" or path.startswith("/v1/") or path.rstrip("/").endswith(OPENAI_ENDINGS)
+
+
+def _no_route(path: str) -> str:
+    """What is there instead of a path that is not."""
+    there = "POST /v1/completions writes text after a prompt, GET /v1/models lists the model"
+    if path.rstrip("/").endswith("/chat/completions"):
+        return f"this model continues texts, it does not chat: there is no {path}; {there}"
+    if path.rstrip("/").endswith(OPENAI_ROUTES):
+        return f"there is no {path}: use http://HOST:PORT/v1 as the client's base URL; {there}"
+    if is_openai(path):
+        return f"there is no {path}; {there}"
+    return f"there is no {path}; /docs describes what there is"
 
 
 def to_problem(error: SoliloquyError) -> Problem:
@@ -95,16 +121,30 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def on_http_error(request: Request, error: HTTPException) -> Response:
-        path, headers = request.scope["path"], dict(error.headers or {})
-        if error.status_code == 405 and (methods := app.openapi()["paths"].get(path)):
-            headers["Allow"] = ", ".join(sorted(map(str.upper, methods)))  # of all routes, not only the first
+        path = request.scope["path"]
+        headers = dict(error.headers or {})
         detail = _unreadable(error.__cause__) or error.detail
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(sorted(_methods(app, request.scope)))
+        elif error.status_code == 404 and error.detail == HTTPStatus.NOT_FOUND.phrase:
+            detail = _no_route(ascii(path)[1:-1][:MAX_PATH])
         return Problem(error.status_code, detail, headers=headers).response(path)
 
     @app.exception_handler(Exception)
     def on_any_error(request: Request, error: Exception) -> Response:
         problem = Problem(500, "an unexpected error; the server's log has it")
         return problem.response(request.scope["path"])
+
+
+def _methods(app: FastAPI, scope: Scope) -> set[str]:
+    """What a path can be asked for: of all its routes, not only the first; and HEAD wherever there is GET."""
+    found: set[str] = set()
+    whole = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}  # files see a part of it
+    for route in app.routes:
+        for method in ("GET",) if isinstance(route, Mount) else ("GET", "POST"):
+            if route.matches({**whole, "method": method})[0] is Match.FULL:
+                found.add(method)
+    return found | ({"HEAD"} if "GET" in found else set())
 
 
 def _invalid(errors: Sequence[Any]) -> Problem:

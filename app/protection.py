@@ -11,19 +11,20 @@ import secrets
 from collections.abc import Collection
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.limits import RateLimit, StreamCeiling, parse_rate
 from app.problems import Problem
-from app.settings import ServerSettings, listed
+from app.settings import ServerSettings, listed, origin_pattern
 from model.errors import InputError
-from model.files import read_text
+from model.files import decode_text, read_bounded
 
 logger = logging.getLogger(__name__)
 
+MAX_KEYS_BYTES = 1024 * 1024
 MAX_BODY_BYTES = 256 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 MAX_URL_BYTES = 32 * 1024
@@ -39,23 +40,20 @@ GUARDS = {
     b"cross-origin-opener-policy": b"same-origin",
     b"cross-origin-resource-policy": b"same-origin",
 }
-CORS_ALLOWED = ("Authorization", "Content-Type", "Last-Event-ID", "X-Request-ID", "traceparent")
+CORS_METHODS = ("GET", "HEAD", "POST")
 CORS_EXPOSED = ("Retry-After", "RateLimit", "RateLimit-Policy", "X-Request-ID")
 
 
-def install(app: FastAPI, settings: ServerSettings) -> None:
-    """Guard the app as the settings say; what is added last is the first to see a request.
-
-    Raises:
-        InputError: the keys cannot be used.
-    """
+def install(app: FastAPI, settings: ServerSettings, keys: "ApiKeys") -> None:
+    """Guard the app as the settings say; what is added last is the first to see a request."""
+    app.add_middleware(HeadRequests)
     if settings.streams_per_client is not None:
         app.add_middleware(StreamCeiling, most=settings.streams_per_client)
     if settings.rate_limit is not None:
         app.add_middleware(RateLimit, rate=parse_rate(settings.rate_limit))
-    app.state.keys = ApiKeys(settings)
-    if app.state.keys:
-        app.add_middleware(KeyCheck, keys=app.state.keys)
+    app.state.keys = keys
+    if keys:
+        app.add_middleware(KeyCheck, keys=keys)
     app.add_middleware(SizeLimits)
     if settings.trusted_hosts is not None:
         app.add_middleware(TrustedHosts, trusted=listed(settings.trusted_hosts.lower()))
@@ -65,8 +63,15 @@ def install(app: FastAPI, settings: ServerSettings) -> None:
         """Around the answers to unexpected errors too, which Starlette makes outside of all middleware."""
         inner = build()
         if settings.cors_origins is not None:
-            origins = listed(settings.cors_origins)
-            inner = CORSMiddleware(inner, origins, ("GET", "POST"), CORS_ALLOWED, expose_headers=CORS_EXPOSED)
+            inner = CORSMiddleware(
+                inner,
+                allow_origins=("*",) if settings.cors_origins == "*" else (),
+                allow_origin_regex=origin_pattern(settings.cors_origins),
+                allow_methods=CORS_METHODS,
+                allow_headers=("*",),  # whoever may ask may say what they like: clients have headers of their own
+                allow_private_network=True,
+                expose_headers=CORS_EXPOSED,
+            )
         return SecurityHeaders(inner)
 
     app.build_middleware_stack = build_guarded  # type: ignore[method-assign]
@@ -93,6 +98,39 @@ class SecurityHeaders:
             await send(message)
 
         await self.app(scope, receive, send_guarded)
+
+
+class HeadRequests:
+    """Middleware that answers HEAD as GET, without the body (RFC 9110, 9.3.2), on every route that has GET.
+
+    Routes are told by `is_head`, so that none does work whose result nobody gets.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Ask for GET inside; for all outside, such as the log, the request stays what it is."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        scope["method"] = "GET"
+        scope.setdefault("state", {})["head"] = True
+        try:
+            await self.app(scope, receive, send_head)
+        finally:
+            scope["method"] = "HEAD"
+
+
+def is_head(request: Request) -> bool:
+    """Whether only the head of the answer is asked for."""
+    return bool(getattr(request.state, "head", False))
 
 
 class TrustedHosts:
@@ -229,9 +267,9 @@ def read_keys(settings: ServerSettings) -> list[str]:
 def _lines(path: Path) -> list[str]:
     """The keys in a file."""
     try:
-        lines = [line.strip() for line in read_text(path).splitlines()]
+        lines = [line.strip() for line in decode_text(read_bounded(path, MAX_KEYS_BYTES)).splitlines()]
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = (error.strerror or error) if isinstance(error, OSError) else error
         raise InputError("api_keys_file", f"{path} cannot be read: {reason}") from None
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:

@@ -1,4 +1,4 @@
-"""Going on with a text after a break: what the id of a `text` event says, and what `Last-Event-ID` asks for.
+"""Going on with a text after a break: what the id of an event says, and what `Last-Event-ID` asks for.
 
 No state is kept. The same seed gives the same text, so it is written again, and what the client has is left out.
 """
@@ -12,28 +12,33 @@ from app.card import ModelCard
 from app.schemas import GenerateRequest
 from model.errors import InputError
 from model.noise import SEED_LIMIT
-from model.receipt import Parameters
+from model.receipt import FORMER, Parameters
 from model.vocabulary import Vocabulary
 
 FIELD = "Last-Event-ID"
 LONGEST = 512  # more than any id has, so that nothing longer is ever searched
-FORM = re.compile(r"([0-9a-f]{12}):([a-z0-9-]+):([0-9a-f]{8}):([0-9]{1,16}):([0-9]{1,18}(?:,[0-9]{1,18})*)")
+FORM = re.compile(r"([0-9a-f]{12}):([a-z0-9-]+):([0-9a-f]{8}):([0-9]{1,16}):([0-9]{1,18}(?:,[0-9]{1,18})*)(:done)?")
 REMEDY = "write the text again without it"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which text, and how many characters of each of its samples the client has. As text, the id of an event."""
+    """Which text, and how many characters of each of its samples the client has. As text, the id of an event.
+
+    `done` is of the last event: the client has all that there is.
+    """
 
     checkpoint: str
     numerics: str
     parameters: str
     seed: int
     sent: tuple[int, ...]
+    done: bool = False
 
     def __str__(self) -> str:
         sent = ",".join(map(str, self.sent))
-        return f"{self.checkpoint}:{self.numerics}:{self.parameters}:{self.seed}:{sent}"
+        end = ":done" if self.done else ""
+        return f"{self.checkpoint}:{self.numerics}:{self.parameters}:{self.seed}:{sent}{end}"
 
     @classmethod
     def beginning(cls, request: GenerateRequest, card: ModelCard) -> "Place":
@@ -52,8 +57,9 @@ class Place:
         """
         match = FORM.fullmatch(text) if len(text) <= LONGEST else None
         if match is None or int(match[4]) >= SEED_LIMIT:
-            raise InputError(FIELD, f"is not the id of one of this server's text events; {REMEDY}")
-        return cls(match[1], match[2], match[3], int(match[4]), tuple(map(int, match[5].split(","))))
+            raise InputError(FIELD, f"is not the id of one of this server's events; {REMEDY}")
+        sent = tuple(map(int, match[5].split(",")))
+        return cls(match[1], match[2], match[3], int(match[4]), sent, match[6] is not None)
 
 
 def resume(
@@ -71,6 +77,10 @@ def resume(
     if asked.seed not in (None, place.seed):
         raise InputError(FIELD, f"is of a text with seed {place.seed}, not {asked.seed}; {REMEDY}")
     in_force = asked.model_copy(update={"seed": place.seed}).in_force(vocabulary)
+    if place.checkpoint == card.former:
+        raise InputError(
+            FIELD, f"names this checkpoint by {card.former}, {FORMER}; it is {card.checkpoint} now; {REMEDY}"
+        )
     _check(place, Place.beginning(in_force, card), in_force.max_new_tokens)
     return in_force, place
 

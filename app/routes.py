@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
@@ -15,6 +15,7 @@ from app.events import Answer
 from app.job import Job
 from app.limits import claim_streams, limit_length
 from app.observe import meter_of
+from app.protection import is_head
 from app.report import ReportRequest, report_on
 from app.resume import FIELD, resume
 from app.schemas import GenerateQuery, GenerateRequest, ScoreRequest
@@ -35,6 +36,22 @@ async def get_service(request: Request) -> Service:
     return service
 
 
+NO_STORE = {"Cache-Control": "no-store"}
+JSON_HEADERS = NO_STORE | {"Content-Type": "application/json"}
+STREAM_HEADERS = {  # as sse-starlette's
+    **NO_STORE,
+    "Connection": "keep-alive",
+    "X-Accel-Buffering": "no",
+    "Content-Type": "text/event-stream; charset=utf-8",
+}
+IN_QUERY = ("lastEventId", "last-event-id", "last_event_id", "Last-Event-ID")
+LAST_EVENT_ID_QUERY = {
+    "name": IN_QUERY[0],
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": f"The same as the header, which wins, for clients that cannot send one; or as {IN_QUERY[1]}.",
+}
 ServiceDependency = Annotated[Service, Depends(get_service)]
 LastEventId = Annotated[
     str | None,
@@ -81,14 +98,18 @@ async def post_generate(
     return await generate(body, last_event_id, request, service)
 
 
-@router.get("/generate", response_class=EventSourceResponse)
+@router.get(
+    "/generate",
+    response_class=EventSourceResponse,
+    openapi_extra={"parameters": [LAST_EVENT_ID_QUERY]},
+)
 async def get_generate(
     query: Annotated[GenerateQuery, Query()],
     request: Request,
     service: ServiceDependency,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """The same for a browser's `EventSource`, which must be closed at `done` or it asks again."""
+    """The same for a browser's `EventSource`; left open after `done`, it asks once more and hears 204, the end."""
     return await generate(query, last_event_id, request, service)
 
 
@@ -100,11 +121,17 @@ async def generate(
     streamed = asked.stream and not ("application/json" in accept and "text/event-stream" not in accept)
     asked = limit_length(asked, service.settings.max_new_tokens)
     serving = service.current
-    in_force, place = resume(asked, last_event_id if streamed else None, serving.vocabulary, serving.card)
+    last_event_id = (last_event_id or _last_event_id(request)) if streamed else None
+    in_force, place = resume(asked, last_event_id, serving.vocabulary, serving.card)
     if not streamed:
         in_force.check_size()
     if in_force.report:
         index_of(serving.checkpoint)
+    if place.done:  # an `EventSource` asks again and again, until it hears that there is nothing more
+        return Response(status_code=204, headers=NO_STORE)
+    if is_head(request):  # no text is written for nobody
+        in_force.streams(serving.vocabulary, place.sent)
+        return StreamingResponse(iter(()), headers=STREAM_HEADERS if streamed else JSON_HEADERS)
     claim_streams(request, in_force.num_samples)
     job = serving.engine.submit(in_force.streams(serving.vocabulary, place.sent))
     meter = meter_of(request.scope)
@@ -137,11 +164,19 @@ async def post_report(body: ReportRequest, request: Request, service: ServiceDep
         return await whole(job, report_on(body.text, serving.checkpoint, job, service.reports), request)
 
 
+def _last_event_id(request: Request) -> str | None:
+    """What polyfills of `EventSource` put into the query, for a page cannot set the header."""
+    found = [request.query_params[name] for name in IN_QUERY if request.query_params.get(name)]
+    return found[0] if found else None
+
+
 @router.get("/snapshots", response_model=dict[str, Any])
 async def get_snapshots(
     query: Annotated[SnapshotQuery, Query()], request: Request, service: ServiceDependency
 ) -> Response:
     """The same prompt and seed at each snapshot of a training run; none if there are none."""
+    if is_head(request):  # no text is written for nobody
+        return StreamingResponse(iter(()), media_type="application/json")
     gallery = service.current.gallery
 
     async def write() -> str:
@@ -157,14 +192,12 @@ async def info(service: ServiceDependency) -> dict[str, Any]:
     return service.current.card.content()
 
 
-@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live")
 async def live() -> dict[str, str]:
     """The process is up."""
     return {"status": "live"}
 
 
-@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready")
 async def ready(service: ServiceDependency) -> JSONResponse:
     """The model is loaded and the server takes work; 503 while it stops."""

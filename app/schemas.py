@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from model.errors import InputError
 from model.noise import SEED_LIMIT
@@ -15,9 +15,19 @@ from model.vocabulary import Vocabulary
 MAX_PROMPT = 16_384
 MAX_NEW_TOKENS = 100_000
 MAX_SAMPLES = 16
+MAX_STOPS = 64
+MAX_STOP = 256  # characters
 MAX_ALTERNATIVES = 1000
 MAX_TOLD = 200_000  # characters and alternatives in one JSON object that waits for its reader: about 10 MB
 MAX_SCORED = 2_000_000  # in one that goes out while it is made
+
+
+def _whole(value: Any) -> Any:
+    """12.0 as 12: JSON has one kind of number, and some clients write it so."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 class Asked(BaseModel):
@@ -32,10 +42,10 @@ class Asked(BaseModel):
     knows none. Only its last `block_size` characters are seen."""
     temperature: float = Field(0.8, ge=0, le=100)
     """Below 1 more certain, above 1 bolder; 0 always takes the likeliest character."""
-    top_k: int | None = Field(200, ge=1)
+    top_k: Whole | None = Field(200, ge=1)
     """Choose among this many likeliest characters; clamped to the vocabulary, null for all."""
-    top_p: float | None = Field(None, gt=0, le=1)
-    """Choose among the likeliest characters that together have this probability."""
+    top_p: float | None = Field(None, ge=0, le=1)
+    """Choose among the likeliest characters that together have this probability; 0 leaves the likeliest alone."""
     min_p: float | None = Field(None, ge=0, le=1)
     """Choose among characters at least this fraction as likely as the likeliest."""
 
@@ -47,7 +57,7 @@ class Asked(BaseModel):
 class Told(Asked):
     """What texts that are written and texts that are scored have in common."""
 
-    alternatives: int = Field(ALTERNATIVES, ge=0, le=MAX_ALTERNATIVES)
+    alternatives: Whole = Field(ALTERNATIVES, ge=0, le=MAX_ALTERNATIVES)
     """How many of the likeliest characters are told of for each character; clamped to the vocabulary."""
 
     def in_force(self, vocabulary: Vocabulary) -> Self:
@@ -61,14 +71,14 @@ class Told(Asked):
 class GenerateRequest(Told):
     """The body of `POST /generate`."""
 
-    max_new_tokens: int = Field(500, ge=1, le=MAX_NEW_TOKENS)
+    max_new_tokens: Whole = Field(500, ge=1, le=MAX_NEW_TOKENS)
     """Characters to write, per sample."""
-    seed: int | None = Field(None, ge=0, lt=SEED_LIMIT)
+    seed: Whole | None = Field(None, ge=0, lt=SEED_LIMIT)
     """The same seed gives the same text; drawn and returned when absent."""
-    num_samples: int = Field(1, ge=1, le=MAX_SAMPLES)
+    num_samples: Whole = Field(1, ge=1, le=MAX_SAMPLES)
     """Texts to write side by side."""
-    stop: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(default=[], max_length=4)
-    """End a sample before any of these strings."""
+    stop: list[Annotated[str, Field(min_length=1, max_length=MAX_STOP)]] = Field(default=[], max_length=MAX_STOPS)
+    """End a sample before any of these strings; one that the model cannot write ends none."""
     details: bool = False
     """Send each character's probability (the model's own, and the final one after temperature and filters), rank,
     entropy in bits, and likeliest alternatives."""
@@ -92,7 +102,7 @@ class GenerateRequest(Told):
         """One stream per sample; `sent` characters of each need no details.
 
         Raises:
-            UnknownCharactersError: the prompt or a stop string has characters outside the vocabulary.
+            UnknownCharactersError: the prompt has characters outside the vocabulary.
         """
         return make_streams(
             vocabulary,
@@ -123,7 +133,7 @@ class ScoreRequest(Told):
 
     text: str = Field(min_length=1, max_length=MAX_PROMPT)
     """What is scored: how likely the model finds each of its characters after all that comes before."""
-    first: int = Field(0, ge=0)
+    first: Whole = Field(0, ge=0)
     """Tell of the text's characters from this one on."""
 
     def stream(self, vocabulary: Vocabulary) -> Stream:
@@ -146,9 +156,9 @@ class ScoreRequest(Told):
 
 
 class GenerateQuery(GenerateRequest):
-    """The same fields in a URL, where every value is text."""
+    """The same fields in a URL, where every value is text; what else is there, such as `_=1`, is not for us."""
 
-    model_config = ConfigDict(strict=False)
+    model_config = ConfigDict(strict=False, extra="ignore")
 
 
 def check_told(field: str, count: int, most: int, remedy: str) -> None:

@@ -1,29 +1,44 @@
 """What can be set for the server, by flag, environment or `.env` file."""
 
+import os
 import re
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
 
+from app import environment
 from app.limits import parse_rate
 from app.schemas import MAX_NEW_TOKENS
 from model.cli import SettingsPath, settings_config
 from model.device import DeviceName, GenerationDtypeName
+from model.errors import InputError
 
+ENV_FILE = ".env"
 HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.IGNORECASE)
 ROOT_PATH = re.compile(r"(/[a-z0-9_~-][a-z0-9._~-]*)*/?", re.IGNORECASE)
-ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
+ORIGIN = re.compile(
+    r"https?://(\*\.)?([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:([0-9]+|\*))?"
+    r"|(?!https?:)[a-z][a-z0-9+.-]*://[a-z0-9_.-]*(:([0-9]+|\*))?"  # of an app, such as tauri://localhost
+)
+DEFAULT_PORTS = re.compile("(?<=^http:)(.*):80|(?<=^https:)(.*):443")
 FORMS = {
     "root_path": "a path such as /gpt, of letters, digits, '.', '_', '~' and '-'",
     "rate_limit": "one rate above 0, such as 60/minute",
     "trusted_hosts": "host names without a port, such as example.org or *.example.org, separated by commas",
     "trusted_proxies": "addresses or networks, such as 10.0.0.0/8, separated by commas",
-    "cors_origins": "origins in small letters, such as https://example.org, separated by commas, or *",
+    "cors_origins": "origins in small letters, such as https://example.org, http://localhost:* or app://name, "
+    "separated by commas, or * for all, but not null, which is any page that has no origin",
 }
+MAX_RATE = 10**9
+MAX_RATE_SECONDS = 366 * 86_400
+MAX_SECONDS = 7 * 86_400.0
+MAX_THREADS = 256
+MAX_WAITING = 1_000_000
 
 
 def listed(text: str | None) -> list[str]:
@@ -36,7 +51,8 @@ def has_form(name: str, text: str) -> bool:
     try:
         match name:
             case "rate_limit":
-                parse_rate(text)
+                rate = parse_rate(text)
+                return rate.amount <= MAX_RATE and rate.get_expiry() <= MAX_RATE_SECONDS
             case "root_path":
                 return ROOT_PATH.fullmatch(text) is not None
             case "trusted_proxies":
@@ -50,14 +66,29 @@ def has_form(name: str, text: str) -> bool:
     return True
 
 
+def origin_pattern(text: str) -> str:
+    """A regular expression of the origins that a setting names; `:*` is any port, or none, and `*.` all below."""
+    patterns = []
+    for origin in listed(text):
+        pattern = re.escape(DEFAULT_PORTS.sub(r"\1\2", origin))
+        pattern = pattern.replace(r"\*\.", "([a-z0-9_-]+\\.)+").replace(r":\*", "(:[0-9]+)?")
+        patterns.append(pattern)
+    return "|".join(patterns)
+
+
 class ServerSettings(BaseSettings):
     """Serve a checkpoint: the playground and the HTTP API."""
 
-    model_config = settings_config("app", "SOLILOQUY_", env_file=".env")
+    NEVER_BLANK: ClassVar[frozenset[str]] = environment.NEVER_BLANK
+
+    model_config = settings_config("app", "SOLILOQUY_", env_file=ENV_FILE) | {
+        "env_ignore_empty": False,  # see `usable`
+        "cli_parse_none_str": "(none)",  # else --api_keys=null would open the server without a word
+    }
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for every network this machine is in"""
-    port: int = Field(8000, ge=0, le=65535)
+    port: int = Field(environment.DEFAULT_PORT, ge=0, le=65535)
     """Port to listen on"""
     root_path: str = ""
     """Path below which a proxy shows the server, such as /gpt; whether the proxy hands it on or cuts it off"""
@@ -67,17 +98,17 @@ class ServerSettings(BaseSettings):
     """Where to compute"""
     dtype: GenerationDtypeName = "auto"
     """Number format; auto is int8 on a CPU, bfloat16 on a GPU that has it, float32 elsewhere"""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=MAX_THREADS)
     """Threads that compute int8; if not given, all cores, or those of a container's quota"""
     slots: int = Field(32, ge=1, le=1024)
     """Samples written at once; more than that wait"""
-    queue_size: int = Field(64, ge=0)
+    queue_size: int = Field(64, ge=0, le=MAX_WAITING)
     """Samples that may wait for a slot; beyond that, 503"""
-    buffer_characters: int = Field(4096, ge=1)
+    buffer_characters: int = Field(4096, ge=1, le=1 << 24)
     """Text that waits for a slow reader before its samples pause"""
-    send_timeout: float = Field(30.0, gt=0)
+    send_timeout: float = Field(30.0, gt=0, le=MAX_SECONDS)
     """Seconds that a client may leave sent text unread before it is dropped"""
-    drain_seconds: float = Field(5.0, ge=0)
+    drain_seconds: float = Field(5.0, ge=0, le=MAX_SECONDS)
     """Seconds that running streams get to finish when the server stops"""
 
     max_new_tokens: int = Field(MAX_NEW_TOKENS, ge=1, le=MAX_NEW_TOKENS)
@@ -88,17 +119,18 @@ class ServerSettings(BaseSettings):
     """File with such keys, one a line; read again at SIGHUP"""
     rate_limit: str | None = None
     """Requests per client, such as 60/minute; no limit if not given"""
-    streams_per_client: int | None = Field(None, ge=1)
+    streams_per_client: int | None = Field(None, ge=1, le=MAX_WAITING)
     """Texts that one client may have written at once; no limit if not given"""
     trusted_hosts: str | None = None
     """Host names, separated by commas, that requests may be for; *.example.org for all below; any if not given"""
     trusted_proxies: str | None = None
     """Addresses or networks, separated by commas, of proxies whose X-Forwarded headers count; none if not given"""
     cors_origins: str | None = None
-    """Origins, separated by commas, whose pages may call the API from a browser; none if not given"""
-    request_timeout: float = Field(8.0, gt=0)
+    """Origins, separated by commas, whose pages may call the API from a browser, such as https://example.org or
+    http://localhost:*; none if not given"""
+    request_timeout: float = Field(8.0, gt=0, le=MAX_SECONDS)
     """Seconds that a client may take to send a request"""
-    idle_timeout: int = Field(15, ge=1)
+    idle_timeout: int = Field(15, ge=1, le=int(MAX_SECONDS))
     """Seconds that a connection is kept for a next request"""
     connections: int = Field(4096, ge=1)
     """Connections open at once; for more, those that wait for a request are closed, the oldest first"""
@@ -125,3 +157,40 @@ class ServerSettings(BaseSettings):
     def cut_slash(cls, value: str) -> str:
         """`/gpt/` and `/gpt` are the same, and `/` is no prefix."""
         return value.rstrip("/")
+
+    @field_validator("api_keys_file", mode="before")
+    @classmethod
+    def check_path(cls, value: Any) -> Any:
+        """Refuse a blank: no key would be asked for, where somebody wanted one."""
+        if isinstance(value, str) and not value.strip():
+            raise PydanticCustomError(
+                "blank", "Input should be a file of keys; leave it out where no key is wanted"
+            )
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The variables that are meant for us, of the environment and of the file.
+
+        Raises:
+            InputError: one that may hold API keys, but is not where they are looked for.
+        """
+        for source in (env_settings, dotenv_settings):
+            if isinstance(source, EnvSettingsSource):
+                if stranger := environment.key_like(source.env_vars, cls.model_fields):
+                    reason = "is not a setting, and no key would be asked for; did you mean SOLILOQUY_API_KEYS?"
+                    raise InputError(stranger, reason)
+                source.env_vars = environment.usable(source.env_vars)
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+
+def remarks_on_variables() -> list[str]:
+    """What whoever starts the server should know of the variables that are set; see `environment.remarks`."""
+    return environment.remarks(dotenv_values(ENV_FILE) | os.environ, ServerSettings.model_fields)

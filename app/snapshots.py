@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
+from app.protection import is_head
 from app.schemas import Asked
 from model.checkpoint import Checkpoint, has_checkpoint, read_checkpoint
 from model.device import Numerics
@@ -24,8 +25,8 @@ from model.stream import make_streams
 MOST_CHARACTERS = 1000
 
 
-class SnapshotQuery(Asked, strict=False):
-    """The same fields as `/generate`, for one short text."""
+class SnapshotQuery(Asked, strict=False, extra="ignore"):
+    """The same fields as `/generate`, for one short text; what else is in the URL is not for us."""
 
     max_new_tokens: int = Field(300, ge=1, le=MOST_CHARACTERS)
     """Characters that each snapshot writes."""

@@ -26,7 +26,7 @@ from app.__main__ import SWITCH_SECONDS
 from app.main import create_app
 from app.settings import ServerSettings, listed
 from model.checkpoint import read_checkpoint
-from model.cli import run, settings_config
+from model.cli import run
 from model.errors import EngineFailedError, InputError
 
 NAME = "soliloquy"
@@ -38,7 +38,7 @@ HEALTH_SECONDS = 2  # between checks; the third that fails replaces the replica
 class RaySettings(ServerSettings):
     """Serve a checkpoint by replicas on Ray; `threads` is `replica_cpus` if not given."""
 
-    model_config = settings_config("deploy.ray_serve", "SOLILOQUY_", env_file=".env")
+    model_config = ServerSettings.model_config | {"cli_prog_name": "python -m deploy.ray_serve"}
 
     min_replicas: int = Field(1, ge=1)
     """Replicas that always run"""

@@ -6,18 +6,21 @@ vocab.json          the characters in id order
 training.json       where the weights come from (`TrainingRecord`); optional
 draft.safetensors   guesses for speculative decoding (`Draft`); optional, and not part of the checkpoint's identity
 copies.safetensors  what it takes to judge texts by the training text (`TextIndex`); likewise
+
+A checkpoint's identity is of all that decides a text, see `identity_of`.
 """
 
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, cast
+from typing import Annotated, Any, NotRequired
 
 import torch
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -26,7 +29,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from model.config import GPTConfig
 from model.draft import Draft
 from model.errors import CheckpointError, InputError
-from model.files import FolderReader, check_file, read_json, read_whole
+from model.files import FolderReader, check_file, printable, read_json, read_whole
 from model.index import TextIndex
 from model.network import GPT
 from model.vocabulary import Vocabulary
@@ -41,14 +44,42 @@ MOST_HEADER = 1 << 20  # bytes
 TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
+IDENTITY_DOMAIN = b"soliloquy checkpoint\n"
+SOURCE_FIELDS = ("name", "characters", "bytes", "sha256")
+MAX_NAME = 255  # characters, as many as a file's name has
+MAX_COUNT = 2**53 - 1  # what JavaScript counts to
+
+
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Loss = Annotated[float, Field(ge=0, le=1e6)]  # nats per character
+
+
 def _check_source(source: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(source.get("name", ""), str):
-        raise ValueError("its name is not a text")
-    return source
+    """What is known of a data set, and nothing else."""
+    known = {name: source[name] for name in SOURCE_FIELDS if name in source}
+    for name, value in known.items():
+        if name in ("name", "sha256"):
+            if not isinstance(value, str) or len(value) > MAX_NAME:
+                raise ValueError(f"its {name} is not a text of up to {MAX_NAME} characters")
+        elif type(value) is not int or not 0 <= value <= MAX_COUNT:
+            raise ValueError(f"its {name} is not a whole number from 0 to {MAX_COUNT}")
+    return known
+
+
+def _check_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Settings of any kind; those that are shown are what they should be."""
+    preset = recipe.get("preset")
+    if preset is not None and (not isinstance(preset, str) or len(preset) > MAX_NAME):
+        raise ValueError(f"its preset is not a text of up to {MAX_NAME} characters")
+    steps = recipe.get("max_iters")
+    if steps is not None and (type(steps) is not int or not 0 <= steps <= MAX_COUNT):
+        raise ValueError(f"its max_iters is not a whole number from 0 to {MAX_COUNT}")
+    return recipe
 
 
 def _check_date(date: str) -> str:
-    datetime.fromisoformat(date).timestamp()
+    if not 1970 <= datetime.fromisoformat(date).year <= 9998:  # else not every time zone has it
+        raise ValueError("its year is not from 1970 to 9998")
     return date
 
 
@@ -58,9 +89,9 @@ class CurvePoint(TypedDict):
     `train`, the mean since the evaluation before, and `tokens_per_second` are None before the first step.
     """
 
-    step: int
-    train: float | None
-    val: float
+    step: Count
+    train: Loss | None
+    val: Loss
     lr: NotRequired[float]
     tokens_per_second: NotRequired[float | None]
     sample: NotRequired[str]
@@ -70,21 +101,24 @@ class TrainingRecord(TypedDict, total=False):
     """Where the weights come from."""
 
     dataset: Annotated[dict[str, Any], AfterValidator(_check_source)]  # name, characters, bytes, sha256
-    recipe: dict[str, Any]  # every setting of the run
+    recipe: Annotated[dict[str, Any], AfterValidator(_check_recipe)]  # every setting of the run
     curve: list[CurvePoint]
-    val_loss: float  # the best, in nats per character: that of these weights
+    val_loss: Loss  # the best: that of these weights
     val_method: str
-    baselines: dict[str, float]  # validation losses of chance and of n-gram models, in nats per character
+    baselines: Annotated[
+        dict[str, Loss], Field(max_length=100)
+    ]  # validation losses of chance and of n-gram models, in nats per character
     date: Annotated[str, AfterValidator(_check_date)]  # UTC, ISO 8601
     commit: str | None
-    seconds: float
+    seconds: Annotated[float, Field(ge=0, le=MAX_COUNT)]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """All that a generator needs, and where it came from.
 
-    `identity` is the SHA-256 (hex) of the weights and the configuration as stored.
+    `identity` is `identity_of` it, where it was read. `former_identity` is what the same files were known by before
+    an identity covered the vocabulary: so that what names it can be told from what is of another checkpoint.
     """
 
     config: GPTConfig
@@ -92,6 +126,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     training: TrainingRecord
     identity: str = ""
+    former_identity: str = ""
     draft: Draft | None = None
     index: TextIndex | None = None
 
@@ -157,14 +192,47 @@ def _read(files: FolderReader, with_index: bool) -> Checkpoint:
             f"{folder}: vocab.json has {len(vocabulary)} characters but config.json says "
             f"vocab_size {config.vocab_size}; the two files belong to different checkpoints"
         )
-    weights, identity = _read_weights(files, config)
+    weights, former_identity = _read_weights(files, config)
+    identity = identity_of(config, vocabulary, weights)
     path = files.path(RECORD_FILE)
     record = _read_record(path) if _is_there(path) else TrainingRecord()
     path = files.path(DRAFT_FILE)
     draft = Draft.load(path, config.vocab_size) if _is_there(path) else None
     path, sha256 = files.path(INDEX_FILE), record.get("dataset", {}).get("sha256")
     index = TextIndex.load(path, sha256) if with_index and _is_there(path) else None
-    return Checkpoint(config, vocabulary, weights, record, identity, draft, index)
+    return Checkpoint(config, vocabulary, weights, record, identity, former_identity, draft, index)
+
+
+def identity_of(config: GPTConfig, vocabulary: Vocabulary, weights: Mapping[str, Tensor]) -> str:
+    """The SHA-256 (hex) of all that decides a text: the weights, the configuration, the characters in id order.
+
+    It is of the values, not of the files: written again without a change, or with other white space, a checkpoint
+    keeps it. It is taken of `IDENTITY_DOMAIN`; then of one line of JSON (ASCII, keys sorted, no spaces) with
+    `config`, the fields that are not at their defaults (so that a field that is added later changes no identity),
+    `vocabulary`, a list of the characters, and `tensors`, [name, type, shape] of each by name; then of each
+    tensor's bytes, in that order. The n-gram table, the index and the training record do not decide a text.
+    """
+    names = sorted(weights)
+    content = {
+        "config": _config_content(config),
+        "vocabulary": vocabulary.characters,
+        "tensors": [[name, str(weights[name].dtype), list(weights[name].shape)] for name in names],
+    }
+    line = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(IDENTITY_DOMAIN + line.encode("ascii") + b"\n")
+    for name in names:
+        digest.update(weights[name].cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _config_content(config: GPTConfig) -> dict[str, Any]:
+    """The fields that are not at their defaults, in the types of these: 1.0, not 1."""
+    content: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if value != field.default:
+            content[field.name] = value if field.default is MISSING else type(field.default)(value)
+    return content
 
 
 def check_shapes(path: Path, config: GPTConfig, weights: dict[str, Tensor]) -> None:
@@ -195,7 +263,7 @@ def _shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _read_weights(files: FolderReader, config: GPTConfig) -> tuple[dict[str, Tensor], str]:
-    """The weights, checked, and the checkpoint's identity."""
+    """The weights, checked, and the identity that the checkpoint had before one covered the vocabulary."""
     path = files.path("model.safetensors")
     largest = MOST_HEADER + sum(8 * math.prod(shape) for shape in _shapes(config).values())
     try:
@@ -216,14 +284,16 @@ def _is_there(path: Path) -> bool:
 
 
 def _read_record(path: Path) -> TrainingRecord:
-    record = _read_json(path)
+    """The record, cleaned of what cannot be shown, and checked."""
     try:
-        TypeAdapter(TrainingRecord).validate_python(record, strict=True)
+        record = printable(_read_json(path))
+        return TypeAdapter(TrainingRecord).validate_python(record, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise CheckpointError(f"{path}: {where}: {first['msg']}, not {first['input']!r:.60}") from error
-    return cast(TrainingRecord, record)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _read_config(path: Path) -> GPTConfig:

@@ -7,19 +7,22 @@ input and for a machine that fails (a full disk), 130 when interrupted. Knows no
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TextIO, TypeVar
 
 from pydantic import BeforeValidator, ValidationError
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from model.errors import DataError, SoliloquyError
-from model.files import decode_text, text_encoding
+from model.files import decode_text, read_bounded, text_encoding
+from model.flags import NO_FOREIGN_FLAGS, ForeignFlag, asks_for_help, read_flags
+
+MAX_SHOWN = 100  # characters of a value in a message
+MAX_ENV_BYTES = 1 << 20  # of a file of variables
 
 Settings = TypeVar("Settings", bound=BaseSettings)
-ESCAPES = {point: repr(chr(point))[1:-1] for point in (*range(0x20), 0x7F)}  # so that a message is one line
 
 
 def check_path(value: Any) -> Any:
@@ -43,33 +46,43 @@ def settings_config(program: str, env_prefix: str, env_file: str | None = None) 
         extra="ignore",
         use_attribute_docstrings=True,
         cli_prog_name=f"python -m {program}",
-        cli_exit_on_error=False,
+        allow_inf_nan=False,  # no program computes with these, and JSON cannot record them
     )
 
 
-def run(settings_class: type[Settings], main: Callable[[Settings], None], arguments: Sequence[str]) -> int:
+def run(
+    settings_class: type[Settings],
+    main: Callable[[Settings], None],
+    arguments: Sequence[str],
+    foreign_flags: Mapping[str, ForeignFlag] = NO_FOREIGN_FLAGS,
+) -> int:
     """Read the settings, call `main` with them, and return the exit code.
 
     Characters that the terminal, or what the output goes to, cannot show are written as escapes.
+
+    Args:
+        foreign_flags: flags of nanoGPT's that the program does not have, and what to answer to them.
     """
     for stream in (sys.stdout, sys.stderr):
         escape_unprintable(stream)
     try:
         try:
-            main(read_settings(settings_class, arguments))
+            if asks_for_help(arguments):
+                CliApp.run(settings_class, cli_args=["--help"])  # exits
+            main(read_settings(settings_class, arguments, foreign_flags))
         finally:  # now, while what goes wrong can still be told; also after --help, which exits
             if sys.stdout is not None:
                 sys.stdout.flush()
     except ValidationError as error:
-        print("; ".join(_describe(dict(item)) for item in error.errors()), file=sys.stderr)
+        print(_one_line("; ".join(_describe(dict(item)) for item in error.errors())), file=sys.stderr)
         return 2
     except (SettingsError, SoliloquyError) as error:
-        print(str(error).removeprefix("error parsing CLI: ").translate(ESCAPES), file=sys.stderr)
+        print(_one_line(str(error)), file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output, such as head, has gone
         return 1
     except OSError as error:
-        print(f"{error.filename or 'error'}: {error.strerror or error}".translate(ESCAPES), file=sys.stderr)
+        print(_one_line(f"{error.filename or 'error'}: {error.strerror or error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -80,25 +93,37 @@ def run(settings_class: type[Settings], main: Callable[[Settings], None], argume
     return 0
 
 
-def read_settings(settings_class: type[Settings], arguments: Sequence[str]) -> Settings:
+def read_settings(
+    settings_class: type[Settings],
+    arguments: Sequence[str],
+    foreign_flags: Mapping[str, ForeignFlag] = NO_FOREIGN_FLAGS,
+) -> Settings:
     """The settings by flags, environment and file.
 
     Raises:
-        ValidationError, SettingsError: a value that cannot be used.
+        ValidationError, SettingsError, InputError: a value that cannot be used.
         DataError: the file is not text.
     """
+    flags = read_flags(settings_class, arguments, foreign_flags)
     name = settings_class.model_config.get("env_file")
-    path = Path(name) if isinstance(name, str) else None
-    if path is not None and path.is_file():
-        content = path.read_bytes()
-        try:
-            decode_text(content)
-        except ValueError as error:
-            raise DataError(f"{path}: {error}") from error
-        settings_class.model_config["env_file_encoding"] = text_encoding(content)  # the only way past `CliApp.run`
-    # where flags may be in capitals too, a value is cut off at its first line break
-    source = CliSettingsSource[Settings](settings_class, case_sensitive=True)
-    return CliApp.run(settings_class, cli_args=list(arguments), cli_settings_source=source)
+    encoding = env_file_encoding(Path(name)) if isinstance(name, str) else None
+    return settings_class(_env_file_encoding=encoding, **flags)
+
+
+def env_file_encoding(path: Path) -> str | None:
+    """The encoding of a file of variables; None if there is no such file.
+
+    Raises:
+        DataError: it is not text.
+    """
+    if not path.is_file():
+        return None
+    content = read_bounded(path, MAX_ENV_BYTES)
+    try:
+        decode_text(content)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    return text_encoding(content)
 
 
 def escape_unprintable(stream: TextIO | None) -> None:
@@ -122,4 +147,12 @@ def _describe(error: dict[str, object]) -> str:
     name = ".".join(str(part) for part in location) if isinstance(location, tuple) else ""
     if error["type"] == "missing":
         return f"--{name} is required"
-    return f"--{name}: {error['msg']}, not {error['input']!r}"
+    given = repr(error["input"])
+    if len(given) > MAX_SHOWN:
+        given = f"{given[:MAX_SHOWN]}… ({len(given)} characters)"
+    return f"--{name}: {error['msg']}, not {given}"
+
+
+def _one_line(message: str) -> str:
+    """The message with line breaks, and what a terminal might obey, written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)

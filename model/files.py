@@ -39,6 +39,7 @@ STAGE = ".soliloquy"
 NOBODYS = {STAGE, "lost+found", ".DS_Store", ".gitkeep"}  # what an empty folder may hold
 READ_ATTEMPTS = 20  # before a folder that is replaced over and over is given up
 MOST_JSON = 1 << 26  # bytes
+MAX_TEXT_BYTES = 1 << 32
 BYTE_ORDER_MARKS = {  # that Windows' own programs begin a text with; UTF-32's begins with UTF-16's
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -47,6 +48,9 @@ BYTE_ORDER_MARKS = {  # that Windows' own programs begin a text with; UTF-32's b
     codecs.BOM_UTF16_BE: "utf-16",
 }
 SURROGATE = re.compile("[\ud800-\udfff]")
+MAX_DEPTH = 16
+MAX_TEXT = 10_000  # characters
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 NO_SUCH_TYPE = (AttributeError, TypeError)  # of NumPy, where a safetensors file has a type that it lacks
 
 
@@ -63,6 +67,20 @@ def check_file(path: Path, most: int) -> None:
         raise OSError(f"its {size:,} bytes are more than {most:,}")
 
 
+def read_bounded(path: Path, most: int) -> bytes:
+    """The content of a file; no more than `most` bytes are read, whatever the file claims to have.
+
+    Raises:
+        OSError: see `check_file`.
+    """
+    check_file(path, most)
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(f"it has more than {most:,} bytes")
+    return content
+
+
 def read_json(path: Path) -> Any:
     """The value in a JSON file.
 
@@ -70,18 +88,17 @@ def read_json(path: Path) -> Any:
         OSError: see `check_file`.
         ValueError: see `decode_text` and `parse_json`.
     """
-    check_file(path, MOST_JSON)
-    return parse_json(read_text(path))
+    return parse_json(read_text(path, MOST_JSON))
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, most: int = MAX_TEXT_BYTES) -> str:
     """The text in a file, its line ends as `\n`.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: see `check_file`.
         ValueError: see `decode_text`.
     """
-    return decode_text(path.read_bytes())
+    return decode_text(read_bounded(path, most))
 
 
 def decode_text(content: bytes) -> str:
@@ -148,6 +165,25 @@ def _well_formed(value: Any) -> Any:
 def _is_well_formed(text: str) -> bool:
     """True if every character can be written."""
     return SURROGATE.search(text) is None
+
+
+def printable(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """A JSON value whose texts can be shown: control characters and halves of surrogate pairs become U+FFFD, and
+    what is over `MAX_TEXT` characters is cut.
+
+    Raises:
+        ValueError: nested too deep.
+    """
+    if isinstance(value, str):
+        text = UNPRINTABLE.sub("\ufffd", value)
+        return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
+    if not isinstance(value, list | dict):
+        return value
+    if depth == 0:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
+    if isinstance(value, list):
+        return [printable(one, depth - 1) for one in value]
+    return {printable(name): printable(one, depth - 1) for name, one in value.items()}
 
 
 def _finite(text: str) -> float:

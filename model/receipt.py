@@ -7,6 +7,8 @@ from model.sampling import Sampling
 from model.stream import Stream, make_streams
 from model.vocabulary import Vocabulary
 
+FORMER = "its identity before one covered the vocabulary"
+
 
 class Parameters(BaseModel):
     """What was asked for."""

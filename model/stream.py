@@ -56,6 +56,8 @@ class Stream:
     written: list[int] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
+        self._beginnings = frozenset(text[:end] for text in self.stop for end in range(1, len(text)))
+        self._longest_beginning = max((len(text) - 1 for text in self.stop), default=0)
         self._pending = ""
         self._pending_details: list[Likelihood] = []
         self._plain = self.sampling.temperature == 0 or self.sampling.keeps_all(len(self.vocabulary))
@@ -104,11 +106,16 @@ class Stream:
         self._pending += self.vocabulary.characters[chosen]
         if likelihood is not None:
             self._pending_details.append(likelihood)
-        if matched := max([len(s) for s in self.stop if self._pending.endswith(s)], default=0):
-            return self._release(matched, "stop")
+        if self._pending.endswith(self.stop):
+            return self._release(max(len(text) for text in self.stop if self._pending.endswith(text)), "stop")
         if self.remaining <= 0:
             return self._release(0, "length")
-        return self._release(max([_overlap(self._pending, s) for s in self.stop], default=0), None)
+        return self._release(self._begun(), None)
+
+    def _begun(self) -> int:
+        """Length of the longest end of the pending text that a stop string begins with, however many there are."""
+        most = min(len(self._pending), self._longest_beginning)
+        return next((n for n in range(most, 0, -1) if self._pending[-n:] in self._beginnings), 0)
 
     def noise(self, count: int) -> tuple[NDArray[np.float64], float]:
         """Noise (`count`, V) of the next places, and the temperature; no noise at temperature 0."""
@@ -140,16 +147,15 @@ def make_streams(
 
     Raises:
         InputError: the prompt is empty.
-        UnknownCharactersError: the prompt or a stop string has characters outside the vocabulary.
+        UnknownCharactersError: the prompt has characters outside the vocabulary.
     """
     if not prompt:
         raise InputError("prompt", f"is empty; {vocabulary.default_prompt!r} is the least to begin with")
     ids = vocabulary.encode(prompt, "prompt")
-    for index, text in enumerate(stop):
-        vocabulary.encode(text, f"stop[{index}]")
+    written = tuple(text for text in stop if text and vocabulary.can_write(text))  # others never are
     places: Sequence[int | None] = [None] * num_samples if details_from is None else details_from
     return [
-        Stream(vocabulary, ids, sampling, seed, sample, max_new_tokens, tuple(stop), place, alternatives)
+        Stream(vocabulary, ids, sampling, seed, sample, max_new_tokens, written, place, alternatives)
         for sample, place in enumerate(places)
     ]
 
@@ -178,8 +184,3 @@ def make_scored_stream(
     if first >= len(text):
         raise InputError("first", f"{first} is beyond the text; its last character is {len(text) - 1}")
     return stream
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that `stop` begins with."""
-    return next(n for n in range(min(len(text), len(stop) - 1), -1, -1) if text.endswith(stop[:n]))

@@ -16,10 +16,12 @@ from model.checkpoint import read_checkpoint
 from model.cli import SettingsPath, run, settings_config
 from model.device import numerics_named
 from model.errors import InputError
-from model.files import read_json
+from model.files import parse_json, read_text
 from model.generator import Generator, load_generator
-from model.receipt import Digest, Receipt
+from model.receipt import FORMER, Digest, Receipt
 from model.stream import Stream
+
+MAX_ANSWER = 1 << 28  # bytes; with all alternatives of all characters, an answer has some 100 MB
 
 
 class VerifySettings(BaseSettings):
@@ -37,6 +39,9 @@ def verify(settings: VerifySettings) -> None:
     """Compare sample by sample."""
     receipt = read_receipt(settings.receipt)
     checkpoint = read_checkpoint(settings.checkpoint)
+    if receipt.checkpoint == checkpoint.former_identity:
+        here = f"this checkpoint, {checkpoint.identity[:12]}, by {FORMER}, {receipt.checkpoint[:12]}"
+        raise InputError("checkpoint", f"the receipt is of {here}; have the text written again for a new receipt")
     if checkpoint.identity != receipt.checkpoint:
         here = f"{settings.checkpoint} holds {checkpoint.identity[:12]}"
         raise InputError("checkpoint", f"the receipt is of {receipt.checkpoint[:12]}, but {here}")
@@ -75,7 +80,7 @@ def read_receipt(path: Path) -> Receipt:
         InputError: the file cannot be read, or holds no receipt.
     """
     try:
-        content: Any = read_json(path)
+        content: Any = parse_json(read_text(path, MAX_ANSWER))
         answer = content if isinstance(content, dict) and "receipt" in content else {"receipt": content}
         receipt = Receipt.model_validate(answer["receipt"])
         answered = [Digest.model_validate(one) for one in answer.get("samples", [])]

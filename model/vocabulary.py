@@ -66,6 +66,10 @@ class Vocabulary:
                 found.append(UnknownCharacter(character, position, replacements[character]))
         return found
 
+    def can_write(self, text: str) -> bool:
+        """Whether all characters of `text` are known."""
+        return all(character in self._ids for character in text)
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text whose characters have these ids."""
         return "".join(self.characters[i] for i in ids)

@@ -21,7 +21,7 @@ from app.work import WorkQueue
 from model.errors import InputError
 from tests.tiny import INT8, VOCABULARY, tiny_checkpoint, tiny_generator
 
-CARD = replace(ModelCard.of(tiny_checkpoint(), INT8), checkpoint="0123456789ab")
+CARD = replace(ModelCard.of(tiny_checkpoint(), INT8), checkpoint="0123456789ab", former="00ff00ff00ff")
 REPORTS = WorkQueue("report", threads=1, places=1, seconds=60)
 LENGTH = 60
 ASKED = GenerateRequest(
@@ -142,6 +142,10 @@ def header(**changes: Any) -> str:
         (
             header(checkpoint="ba9876543210"),
             "is of a text by ba9876543210 on cpu-int8, but 0123456789ab on cpu-int8",
+        ),
+        (
+            header(checkpoint="00ff00ff00ff"),
+            "names this checkpoint by 00ff00ff00ff, its identity before one covered the vocabulary; it is 01234567",
         ),
         (header(numerics="cuda-bf16"), "is of a text by 0123456789ab on cuda-bf16, but 0123456789ab on cpu-int8"),
         (header(parameters="00000000"), "other parameters; ask with the same ones"),

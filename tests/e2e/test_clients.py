@@ -153,6 +153,59 @@ def test_a_browser_gets_the_text_by_its_eventsource(address: str, tab: Page) -> 
     check(cast(Events, tab.evaluate(script, f"{address}?{urlencode(ASKED)}")))
 
 
+def test_openais_client_on_a_page_of_another_origin(
+    folder: Path, browser: Browser, node: Callable[..., Any]
+) -> None:
+    """Its preflight was answered 400: see `test_origins`. Here it is the client itself, in a real browser, on the
+    page of a development server on some port.
+    """
+    packages = NODE / "node_modules"
+    settings = ServerSettings(checkpoint=folder, device="cpu", cors_origins="http://localhost:*", api_keys="a-key")
+    with LiveServer(create_app(settings)) as friendly:
+        page = browser.new_page()
+        page.route("http://localhost:5173/", lambda route: route.fulfill(body="<p>", content_type="text/html"))
+        page.route(
+            "http://localhost:5173/openai/**",
+            lambda route: route.fulfill(
+                path=packages / route.request.url.split(":5173/")[1], content_type="text/javascript"
+            ),
+        )
+        page.goto("http://localhost:5173/")
+        script = """async (url) => {
+            const { OpenAI } = await import("/openai/index.mjs");
+            const options = { baseURL: url, apiKey: "a-key", dangerouslyAllowBrowser: true, maxRetries: 0 };
+            const client = new OpenAI(options);
+            let text = "";
+            const asked = { model: "tiny", prompt: "ROMEO:", seed: 7, max_tokens: 100, stream: true };
+            for await (const chunk of await client.completions.create(asked)) text += chunk.choices[0].text;
+            const { data } = await client.models.list();
+            const refused = await client.completions.create({ ...asked, n: 99 }).catch((error) => error);
+            return [text, data[0].id, refused.status, refused.param, refused.requestID.length > 0];
+        }"""
+        seen = page.evaluate(script, f"{friendly.url}/v1")
+        page.close()
+    assert seen == [alone("ROMEO:", 7, 100), "tiny", 422, "n", True]
+
+
+def test_an_eventsource_that_is_left_open_stops_after_the_end(server: LiveServer, tab: Page) -> None:
+    """It asked for the text again and again, for ever: at the end it comes back with the id of the last event.
+    `done` has one too, and what comes back with it gets 204, at which an `EventSource` closes for good.
+    """
+    script = """(url) => new Promise((resolve) => {
+        const source = new EventSource(url);
+        const seen = [];
+        for (const name of ["start", "text", "end", "done"]) source.addEventListener(name, () => seen.push(name));
+        source.addEventListener("error", () => {
+            const starts = seen.filter((name) => name === "start").length;
+            if (source.readyState === EventSource.CLOSED) resolve([seen[0], seen.at(-1), starts]);
+        });
+    })"""
+    seen = tab.evaluate(script, f"{server.url}/generate?prompt=ROMEO:&max_new_tokens=30&stop=zqzq")
+    assert seen == ["start", "done", 1]
+    figures = httpx.get(f"{server.url}/metrics").text
+    assert 'soliloquy_http_requests_total{method="GET",route="/generate",status="204"} 1.0' in figures
+
+
 def test_openais_client_for_node(server: LiveServer, node: Callable[..., Any]) -> None:
     asked = {"model": "tiny", "prompt": ["ROMEO:", "JULIET:"], "n": 2, "seed": 7, "max_tokens": 300}
     seen = node("openai.mjs", f"{server.url}/v1", json.dumps(asked))

@@ -143,6 +143,96 @@ def test_what_is_left_out_is_openais_default(client: OpenAI) -> None:
     assert client.completions.create(model="tiny", prompt="", seed=5).choices[0].text == alone("\n", 5, 16)
 
 
+@pytest.mark.parametrize(
+    "neutral",
+    [
+        *({"suffix": ""}, {"suffix": None}, {"stop": ""}, {"stop": []}, {"stop": [""]}, {"stop": None}),
+        *({"stop": "<|endoftext|>"}, {"stop": ["日", "é\n", *"@#$%^&*()_+"]}, {"stop": ["\U0001f600"]}),
+        *({"max_tokens": 120.0}, {"n": 1.0}, {"best_of": 1}, {"best_of": 1.0}, {"seed": 7.0}, {"seed": 7 + 2**53}),
+        *({"presence_penalty": 0}, {"frequency_penalty": -0.0}, {"logit_bias": {}}, {"logit_bias": {"50256": 0}}),
+        *({"echo": False}, {"logprobs": None}, {"stream": False}, {"stream_options": None}, {"stream_options": {}}),
+        *({"stream_options": {"include_usage": False}}, {"user": "me"}, {"temperature": None}, {"temperature": 1}),
+        *(
+            {"top_p": 1},
+            {"top_p": None},
+            {"store": False},
+            {"store": None},
+            {"metadata": {"a": "b"}},
+            {"metadata": None},
+        ),
+        *({"service_tier": "auto"}, {"safety_identifier": "x"}, {"prompt_cache_key": "x"}, {"top_k": -1.0}),
+    ],
+)
+def test_what_changes_nothing_is_no_reason_to_refuse(server: LiveServer, neutral: dict[str, Any]) -> None:
+    """Values that OpenAI takes were refused: an empty suffix, a stop string that the model cannot write, a fifth
+    one, 12.0 for 12, seeds of all 64 bits. Where they change nothing, the text is the same as without.
+    """
+    answer = httpx.post(f"{server.url}/v1/completions", json=ASKED | neutral, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["text"] == alone("ROMEO:", 7, 120)
+
+
+@pytest.mark.parametrize(
+    ("seed", "used"),
+    [(-1, 2**53 - 1), (-(2**63), 0), (2**63 - 1, 2**53 - 1), (2**53, 0), (2**53 - 1, 2**53 - 1), (-7, 2**53 - 7)],
+)
+def test_a_seed_of_64_bits_counts_modulo_2_to_the_53(client: OpenAI, seed: int, used: int) -> None:
+    """OpenAI's is an int64, ours what JavaScript can count to; the answer tells the one that was used."""
+    completion = client.completions.create(**ASKED | {"seed": seed})
+    assert (completion.model_extra or {})["seed"] == used
+    assert completion.choices[0].text == alone("ROMEO:", used, 120)
+
+
+def test_top_p_of_0_leaves_the_likeliest_alone(client: OpenAI, server: LiveServer) -> None:
+    greedy = alone("ROMEO:", 7, 120, sampling=Sampling(temperature=0, top_k=None))
+    assert client.completions.create(**ASKED | {"top_p": 0}).choices[0].text == greedy
+    asked = {"prompt": "ROMEO:", "seed": 7, "max_new_tokens": 120, "top_p": 0, "stream": False}
+    answer = httpx.post(f"{server.url}/generate", json=asked).json()
+    assert answer["samples"][0]["text"] == greedy
+    assert answer["parameters"]["top_p"] == answer["receipt"]["parameters"]["top_p"] == 0
+
+
+@pytest.mark.parametrize("count", [5, 20, 64])
+def test_a_text_ends_before_the_first_of_many_stop_strings(client: OpenAI, count: int) -> None:
+    text = alone("ROMEO:", 7, 120)
+    stop = [f"{text[60:64]}{'#' * i}" for i in range(count - 1)] + ["日本"]
+    completion = client.completions.create(**ASKED | {"stop": stop})
+    assert completion.choices[0].text == text[: text.index(text[60:64])]
+    assert completion.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/v1/moderations", "/v1/v1/completions"),
+        *("/chat/completions", "/completions", "/models", "/v1/", "/v1", "/embeddings", "/v1/models/a/b"),
+        *("/openai/deployments/tiny/chat/completions", "/v1/images/generations"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+def test_what_is_not_there_is_answered_with_what_is(server: LiveServer, method: str, path: str) -> None:
+    """A bare "Not Found" does not tell whoever has another base URL, or asks this model to chat, what to do."""
+    answer = httpx.request(method, f"{server.url}{path}")
+    if (method, path) == ("POST", "/v1/models/a/b"):
+        assert answer.status_code == 405
+        return
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/json"
+    if method != "HEAD":
+        error = answer.json()["error"]
+        assert error["type"] == "invalid_request_error"
+        words = "use 'tiny'" if "models/" in path else "POST /v1/completions writes text after a prompt"
+        assert words in error["message"]
+
+
+def test_a_model_by_the_former_identity_is_told_the_present_one(client: OpenAI, server: LiveServer) -> None:
+    """See `test_checkpoint.py`: identities did not cover the vocabulary, and names have them."""
+    card = server.app.state.service.current.card
+    with pytest.raises(openai.NotFoundError, match=f"its identity before .*; use 'tiny-{card.checkpoint}'"):
+        client.completions.create(**ASKED | {"model": f"tiny-{card.former}"})
+    assert "former" not in httpx.get(f"{server.url}/info").json()
+
+
 @settings(max_examples=30)
 @given(
     prompts=st.lists(st.text(VOCABULARY.characters, min_size=1, max_size=40), min_size=1, max_size=3),

@@ -38,27 +38,31 @@ def client(server: LiveServer) -> Iterator[OpenAI]:
         ({"prompt": "a" * 20_000}, "prompt.0", "at most 16384"),
         ({"prompt": "ma\u00f1ana"}, "prompt", "never seen 'ñ' (position 2); use 'n' instead"),
         ({"prompt": ["a", "日"]}, "prompt[1]", "never seen '日' (position 0)"),
-        ({"stop": "日"}, "stop[0]", "never seen '日'"),
-        ({"stop": ["a"] * 5}, "stop", "at most 4"),
+        ({"stop": ["a"] * 65}, "stop", "at most 64"),
+        ({"stop": "a" * 257}, "stop.0", "at most 256"),
         ({"stop": 5}, "stop", "a string or a list of strings, not 5"),
         ({"max_tokens": -1}, "max_tokens", "not -1"),
         ({"max_tokens": 0}, "max_tokens", "or echo"),
         ({"max_tokens": "5"}, "max_tokens", "valid integer"),
         ({"temperature": -1}, "temperature", "not -1"),
-        ({"top_p": 0}, "top_p", "not 0"),
+        ({"top_p": -0.1}, "top_p", "not -0.1"),
+        ({"max_tokens": 5.5}, "max_tokens", "valid integer, not 5.5"),
         ({"extra_body": {"top_k": -2}}, "top_k", "not -2"),
         ({"n": 17}, "n", "not 17"),
         ({"n": 6, "prompt": ["a", "b", "c"]}, "n", "18 texts in all are more than 16"),
         ({"best_of": 3}, "best_of", "must be n, 1 here"),
-        ({"seed": -1}, "seed", "not -1"),
+        ({"seed": 2**63}, "seed", "not 9223372036854775808"),
+        ({"seed": -(2**63) - 1}, "seed", "not -9223372036854775809"),
+        ({"seed": 0.5}, "seed", "valid integer, not 0.5"),
+        ({"extra_body": {"store": True}}, "store", "should be False"),
         ({"logprobs": 6}, "logprobs", "not 6"),
         ({"logprobs": 5, "max_tokens": 100_000, "n": 4}, "logprobs", "2,400,000 in all"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream: true"),
         ({"stream": True, "stream_options": {"every": 1}}, "stream_options.every", "not a field"),
         ({"presence_penalty": 0.5}, "presence_penalty", "not 0.5"),
         ({"frequency_penalty": -0.5}, "frequency_penalty", "not -0.5"),
-        ({"logit_bias": {"5": 100}}, "logit_bias", "at most 0 items"),
-        ({"suffix": "x"}, "suffix", "should be None, not 'x'"),
+        ({"logit_bias": {"5": 100}}, "logit_bias.5", "not 100"),
+        ({"suffix": "x"}, "suffix", "should be '', not 'x'"),
         ({"extra_body": {"repetition_penalty": 1.1}}, "repetition_penalty", "not a field of this request"),
         ({"extra_body": {"ignore_eos": None}}, "ignore_eos", "not a field of this request"),
     ],
@@ -79,7 +83,7 @@ def test_other_refusals_are_the_clients_own_exceptions(client: OpenAI) -> None:
         client.completions.create(**ASKED | {"model": "gpt-3.5-turbo-instruct"})
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
     assert "use 'tiny'" in missing.value.message
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.NotFoundError, match="it does not chat: there is no /v1/chat/completions"):
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hello"}])
     with pytest.raises(openai.APIStatusError, match="shorter prompt") as large:
         client.completions.create(**ASKED | {"prompt": "a" * 300_000})

@@ -32,9 +32,8 @@ def chunks() -> Iterator[bytes]:
         ({"top_p": 1.5}, 422, "top_p", "not 1.5"),
         ({"seed": -1}, 422, "seed", "not -1"),
         ({"num_samples": 99}, 422, "num_samples", "not 99"),
-        ({"stop": ["a"] * 5}, 422, "stop", "at most 4"),
+        ({"stop": ["a"] * 65}, 422, "stop", "at most 64"),
         ({"stop": [""]}, 422, "stop.0", "at least 1"),
-        ({"stop": ["日"]}, 422, "stop[0]", "never seen"),
         ({"alternatives": -1}, 422, "alternatives", "not -1"),
         ({"alternatives": 1001}, 422, "alternatives", "not 1001"),
         (
@@ -93,9 +92,9 @@ def test_other_refusals_are_problems_too(server: LiveServer, method: str, path: 
 
 
 def test_a_url_is_checked_like_a_body(server: LiveServer) -> None:
-    answer = httpx.get(f"{server.url}/generate", params={"temperature": "hot", "promt": "x"})
+    answer = httpx.get(f"{server.url}/generate", params={"temperature": "hot", "top_k": "0", "_": "x"})
     assert answer.status_code == 422
-    assert {one["field"] for one in answer.json()["errors"]} == {"temperature", "promt"}
+    assert {one["field"] for one in answer.json()["errors"]} == {"temperature", "top_k"}
 
 
 def test_form_data_is_told_what_to_send(server: LiveServer) -> None:

@@ -87,7 +87,7 @@ def bounded() -> Iterator[None]:
 
 def use(checkpoint: Checkpoint) -> None:
     """Serve it: its card, a text, a report. Weights that are finite but far too large end in a known error."""
-    json.dumps(ModelCard.of(checkpoint, INT8).content(), allow_nan=False).encode()
+    json.dumps(ModelCard.of(checkpoint, INT8).content(), allow_nan=False, ensure_ascii=False).encode()
     generator = load_generator(checkpoint, CPU, slots=2)
     stream = Stream(checkpoint.vocabulary, [0], max_new_tokens=20, details_from=0)
     with suppress(FloatingPointError):

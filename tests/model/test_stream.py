@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from model.noise import gumbel_noise
 from model.sampling import Likelihood, Sampling
-from model.stream import Piece, Stream
+from model.stream import Piece, Stream, make_streams
 from model.vocabulary import Vocabulary
 
 ABC = Vocabulary("abc")
@@ -55,6 +55,14 @@ def test_details_are_told_from_a_place_on(text: str, stop: list[str], first: int
         places = range(written, written + len(piece.text))
         assert [one.rank for one in piece.details] == [place for place in places if place >= first]
         written += len(piece.text)
+
+
+def test_a_stop_string_that_cannot_be_written_ends_nothing() -> None:
+    """It was refused, as "<|endoftext|>" is by most vocabularies; it never matches, and holds nothing back."""
+    [stream] = make_streams(
+        ABC, Sampling(), prompt="a", seed=0, num_samples=1, max_new_tokens=9, stop=["<|end|>", "a日", "", "ab"]
+    )
+    assert stream.stop == ("ab",)
 
 
 def test_text_is_held_only_while_it_may_be_a_stop_string() -> None:

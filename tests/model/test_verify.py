@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from model.checkpoint import read_checkpoint
 from model.cli import run
 from model.receipt import Receipt
 from model.verify import VerifySettings, verify
@@ -92,6 +94,39 @@ def test_what_cannot_be_verified_is_refused_in_one_line(
     assert run_on(answer["receipt"] | change, folder, tmp_path) == 2
     said = capsys.readouterr().err
     assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "sparse", "missing"])
+def test_what_is_no_file_is_refused_before_it_is_read(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """A receipt of /dev/zero was read until memory ran out, a pipe for ever."""
+    path = Path("/dev/zero") if kind == "device" else tmp_path / "receipt"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "sparse":
+        path.touch()
+        os.truncate(path, 1 << 40)
+    assert run(VerifySettings, verify, [str(path), f"--checkpoint={folder}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"receipt: {path} cannot be read (")
+    assert said.count("\n") == 1
+
+
+def test_a_receipt_from_before_the_identity_covered_the_vocabulary_is_named(
+    answer: dict[str, Any], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such a receipt is of the very checkpoint that is here, by its former identity: the refusal says so, not that
+    it is of another checkpoint.
+    """
+    former = read_checkpoint(folder).former_identity
+    assert run_on(answer["receipt"] | {"checkpoint": former}, folder, tmp_path) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("checkpoint: the receipt is of this checkpoint, ")
+    assert f"by its identity before one covered the vocabulary, {former[:12]}; have the text written again" in said
     assert said.count("\n") == 1
 
 
