@@ -3,6 +3,8 @@
 train.bin, val.bin   ids as little-endian uint16, as nanoGPT stores them
 vocab.json           the characters in id order
 dataset.json         name, size and SHA-256 of the text
+
+In a folder that nanoGPT's own prepare.py wrote, meta.pkl stands for the last two.
 """
 
 import json
@@ -18,6 +20,7 @@ from torch import Tensor
 from model.errors import DataError
 from model.files import recover, replacing
 from model.vocabulary import Vocabulary
+from training.nanogpt import describe_text, read_data_vocabulary
 
 Ids = NDArray[np.uint16]
 TRAIN_SHARE = 0.9
@@ -42,18 +45,31 @@ class Dataset:
 
     @classmethod
     def load(cls, folder: Path) -> "Dataset":
-        """Open a folder that `save` wrote; the ids stay on disk.
+        """Open a folder that `save` or nanoGPT's prepare.py wrote; the ids stay on disk.
 
         Raises:
             DataError: missing, malformed, or empty.
         """
         recover(folder)
+        if not (folder / "dataset.json").exists() and (folder / "train.bin").exists():
+            return cls._load_nanogpt(folder)
         try:
             source = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
             splits = [np.memmap(folder / name, dtype="<u2", mode="r") for name in ("train.bin", "val.bin")]
         except (OSError, ValueError) as error:
             raise DataError(f"{folder}: not a prepared data set ({error}); run training.prepare first") from error
         return cls(Vocabulary.load(folder / "vocab.json"), splits[0], splits[1], source)
+
+    @classmethod
+    def _load_nanogpt(cls, folder: Path) -> "Dataset":
+        """A folder that nanoGPT's prepare.py wrote: its characters are in meta.pkl."""
+        vocabulary = read_data_vocabulary(folder)
+        try:
+            train: Ids = np.memmap(folder / "train.bin", dtype="<u2", mode="r")
+            val: Ids = np.memmap(folder / "val.bin", dtype="<u2", mode="r")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder}: not a whole data set of nanoGPT's prepare.py ({error})") from error
+        return cls(vocabulary, train, val, describe_text(folder, vocabulary, (train, val)))
 
 
 def from_text(text: str, source: dict[str, Any]) -> Dataset:

@@ -60,6 +60,15 @@ STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+NEWER_TYPES = (  # without a storage class
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+    torch.float8_e4m3fn,
+    torch.float8_e4m3fnuz,
+    torch.float8_e5m2,
+    torch.float8_e5m2fnuz,
+)
 OTHER_TENSORS = {  # what PyTorch writes for tensors that are not ordinary ones
     "torch._utils._rebuild_qtensor": "a quantised tensor",
     "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
@@ -409,6 +418,8 @@ def _typed_tensor(
     """As `_tensor`, of a type that has no storage class of its own."""
     if not isinstance(storage, _Storage) or not isinstance(dtype, torch.dtype):
         raise TypeError("a tensor without a storage or a type")
+    if dtype not in (*STORAGES.values(), *NEWER_TYPES):
+        raise UnsafeError(f"it holds a tensor of {dtype}; only ordinary tensors are read")
     return _view(storage, dtype, offset, size, stride, metadata)
 
 

@@ -154,10 +154,13 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(
     ("damage", "message"),
     [
         (lambda folder: (folder / "ckpt.pt").unlink(), "cannot be read"),
-        (lambda folder: (folder / "ckpt.pt").write_bytes(b"PK\x03\x04 cut"), "cannot be read"),
+        (lambda folder: (folder / "ckpt.pt").write_bytes(b"PK\x03\x04 cut"), "cannot be read as a PyTorch file"),
         (lambda folder: torch.save([1], folder / "ckpt.pt"), "not nanoGPT's"),
-        (lambda folder: (folder / "meta.pkl").write_bytes(b""), "not nanoGPT's meta.pkl"),
-        (lambda folder: (folder / "meta.pkl").write_bytes(pickle.dumps({"itos": {0: "a"}})), "meta file has 1"),
+        (lambda folder: (folder / "meta.pkl").write_bytes(b""), "meta.pkl: not a whole pickle"),
+        (
+            lambda folder: (folder / "meta.pkl").write_bytes(pickle.dumps({"itos": {0: "a"}})),
+            "meta.pkl has 1 characters",
+        ),
         (lambda folder: (folder / "out").mkdir(), "already exists"),
     ],
 )
