@@ -7,12 +7,11 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings
 
 from app.limits import parse_rate
 from app.schemas import MAX_NEW_TOKENS
 from model.cli import settings_config
-from model.device import DeviceName, GenerationDtypeName
+from model.flags import DeviceFlag, GenerationDtypeFlag, ProgramSettings
 
 HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.IGNORECASE)
 ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
@@ -46,7 +45,7 @@ def has_form(name: str, text: str) -> bool:
     return True
 
 
-class ServerSettings(BaseSettings):
+class ServerSettings(ProgramSettings):
     """Serve a checkpoint: the playground and the HTTP API."""
 
     model_config = settings_config("app", "SOLILOQUY_", env_file=".env")
@@ -57,9 +56,9 @@ class ServerSettings(BaseSettings):
     """Port to listen on"""
     checkpoint: Path = Path("checkpoints/shakespeare-char")
     """Checkpoint folder; SIGHUP reads it again and changes over without ending a stream"""
-    device: DeviceName = "auto"
+    device: DeviceFlag = "auto"
     """Where to compute"""
-    dtype: GenerationDtypeName = "auto"
+    dtype: GenerationDtypeFlag = "auto"
     """Number format; auto is int8 on a CPU, bfloat16 on a GPU that has it, float32 elsewhere"""
     threads: int | None = Field(None, ge=1)
     """Threads that compute int8; if not given, all cores, or those of a container's quota"""

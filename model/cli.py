@@ -6,14 +6,16 @@ input and for a machine that fails (a full disk), 130 when interrupted. Knows no
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from model.errors import SoliloquyError
+from model.flags import NO_FOREIGN_FLAGS, ForeignFlag, asks_for_help, read_flags
 
+SHOWN = 80  # characters of a value in a message
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 
@@ -25,25 +27,36 @@ def settings_config(program: str, env_prefix: str, env_file: str | None = None) 
         extra="ignore",
         use_attribute_docstrings=True,
         cli_prog_name=f"python -m {program}",
-        cli_exit_on_error=False,
+        allow_inf_nan=False,  # no program computes with these, and JSON cannot record them
     )
 
 
-def run(settings_class: type[Settings], main: Callable[[Settings], None], arguments: Sequence[str]) -> int:
-    """Read the settings, call `main` with them, and return the exit code."""
+def run(
+    settings_class: type[Settings],
+    main: Callable[[Settings], None],
+    arguments: Sequence[str],
+    foreign_flags: Mapping[str, ForeignFlag] = NO_FOREIGN_FLAGS,
+) -> int:
+    """Read the settings, call `main` with them, and return the exit code.
+
+    Args:
+        foreign_flags: flags of nanoGPT's that the program does not have, and what to answer to them.
+    """
     try:
-        main(CliApp.run(settings_class, cli_args=list(arguments)))
+        if asks_for_help(arguments):
+            CliApp.run(settings_class, cli_args=["--help"])  # exits
+        main(settings_class(**read_flags(settings_class, arguments, foreign_flags)))
     except ValidationError as error:
-        print("; ".join(_describe(dict(item)) for item in error.errors()), file=sys.stderr)
+        print(_one_line("; ".join(_describe(dict(item)) for item in error.errors())), file=sys.stderr)
         return 2
     except (SettingsError, SoliloquyError) as error:
-        print(str(error).removeprefix("error parsing CLI: "), file=sys.stderr)
+        print(_one_line(str(error)), file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"{error.filename or 'error'}: {error.strerror or error}", file=sys.stderr)
+        print(_one_line(f"{error.filename or 'error'}: {error.strerror or error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -56,4 +69,10 @@ def _describe(error: dict[str, object]) -> str:
     name = ".".join(str(part) for part in location) if isinstance(location, tuple) else ""
     if error["type"] == "missing":
         return f"--{name} is required"
-    return f"--{name}: {error['msg']}, not {error['input']!r}"
+    given = repr(error["input"])
+    return f"--{name}: {error['msg']}, not {given if len(given) <= SHOWN else given[:SHOWN] + '…'}"
+
+
+def _one_line(message: str) -> str:
+    """The message with line breaks, and what a terminal might obey, written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, CliPositionalArg
+from pydantic_settings import CliPositionalArg
 
 from model.checkpoint import read_checkpoint
 from model.cli import run, settings_config
 from model.device import numerics_named
 from model.errors import InputError
+from model.flags import ProgramSettings
 from model.generator import Generator, load_generator
 from model.receipt import Digest, Receipt
 from model.stream import Stream
 
 
-class VerifySettings(BaseSettings):
+class VerifySettings(ProgramSettings):
     """Write a receipt's text again; say `identical`, or where it differs (and exit with 1)."""
 
     model_config = settings_config("model.verify", "SOLILOQUY_VERIFY_")

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from pydantic_settings import BaseSettings
 from torch import Tensor
 
 from model.checkpoint import LARGEST, TYPES, Checkpoint, TrainingRecord, write_checkpoint
@@ -20,6 +19,7 @@ from model.cli import run, settings_config
 from model.config import GPTConfig
 from model.errors import CheckpointError, InputError
 from model.files import replacing
+from model.flags import ProgramSettings
 from model.vocabulary import Vocabulary
 from training.nanogpt import read_meta
 from training.untrusted import read_torch_file
@@ -47,7 +47,7 @@ LISTED = 3  # names in one line
 SHOWN = 60  # characters of a stranger's text in a message
 
 
-class ImportSettings(BaseSettings):
+class ImportSettings(ProgramSettings):
     """Turn nanoGPT's ckpt.pt and meta.pkl into a checkpoint folder, without running any code in them."""
 
     model_config = settings_config("training.import_nanogpt", "SOLILOQUY_IMPORT_")

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from pydantic_settings import BaseSettings
 from tqdm import tqdm
 
 from model.checkpoint import INDEX_FILE, read_checkpoint
@@ -17,6 +16,7 @@ from model.cli import run, settings_config
 from model.draft import Draft
 from model.errors import DataError
 from model.files import replacing_file
+from model.flags import ProgramSettings
 from model.index import HeldOut, Range, TextIndex
 from model.measure import FIGURES, measure
 from model.structure import find_speakers
@@ -29,7 +29,7 @@ PIECES = (250, 1000, 4000)  # characters; what a text is compared with is the ne
 MOST_PIECES = 500
 
 
-class IndexSettings(BaseSettings):
+class IndexSettings(ProgramSettings):
     """Put an index of its training text into a checkpoint: what reports tell copies and inventions by."""
 
     model_config = settings_config("training.index", "SOLILOQUY_INDEX_")

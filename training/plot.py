@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from model.checkpoint import CurvePoint
 from model.cli import run, settings_config
 from model.errors import CheckpointError, InputError
+from model.flags import ProgramSettings
 from training.dataset import Dataset
 from training.ngram import losses
 
@@ -23,14 +24,14 @@ NANOGPT = 1.4697  # its README's figure for this text
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
-class PlotSettings(BaseSettings):
+class PlotSettings(ProgramSettings):
     """Draw the losses, learning rate and speed of one or more runs over the characters they have read."""
 
     model_config = settings_config("training.plot", "SOLILOQUY_PLOT_")
 
-    runs: Annotated[list[Path], NoDecode, BeforeValidator(lambda v: v.split(",") if isinstance(v, str) else v)] = [
-        Path("checkpoints/shakespeare-char")
-    ]
+    runs: Annotated[list[Path], NoDecode, BeforeValidator(lambda v: v.split(",") if isinstance(v, str) else v)] = (
+        Field([Path("checkpoints/shakespeare-char")])
+    )
     """Checkpoint folders, with commas between"""
     out: Path = Path("loss.png")
     """File to write: .png, .svg or .pdf"""

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import Field
-from pydantic_settings import BaseSettings
 from tqdm import tqdm
 
 from model.cli import run, settings_config
 from model.errors import DataError
+from model.flags import ProgramSettings
 from training.dataset import Dataset, from_text
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -27,7 +27,7 @@ LITTLE = 100_000  # characters below which a text teaches little more than spell
 LISTED = 20  # characters named at most in one line of the report
 
 
-class PrepareSettings(BaseSettings):
+class PrepareSettings(ProgramSettings):
     """Turn UTF-8 text into a data set: first 90 % to train, last 10 % to validate."""
 
     model_config = settings_config("training.prepare", "SOLILOQUY_PREPARE_")
