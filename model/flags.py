@@ -68,9 +68,12 @@ def read_flags(
         if name in places or (name not in fields and name not in foreign):
             raise InputError(f"--{name:.{SHOWN}}", _unknown(name, [*fields, *foreign]))
         values[name] = value if equals else _next_value(name, fields.get(name), rest)
-    for name in foreign.keys() & values.keys():
-        if values[name] not in foreign[name].accepted:
-            raise InputError(f"--{name}", _answers(values, foreign))
+    given = [name for name in values if name in foreign]
+    wrong = [name for name in given if values[name] not in foreign[name].accepted]
+    if wrong:  # all of them, so that they can be mended at once
+        others = "".join(f"; --{name}: {foreign[name].answer}" for name in wrong[1:])
+        raise InputError(f"--{wrong[0]}", foreign[wrong[0]].answer + others)
+    for name in given:
         del values[name]
     if len(by_place) > len(places):
         raise InputError(f"{by_place[len(places)]:.{SHOWN}}", _not_a_flag(by_place[len(places)]))
@@ -95,13 +98,6 @@ def _next_value(name: str, field: FieldInfo | None, rest: list[str]) -> str:
 def _unknown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
     return "there is no such flag; " + (f"did you mean --{near[0]}? " if near else "") + "--help lists them all"
-
-
-def _answers(values: Mapping[str, Any], foreign: Mapping[str, ForeignFlag]) -> str:
-    """What to say of all flags that are not for here, so that they can be mended at once."""
-    wrong = [name for name in values if name in foreign and values[name] not in foreign[name].accepted]
-    first, *others = (foreign[name].answer for name in wrong)
-    return first + "".join(f"; --{name}: {answer}" for name, answer in zip(wrong[1:], others, strict=True))
 
 
 def _not_a_flag(argument: str) -> str:
