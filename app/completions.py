@@ -4,7 +4,6 @@ A model goes by the name of its folder, which stays when its weights are replace
 checkpoint's identity behind it, which does not. Answers tell the latter.
 """
 
-import os
 from datetime import datetime
 from typing import Any
 

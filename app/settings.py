@@ -14,9 +14,9 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from app import environment
 from app.limits import parse_rate
 from app.schemas import MAX_NEW_TOKENS
-from model.cli import SettingsPath, settings_config
-from model.device import DeviceName, GenerationDtypeName
+from model.cli import SettingsPath, env_file_encoding, settings_config
 from model.errors import InputError
+from model.flags import DeviceFlag, GenerationDtypeFlag, ProgramSettings
 
 ENV_FILE = ".env"
 HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.IGNORECASE)
@@ -76,11 +76,10 @@ def origin_pattern(text: str) -> str:
     return "|".join(patterns)
 
 
-class ServerSettings(BaseSettings):
+class ServerSettings(ProgramSettings):
     """Serve a checkpoint: the playground and the HTTP API."""
 
     NEVER_BLANK: ClassVar[frozenset[str]] = environment.NEVER_BLANK
-
     model_config = settings_config("app", "SOLILOQUY_", env_file=ENV_FILE) | {
         "env_ignore_empty": False,  # see `usable`
         "cli_parse_none_str": "(none)",  # else --api_keys=null would open the server without a word
@@ -94,9 +93,9 @@ class ServerSettings(BaseSettings):
     """Path below which a proxy shows the server, such as /gpt; whether the proxy hands it on or cuts it off"""
     checkpoint: SettingsPath = Path("checkpoints/shakespeare-char")
     """Checkpoint folder; SIGHUP reads it again and changes over without ending a stream"""
-    device: DeviceName = "auto"
+    device: DeviceFlag = "auto"
     """Where to compute"""
-    dtype: GenerationDtypeName = "auto"
+    dtype: GenerationDtypeFlag = "auto"
     """Number format; auto is int8 on a CPU, bfloat16 on a GPU that has it, float32 elsewhere"""
     threads: int | None = Field(None, ge=1, le=MAX_THREADS)
     """Threads that compute int8; if not given, all cores, or those of a container's quota"""
@@ -188,9 +187,12 @@ class ServerSettings(BaseSettings):
                     reason = "is not a setting, and no key would be asked for; did you mean SOLILOQUY_API_KEYS?"
                     raise InputError(stranger, reason)
                 source.env_vars = environment.usable(source.env_vars)
-        return init_settings, env_settings, dotenv_settings, file_secret_settings
+        return super().settings_customise_sources(
+            settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings
+        )
 
 
 def remarks_on_variables() -> list[str]:
     """What whoever starts the server should know of the variables that are set; see `environment.remarks`."""
-    return environment.remarks(dotenv_values(ENV_FILE) | os.environ, ServerSettings.model_fields)
+    in_file = dotenv_values(ENV_FILE, encoding=env_file_encoding(Path(ENV_FILE)))
+    return environment.remarks(in_file | os.environ, ServerSettings.model_fields)

@@ -13,7 +13,6 @@ from typing import Any
 
 from pydantic import Field
 
-from app.protection import is_head
 from app.schemas import Asked
 from model.checkpoint import Checkpoint, has_checkpoint, read_checkpoint
 from model.device import Numerics

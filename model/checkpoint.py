@@ -297,6 +297,10 @@ def _read_record(path: Path) -> TrainingRecord:
 
 
 def _read_config(path: Path) -> GPTConfig:
+    if not path.exists() and (path.parent / "ckpt.pt").exists():
+        raise CheckpointError(
+            f"{path.parent}: holds nanoGPT's ckpt.pt; python -m training.import_nanogpt makes a checkpoint of it"
+        )
     fields = _read_json(path)
     found = fields.pop("format", None)
     if found != FORMAT:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field
-from pydantic_settings import BaseSettings
 
 from model import files
 from model.checkpoint import read_checkpoint
 from model.cli import SettingsPath, run, settings_config
-from model.device import DeviceName, GenerationDtypeName, choose_numerics
+from model.device import choose_numerics
 from model.errors import InputError
+from model.flags import DeviceFlag, ForeignFlag, GenerationDtypeFlag, ProgramSettings
 from model.generator import load_generator
 from model.noise import SEED_LIMIT
 from model.report import Report, index_of, make_report
@@ -20,8 +20,15 @@ from model.sampling import Sampling
 from model.source import Source
 from model.stream import Stream
 
+NANOGPT_FLAGS = {
+    "init_from": ForeignFlag(
+        "only resume, which writes with the checkpoint in --out_dir; GPT-2 writes tokens, not characters",
+        accepted=("resume",),
+    ),
+}
 
-class SampleSettings(BaseSettings):
+
+class SampleSettings(ProgramSettings):
     """Write samples with a trained model, each character as it comes."""
 
     model_config = settings_config("model.sample", "SOLILOQUY_SAMPLE_")
@@ -44,9 +51,9 @@ class SampleSettings(BaseSettings):
     """Choose among those at least this fraction as likely as the likeliest"""
     seed: int = Field(1337, ge=0, lt=SEED_LIMIT)
     """The same seed writes the same text"""
-    device: DeviceName = "auto"
+    device: DeviceFlag = "auto"
     """Where to compute"""
-    dtype: GenerationDtypeName = "auto"
+    dtype: GenerationDtypeFlag = "auto"
     """Number format; auto is int8 on a CPU, bfloat16 on a GPU that has it, float32 elsewhere"""
     report: bool = False
     """After each sample, what in it is copied from the training text, what is invented, and how good it is"""
@@ -131,4 +138,4 @@ def read_text(flag: str, path: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run(SampleSettings, sample, sys.argv[1:]))
+    sys.exit(run(SampleSettings, sample, sys.argv[1:], NANOGPT_FLAGS))

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, CliPositionalArg
+from pydantic_settings import CliPositionalArg
 
 from model.checkpoint import read_checkpoint
 from model.cli import SettingsPath, run, settings_config
 from model.device import numerics_named
 from model.errors import InputError
 from model.files import parse_json, read_text
+from model.flags import ProgramSettings
 from model.generator import Generator, load_generator
 from model.receipt import FORMER, Digest, Receipt
 from model.stream import Stream
@@ -24,7 +25,7 @@ from model.stream import Stream
 MAX_ANSWER = 1 << 28  # bytes; with all alternatives of all characters, an answer has some 100 MB
 
 
-class VerifySettings(BaseSettings):
+class VerifySettings(ProgramSettings):
     """Write a receipt's text again; say `identical`, or where it differs (and exit with 1)."""
 
     model_config = settings_config("model.verify", "SOLILOQUY_VERIFY_")

@@ -3,6 +3,8 @@
 train.bin, val.bin   ids as little-endian uint16, as nanoGPT stores them; they stay on disk while they are read
 vocab.json           the characters in id order
 dataset.json         name, size and SHA-256 of the text
+
+In a folder that nanoGPT's own prepare.py wrote, meta.pkl stands for the last two.
 """
 
 import hashlib
@@ -20,6 +22,7 @@ from torch import Tensor
 from model.errors import DataError, InputError
 from model.files import FolderReader, check_file, names_in, read_json, read_whole, replacing
 from model.vocabulary import Vocabulary
+from training.nanogpt import describe_text, read_data_vocabulary
 
 Ids = NDArray[np.uint16]
 MOST_BYTES = 1 << 40  # of a split
@@ -63,11 +66,13 @@ class Dataset:
 
     @classmethod
     def load(cls, folder: Path) -> "Dataset":
-        """Open a folder that `save` wrote; the ids stay on disk.
+        """Open a folder that `save` or nanoGPT's prepare.py wrote; the ids stay on disk.
 
         Raises:
             DataError: missing, malformed, or empty.
         """
+        if not FolderReader(folder).path(RECORD_FILE).exists() and (folder / "train.bin").exists():
+            return cls._load_nanogpt(folder)
         try:
             return read_whole(folder, cls._read)
         except (OSError, ValueError) as error:
@@ -83,12 +88,23 @@ class Dataset:
         val = _open_ids(files.path("val.bin"), vocabulary)
         return cls(vocabulary, train, val, source)
 
+    @classmethod
+    def _load_nanogpt(cls, folder: Path) -> "Dataset":
+        """A folder that nanoGPT's prepare.py wrote: its characters are in meta.pkl."""
+        vocabulary = read_data_vocabulary(folder)
+        try:
+            train = _open_ids(folder / "train.bin", vocabulary)
+            val = _open_ids(folder / "val.bin", vocabulary)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder}: not a whole data set of nanoGPT's prepare.py ({error})") from error
+        return cls(vocabulary, train, val, describe_text(folder, vocabulary, (train, val)))
+
 
 def _open_ids(path: Path, vocabulary: Vocabulary) -> Ids:
     check_file(path, MOST_BYTES)
     ids: Ids = np.memmap(path, dtype="<u2", mode="r")
     if ids.max() >= len(vocabulary):
-        raise ValueError(f"{path.name} has the id {ids.max()}, and vocab.json {len(vocabulary)} characters")
+        raise ValueError(f"{path.name} has the id {ids.max()}, and the vocabulary {len(vocabulary)} characters")
     return ids
 
 

@@ -6,12 +6,12 @@ Training does this by itself; the command is for checkpoints that come from else
 import sys
 
 import numpy as np
-from pydantic_settings import BaseSettings
 
 from model.checkpoint import DRAFT_FILE, read_checkpoint
 from model.cli import SettingsPath, run, settings_config
 from model.draft import UNITS, Draft
 from model.files import replacing
+from model.flags import ProgramSettings
 from training.dataset import Dataset, Ids, translate
 from training.ngram import MOST_CHARACTERS, KneserNey
 
@@ -20,7 +20,7 @@ TABLE_BYTES = 2 << 20
 LEAST_COUNT = 2  # of a context, to be worth a row
 
 
-class DraftSettings(BaseSettings):
+class DraftSettings(ProgramSettings):
     """Put a table of guesses, by a Kneser-Ney 5-gram of the data set, into a checkpoint. Its texts stay."""
 
     model_config = settings_config("training.draft", "SOLILOQUY_DRAFT_")

@@ -7,12 +7,12 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from pydantic_settings import BaseSettings
 
 from model.checkpoint import read_checkpoint
 from model.cli import SettingsPath, run, settings_config
-from model.device import DeviceName, choose_device, choose_numerics
+from model.device import choose_device, choose_numerics
 from model.errors import InputError
+from model.flags import DeviceFlag, ProgramSettings
 from model.generator import load_generator
 from training.dataset import Dataset, translate
 from training.evaluation import (
@@ -24,7 +24,7 @@ from training.evaluation import (
 )
 
 
-class EvaluateSettings(BaseSettings):
+class EvaluateSettings(ProgramSettings):
     """Print a checkpoint's loss over a whole split, in nats and in bits per character."""
 
     model_config = settings_config("training.evaluate", "SOLILOQUY_EVALUATE_")
@@ -35,7 +35,7 @@ class EvaluateSettings(BaseSettings):
     """Folder that training.prepare wrote"""
     split: Literal["val", "train"] = "val"
     """Which part of the text"""
-    device: DeviceName = "auto"
+    device: DeviceFlag = "auto"
     """Where to compute"""
     dtype: Literal["float32", "int8"] = "float32"
     """Number format; int8 by the generator's own kernel, on a CPU"""

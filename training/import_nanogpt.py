@@ -1,23 +1,28 @@
 """Turn nanoGPT's checkpoint into a folder: `python -m training.import_nanogpt --ckpt=F --meta=F --out_dir=DIR`.
 
-Both of nanoGPT's files are pickles, which can carry code. Neither is ever allowed to run any.
+Both of nanoGPT's files are pickles, which can carry code. Neither is ever allowed to run any, or to take more
+memory than its own size calls for (`training.untrusted`).
 """
 
-import pickle
+import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic_settings import BaseSettings
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from model.checkpoint import Checkpoint, TrainingRecord, check_shapes, write_checkpoint
+from model.checkpoint import LARGEST, TYPES, Checkpoint, TrainingRecord, write_checkpoint
 from model.cli import SettingsPath, run, settings_config
 from model.config import GPTConfig
 from model.errors import CheckpointError, InputError
 from model.files import names_in, replacing
+from model.flags import ProgramSettings
 from model.vocabulary import Vocabulary
+from training.nanogpt import read_meta
+from training.untrusted import read_torch_file
 
 NAMES = {
     "transformer.wte.": "tokens.",
@@ -30,9 +35,19 @@ NAMES = {
     ".mlp.c_fc.": ".mlp.expand.",
     ".mlp.c_proj.": ".mlp.output.",
 }
+PREFIXES = ("_orig_mod.", "module.")  # of torch.compile and of DistributedDataParallel
+HEAD = "lm_head.weight"
+EMBEDDING = "transformer.wte.weight"
+SIZES = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
+GPT2_VOCABULARIES = (50257, 50304)  # its tokens, and their number rounded up as nanoGPT does
+MAX_LOSS = 1e6  # nats per character; nanoGPT begins with 1e9, before it has measured any
+MAX_SETTINGS = 1000
+MAX_SETTING = 1000  # characters, or items
+LISTED = 3  # names in one line
+SHOWN = 60  # characters of a stranger's text in a message
 
 
-class ImportSettings(BaseSettings):
+class ImportSettings(ProgramSettings):
     """Turn nanoGPT's ckpt.pt and meta.pkl into a checkpoint folder, without running any code in them."""
 
     model_config = settings_config("training.import_nanogpt", "SOLILOQUY_IMPORT_")
@@ -45,15 +60,26 @@ class ImportSettings(BaseSettings):
     """Checkpoint folder to write"""
 
 
+@dataclass(frozen=True)
+class Imported:
+    """The checkpoint, and what is to be said about it."""
+
+    checkpoint: Checkpoint
+    notes: list[str]
+
+
 def import_nanogpt(settings: ImportSettings) -> None:
     """Read both files, check that they fit together, write the folder in fp32."""
     if settings.out_dir.is_file() or names_in(settings.out_dir):
         raise InputError("out_dir", f"{settings.out_dir} already exists, and is not empty; use another folder")
     saved = read_ckpt(settings.ckpt)
     vocabulary = read_meta(settings.meta)
-    checkpoint = convert(saved, vocabulary, settings.ckpt)
+    imported = convert(saved, vocabulary, settings.ckpt, settings.meta)
+    checkpoint = imported.checkpoint
     with replacing(settings.out_dir) as new:
         write_checkpoint(new, checkpoint)
+    for note in imported.notes:
+        print(note)
     print(f"number of parameters: {checkpoint.parameter_count / 1e6:.2f}M")
     print(f"vocabulary of {len(vocabulary)} characters from {settings.meta}")
     print(f"wrote {settings.out_dir}")
@@ -63,74 +89,199 @@ def read_ckpt(path: Path) -> dict[str, Any]:
     """nanoGPT's ckpt.pt, tensors and plain values only.
 
     Raises:
-        CheckpointError: missing, truncated, or a pickle that would run code.
+        CheckpointError: missing, damaged, not nanoGPT's, or a pickle that would run code.
     """
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        lines = [line for line in str(error).splitlines() if line.startswith(("Trying to load", "Unsupported"))]
-        reason = lines[0] if lines else "weights-only load failed"
-        raise CheckpointError(f"{path}: refused, it is not plain weights and may run code ({reason})") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: cannot be read as a PyTorch checkpoint ({error})") from error
-    if not isinstance(saved, dict) or not isinstance(saved.get("model"), dict) or "model_args" not in saved:
+    saved = read_torch_file(path)
+    parts = ("model", "model_args")
+    if not isinstance(saved, dict) or not all(isinstance(saved.get(part), dict) for part in parts):
         raise CheckpointError(f"{path}: not nanoGPT's: it has no model and model_args")
     return saved
 
 
-class PlainUnpickler(pickle.Unpickler):
-    """Reads strings, numbers, lists and dictionaries; refuses every name a pickle could call."""
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        """Called for each class or function that the pickle names."""
-        raise pickle.UnpicklingError(f"it names {module_name}.{global_name}, which could run code")
-
-
-def read_meta(path: Path) -> Vocabulary:
-    """The characters in nanoGPT's meta.pkl, in id order.
-
-    Raises:
-        CheckpointError: missing, malformed, or a pickle that would run code.
-    """
-    try:
-        with path.open("rb") as file:
-            characters = PlainUnpickler(file).load()["itos"]
-        return Vocabulary(characters[i] for i in range(len(characters)))
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: refused, {error}") from error
-    except (OSError, EOFError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: not nanoGPT's meta.pkl ({error!r})") from error
-
-
-def convert(saved: dict[str, Any], vocabulary: Vocabulary, path: Path) -> Checkpoint:
+def convert(saved: dict[str, Any], vocabulary: Vocabulary, path: Path, meta: Path) -> Imported:
     """The same network under this project's names.
 
     Raises:
         CheckpointError: the parts do not fit together.
     """
-    known = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias")
-    try:
-        config = GPTConfig(**{name: saved["model_args"][name] for name in known})
-    except (KeyError, TypeError, InputError) as error:
-        raise CheckpointError(f"{path}: model_args: {error}") from error
+    notes: list[str] = []
+    config = _read_config(saved["model_args"], path, notes)
     if len(vocabulary) != config.vocab_size:
+        tokens = " (GPT-2's tokens, not characters)" if config.vocab_size in GPT2_VOCABULARIES else ""
         raise CheckpointError(
-            f"{path}: has a vocabulary of {config.vocab_size}, but the meta file has {len(vocabulary)} characters"
+            f"{path}: model_args has a vocab_size of {config.vocab_size}{tokens}, but {meta} has {len(vocabulary)} "
+            "characters; the two files do not belong together"
         )
-    weights = {name.removeprefix("_orig_mod."): tensor for name, tensor in saved["model"].items()}
-    head = weights.pop("lm_head.weight", None)
-    if head is not None and not torch.equal(head, weights.get("transformer.wte.weight", head)):
-        raise CheckpointError(f"{path}: lm_head.weight is not tied to the embedding, as nanoGPT's is")
+    weights = _read_weights(saved["model"], config, path)
     renamed: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        if not name.endswith(".attn.bias"):  # the causal mask of old versions, not a parameter
-            renamed |= rename(name, tensor.float())
-    check_shapes(path, config, renamed)
-    record = TrainingRecord(recipe=dict(saved.get("config") or {}))
-    if "best_val_loss" in saved:
-        record["val_loss"] = float(saved["best_val_loss"])
+        renamed |= rename(name, tensor.float())
+    record = TrainingRecord(recipe=_read_recipe(saved.get("config"), notes))
+    loss = _plain(saved.get("best_val_loss"))
+    if type(loss) is float and 0 <= loss < MAX_LOSS and _can_record({"val_loss": loss}):
+        record["val_loss"] = loss
         record["val_method"] = "nanoGPT's own estimate, as stored in ckpt.pt"
-    return Checkpoint(config, vocabulary, renamed, record)
+    elif "best_val_loss" in saved:
+        notes.append(f"best_val_loss is left out: {_shown(loss)} is not a loss that was measured")
+    return Imported(Checkpoint(config, vocabulary, renamed, record), notes)
+
+
+def _read_config(arguments: dict[Any, Any], path: Path, notes: list[str]) -> GPTConfig:
+    """The architecture in model_args.
+
+    Raises:
+        CheckpointError: a value is missing, or out of range.
+    """
+    values: dict[str, Any] = {}
+    for name in SIZES:
+        if name not in arguments:
+            raise CheckpointError(f"{path}: model_args has no {name}")
+        value = _plain(arguments[name])
+        if type(value) is not int or value < 1:
+            raise CheckpointError(f"{path}: model_args: {name}: {_shown(value)} is not a whole number from 1 up")
+        if value > LARGEST.get(name, value):
+            raise CheckpointError(f"{path}: model_args: {name}: {value:,} is more than {LARGEST[name]:,}")
+        values[name] = value
+    bias = _plain(arguments.get("bias", True))
+    if type(bias) is not bool:
+        raise CheckpointError(f"{path}: model_args: bias: {_shown(bias)} is neither True nor False")
+    if "bias" not in arguments:
+        notes.append(
+            "model_args has no bias: a checkpoint of January 2023 or before, with biases; nanoGPT's GELU was an "
+            "approximation by tanh then, so that its logits differ a little from those here"
+        )
+    try:
+        return GPTConfig(**values, bias=bias)
+    except InputError as error:
+        raise CheckpointError(f"{path}: model_args: {error}") from error
+
+
+def expected_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    """The tensors of nanoGPT's network, by its own names; without the head, which is the embedding again."""
+    width = config.n_embd
+    shapes: dict[str, tuple[int, ...]] = {
+        EMBEDDING: (config.vocab_size, width),
+        "transformer.wpe.weight": (config.block_size, width),
+        "transformer.ln_f.weight": (width,),
+    }
+    for layer in range(config.n_layer):
+        block = f"transformer.h.{layer}"
+        shapes[f"{block}.ln_1.weight"] = (width,)
+        shapes[f"{block}.attn.c_attn.weight"] = (3 * width, width)
+        shapes[f"{block}.attn.c_proj.weight"] = (width, width)
+        shapes[f"{block}.ln_2.weight"] = (width,)
+        shapes[f"{block}.mlp.c_fc.weight"] = (4 * width, width)
+        shapes[f"{block}.mlp.c_proj.weight"] = (width, 4 * width)
+    if config.bias:
+        biased = [name for name in shapes if ".h." in name or ".ln_f." in name]
+        shapes |= {name.removesuffix("weight") + "bias": shapes[name][:1] for name in biased}
+    return shapes
+
+
+def _read_weights(model: dict[Any, Any], config: GPTConfig, path: Path) -> dict[str, Tensor]:
+    """The network's tensors by nanoGPT's names, each of them checked.
+
+    Raises:
+        CheckpointError: names the first that is missing, unknown, there twice, or not of this network.
+    """
+    weights = _without_prefixes(model, path)
+    head = weights.pop(HEAD, None)
+    expected = expected_shapes(config)
+    for name, tensor in weights.items():
+        if name not in expected:
+            raise CheckpointError(f"{path}: has a tensor {_shown(name)}, which model_args does not ask for")
+        if tuple(tensor.shape) != expected[name]:
+            raise CheckpointError(
+                f"{path}: {name} has the shape {tuple(tensor.shape)}, but model_args asks for {expected[name]}"
+            )
+        if tensor.dtype not in TYPES:
+            raise CheckpointError(f"{path}: {name} has numbers of {tensor.dtype}, not of a floating-point type")
+    for name in expected:
+        if name not in weights:
+            raise CheckpointError(f"{path}: has no tensor {name}, which model_args asks for")
+    if sum(tensor.nbytes for tensor in weights.values()) > path.stat().st_size:
+        raise CheckpointError(f"{path}: has tensors that share their numbers, as nanoGPT's do not")
+    for name, tensor in weights.items():
+        if not tensor.float().isfinite().all():
+            raise CheckpointError(f"{path}: {name} has numbers that are not finite")
+    if head is not None and (head.shape != expected[EMBEDDING] or not torch.equal(head, weights[EMBEDDING])):
+        raise CheckpointError(f"{path}: {HEAD} is not tied to the embedding, as nanoGPT's is")
+    return weights
+
+
+def _without_prefixes(model: dict[Any, Any], path: Path) -> dict[str, Tensor]:
+    """The tensors by the names that they have outside of wrappers; without the causal masks of old versions."""
+    weights: dict[str, Tensor] = {}
+    for given, tensor in model.items():
+        if not isinstance(given, str) or not isinstance(tensor, Tensor):
+            raise CheckpointError(
+                f"{path}: model has a {type(tensor).__name__} named {_shown(given)}, not a tensor"
+            )
+        name = given
+        while name.startswith(PREFIXES):
+            name = name.partition(".")[2]
+        if name in weights:
+            raise CheckpointError(f"{path}: has the tensor {_shown(name)} twice, with a prefix and without")
+        if not name.endswith(".attn.bias"):
+            weights[name] = tensor
+    return weights
+
+
+def _read_recipe(config: object, notes: list[str]) -> dict[str, Any]:
+    """The run's settings, as far as a checkpoint's record can hold them; what is left out is noted."""
+    recipe: dict[str, Any] = {}
+    left_out: list[str] = []
+    for name, value in (config if isinstance(config, dict) else {}).items():
+        plain = _plain(value)
+        items = plain if isinstance(plain, list) else [plain]
+        fits = _is_short(name) and len(items) <= MAX_SETTING and all(_is_short(item) for item in items)
+        if fits and isinstance(name, str) and len(recipe) < MAX_SETTINGS and _can_record({"recipe": {name: plain}}):
+            recipe[name] = plain
+        else:
+            left_out.append(_shown(name))
+    if left_out:
+        more = f" and {len(left_out) - LISTED:,} more" if len(left_out) > LISTED else ""
+        notes.append(f"config: left out, as a checkpoint cannot hold them: {', '.join(left_out[:LISTED])}{more}")
+    return recipe
+
+
+def _can_record(record: dict[str, Any]) -> bool:
+    """Whether whoever reads the checkpoint will accept this in its record."""
+    try:
+        TypeAdapter(TrainingRecord).validate_python(record, strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+def _plain(value: object) -> Any:
+    """A number, a text, or a list; other values as they are."""
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.item()
+    if isinstance(value, set):
+        return sorted(value, key=repr)
+    if isinstance(value, tuple):
+        return list(value)
+    return value
+
+
+def _is_short(value: object) -> bool:
+    """Whether it is a value that stands on a short line of JSON."""
+    if isinstance(value, str):
+        return len(value) <= MAX_SETTING and value.isprintable()
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or (isinstance(value, int) and abs(value) < 1 << 63)
+
+
+def _shown(value: object) -> str:
+    """A stranger's value in a message: itself if it is a short one, or its type."""
+    if value is None or isinstance(value, bool | int | float | str):
+        text = repr(value)
+        return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return f"a {type(value).__name__}"
 
 
 def rename(name: str, tensor: Tensor) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ import dataclasses
 import sys
 
 import numpy as np
-from pydantic_settings import BaseSettings
 from tqdm import tqdm
 
 from model.checkpoint import INDEX_FILE, read_checkpoint
@@ -15,6 +14,7 @@ from model.cli import SettingsPath, run, settings_config
 from model.draft import Draft
 from model.errors import DataError
 from model.files import replacing
+from model.flags import ProgramSettings
 from model.index import HeldOut, Range, TextIndex
 from model.measure import FIGURES, measure
 from model.structure import find_speakers
@@ -30,7 +30,7 @@ OUTSIDE = 0.05  # of the pieces are above a figure's range, and as many below
 OVERLAP = 2  # pieces over each place, so that where a piece begins by chance decides less
 
 
-class IndexSettings(BaseSettings):
+class IndexSettings(ProgramSettings):
     """Put an index of its training text into a checkpoint: what reports tell copies and inventions by."""
 
     model_config = settings_config("training.index", "SOLILOQUY_INDEX_")

@@ -87,10 +87,11 @@ def _check_kept(kept: object, names: set[str], parameter: Tensor) -> None:
 
 def learning_rate_factor(step: int, settings: TrainSettings) -> float:
     """What every optimizer's peak learning rate is multiplied by at `step`, from 0 to `max_iters - 1`."""
+    end = settings.max_iters if settings.lr_decay_iters is None else settings.lr_decay_iters
     floor = 0.1 if settings.min_lr is None else settings.min_lr / settings.learning_rate
     if step < settings.warmup_iters:
         return (step + 1) / (settings.warmup_iters + 1)
-    progress = (step - settings.warmup_iters) / max(1, settings.max_iters - settings.warmup_iters)
+    progress = min(1.0, (step - settings.warmup_iters) / max(1, end - settings.warmup_iters))
     remaining = (1 + math.cos(math.pi * progress)) / 2 if settings.schedule == "cosine" else 1 - progress
     return floor + (1 - floor) * remaining
 
@@ -98,10 +99,12 @@ def learning_rate_factor(step: int, settings: TrainSettings) -> float:
 def step_all(optimizers: list[Optimizer], network: nn.Module, factor: float, grad_clip: float) -> bool:
     """Clip the gradient, let every optimizer take a step at `factor` of its peak rate, clear the gradient.
 
+    A `grad_clip` of 0 leaves gradients as they are.
+
     Returns:
         Whether the gradient was finite; if not, no step was taken.
     """
-    finite = bool(nn.utils.clip_grad_norm_(network.parameters(), grad_clip).isfinite())
+    finite = bool(nn.utils.clip_grad_norm_(network.parameters(), grad_clip or math.inf).isfinite())
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group.setdefault("peak_lr", group["lr"])

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from model.checkpoint import RECORD_FILE, CurvePoint
 from model.cli import SettingsPath, run, settings_config
 from model.errors import CheckpointError, InputError
 from model.files import printable_name, read_json, read_whole, replacing_file
+from model.flags import ProgramSettings
 from training.dataset import Dataset
 from training.ngram import losses
 
@@ -24,14 +25,14 @@ SUFFIXES = (".png", ".svg", ".pdf")
 MARK = "Soliloquy, python -m training.plot"  # in the files that it may replace
 
 
-class PlotSettings(BaseSettings):
+class PlotSettings(ProgramSettings):
     """Draw the losses, learning rate and speed of one or more runs over the characters they have read."""
 
     model_config = settings_config("training.plot", "SOLILOQUY_PLOT_")
 
     runs: Annotated[
         list[SettingsPath], NoDecode, BeforeValidator(lambda v: v.split(",") if isinstance(v, str) else v)
-    ] = [Path("checkpoints/shakespeare-char")]
+    ] = Field([Path("checkpoints/shakespeare-char")])
     """Checkpoint folders, with commas between"""
     out: SettingsPath = Path("loss.png")
     """File to write: .png, .svg or .pdf"""

@@ -15,12 +15,12 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings
 from tqdm import tqdm
 
 from model.cli import SettingsPath, run, settings_config
 from model.errors import DataError, InputError
 from model.files import check_file, decode_text, printable_name
+from model.flags import ProgramSettings
 from training.dataset import FILES, MOST_BYTES, Dataset, check_replaceable, from_text
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -47,7 +47,7 @@ def check_name(name: str) -> str:
     return name.strip()
 
 
-class PrepareSettings(BaseSettings):
+class PrepareSettings(ProgramSettings):
     """Turn UTF-8 text into a data set: first 90 % to train, last 10 % to validate."""
 
     model_config = settings_config("training.prepare", "SOLILOQUY_PREPARE_")

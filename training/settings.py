@@ -9,8 +9,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from model.cli import SettingsPath, settings_config
 from model.config import GPTConfig
-from model.device import DeviceName, DtypeName
 from model.files import FolderReader
+from model.flags import DeviceFlag, DtypeFlag, ForeignFlag, NotBlank, ProgramSettings
 
 MODERN = {
     "positions": "rotary",
@@ -73,6 +73,27 @@ PRESETS: dict[str, dict[str, Any]] = {
         "compile": True,
     },
 }
+YES = ("True", "true", "1")
+NO = ("False", "false", "0")
+TENSORBOARD = "--tensorboard=DIR writes event files instead"
+NANOGPT_FLAGS = {
+    "init_from": ForeignFlag(
+        "only scratch; --resume=True goes on with the run in --out_dir, and GPT-2 is of tokens, not characters",
+        accepted=("scratch",),
+    ),
+    "dataset": ForeignFlag("name its folder, --data=data/NAME"),
+    "eval_iters": ForeignFlag("--eval_blocks says how much is read: nanoGPT's eval_iters times its batch_size"),
+    "eval_only": ForeignFlag("python -m training.evaluate --checkpoint=DIR --data=DIR evaluates", accepted=NO),
+    "always_save_checkpoint": ForeignFlag(
+        "each evaluation keeps the best weights, and the state to resume; --snapshots=N keeps N more", accepted=NO
+    ),
+    "log_interval": ForeignFlag("the progress bar shows the loss of every step; leave it out"),
+    "decay_lr": ForeignFlag("--min_lr as high as --learning_rate keeps it there", accepted=YES),
+    "backend": ForeignFlag("chosen by the device: nccl for GPUs, gloo for CPUs; leave it out"),
+    "wandb_log": ForeignFlag(TENSORBOARD, accepted=NO),
+    "wandb_project": ForeignFlag(TENSORBOARD),
+    "wandb_run_name": ForeignFlag(TENSORBOARD),
+}
 SMALL_TEXT = 300_000  # characters below which a small network overfits less
 
 
@@ -114,7 +135,7 @@ PresetName = Literal[
 ]
 
 
-class TrainSettings(BaseSettings):
+class TrainSettings(ProgramSettings):
     """Train a character-level GPT on a prepared data set. Any setting overrides the preset's."""
 
     model_config = settings_config("training.train", "SOLILOQUY_TRAIN_")
@@ -167,14 +188,16 @@ class TrainSettings(BaseSettings):
     """AdamW's first beta"""
     beta2: float = Field(0.99, ge=0, lt=1)
     """AdamW's second beta"""
-    grad_clip: float = Field(1.0, gt=0)
-    """Largest norm of a step's gradient"""
+    grad_clip: float = Field(1.0, ge=0)
+    """Largest norm of a step's gradient; 0 for any"""
     schedule: Literal["cosine", "linear"] = "cosine"
     """Decay of the learning rate after the warm-up"""
     min_lr: float | None = Field(None, ge=0)
     """AdamW's learning rate at the end; a tenth of learning_rate if not given"""
     warmup_iters: int = Field(100, ge=0)
     """Steps of linear warm-up"""
+    lr_decay_iters: int | None = Field(None, ge=1)
+    """Step at which the learning rate has come down to min_lr; max_iters if not given"""
     max_iters: int = Field(5000, ge=1)
     """Steps"""
     batches: Literal["random", "epochs"] = "random"
@@ -199,9 +222,9 @@ class TrainSettings(BaseSettings):
     """Folder for TensorBoard's event files"""
     seed: int = Field(1337, ge=0)
     """Of weights, batches and dropout"""
-    device: DeviceName = "auto"
+    device: DeviceFlag = "auto"
     """Where to train"""
-    dtype: DtypeName = "auto"
+    dtype: DtypeFlag = "auto"
     """Of matrix products; auto is bfloat16 where the hardware multiplies it"""
     compile: bool = False
     """Compile the network with torch.compile (needs a C++ compiler on a CPU)"""
@@ -216,7 +239,7 @@ class TrainSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags over environment over preset over defaults."""
-        return init_settings, env_settings, PresetSource(settings_cls)
+        return init_settings, NotBlank(env_settings), PresetSource(settings_cls)
 
     def architecture(self, vocab_size: int) -> GPTConfig:
         """The network's configuration; raises InputError when its values do not fit each other."""

@@ -25,7 +25,7 @@ from model.vocabulary import Vocabulary
 from training.dataset import Dataset
 from training.distributed import Workers, join_workers
 from training.extras import Extras
-from training.settings import TrainSettings
+from training.settings import NANOGPT_FLAGS, TrainSettings
 from training.trainer import Observer, Progress, Trainer
 
 MANY_PASSES = 30  # over the training text; nanoGPT's Shakespeare model is at its best after about 20
@@ -178,4 +178,4 @@ def sample_text(network: GPT, vocabulary: Vocabulary, length: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run(TrainSettings, train, sys.argv[1:]))
+    sys.exit(run(TrainSettings, train, sys.argv[1:], NANOGPT_FLAGS))

@@ -94,7 +94,7 @@ def test_a_killed_server_starts_again_with_the_same_text(folder: Path) -> None:
         ([], {"SOLILOQUY_CHECKPOINT": "from-environment"}, "from-environment: no such checkpoint folder"),
         (["--checkpoint=flag"], {"SOLILOQUY_CHECKPOINT": "environment"}, "flag: no such checkpoint folder"),
         (["--port=99999"], {}, "--port: Input should be less than or equal to 65535"),
-        (["--prot=1"], {}, "unrecognized arguments: --prot=1"),
+        (["--prot=1"], {}, "--prot: there is no such flag; did you mean --port?"),
         ([], {"SOLILOQUY_SLOTS": "many"}, "slots: Input should be a valid integer"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic_settings import BaseSettings
 
-from model.cli import run, settings_config, without_blanks
+from model.cli import run, settings_config
 from model.errors import InputError
 
 
@@ -37,23 +37,6 @@ def test_flags_over_environment_over_file_over_defaults(seen: list[str], monkeyp
     run(Example, main, [])
     run(Example, main, ["--flag=flag"])
     assert seen == ["default", "file", "environment", "flag"]
-
-
-@pytest.mark.parametrize("flags", [["--flag="], ["--flag", ""], ["--flag=", "--flag="]])
-def test_what_is_blank_is_as_good_as_absent(
-    seen: list[str], monkeypatch: pytest.MonkeyPatch, flags: list[str]
-) -> None:
-    """A variable that a file of settings leaves blank was refused as no number, no path, no choice."""
-    monkeypatch.setenv("SOLILOQUY_EXAMPLE_FLAG", "")
-    Path(".env").write_text("SOLILOQUY_EXAMPLE_FLAG=\n")
-
-    def main(settings: Example) -> None:
-        seen.append(settings.flag)
-
-    assert run(Example, main, flags) == 0
-    assert run(Example, main, []) == 0
-    assert seen == ["default", "default"]
-    assert set(without_blanks(flags, kept=["flag"])) == {"--flag="}
 
 
 @pytest.mark.parametrize(

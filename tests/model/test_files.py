@@ -240,15 +240,6 @@ def mounted(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "x"
-    replace_with(folder, "old")
-    with pytest.raises(OSError, match="disk full"), replacing(folder):
-        raise OSError("disk full")
-    assert content(folder) == {"a": "old", "b": "old"}
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
-
-
 TEXT = "a: ñ ☃ 😀\nb\n"
 CRLF = TEXT.replace("\n", "\r\n")
 

@@ -84,7 +84,7 @@ def test_without_an_index_a_report_is_refused(folder: Path, capsys: pytest.Captu
         ("--source=/nowhere/x", "source: /nowhere/x cannot be read"),
         ("--out_dir=/nowhere", "/nowhere: no such checkpoint folder"),
         ("--num_samples=0", "--num_samples: Input should be greater than or equal to 1, not '0'"),
-        ("--temprature=1", "unrecognized arguments: --temprature=1"),
+        ("--temprature=1", "--temprature: there is no such flag; did you mean --temperature?"),
         ("--seed=x", "--seed: Input should be a valid integer"),
     ],
 )

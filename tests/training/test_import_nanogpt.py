@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from model.sampling import Sampling
 from model.stream import Stream
 from tests.tiny import CPU
 from training.import_nanogpt import ImportSettings, import_nanogpt
+from training.untrusted import read_torch_file
 
 CHARACTERS = "\n abcdefghij"
 LAYERS, HEADS, WIDTH, BLOCK = 3, 4, 32, 24
@@ -76,9 +78,10 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_files(folder: Path, weights: dict[str, Tensor], bias: bool) -> None:
+def write_files(folder: Path, weights: dict[str, Tensor], bias: bool, **changes: Any) -> None:
+    """ckpt.pt and meta.pkl as nanoGPT writes them; `changes` are to what ckpt.pt holds, or to its model_args."""
     shape = {"n_layer": LAYERS, "n_head": HEADS, "n_embd": WIDTH, "block_size": BLOCK}
-    saved = {
+    saved: dict[str, Any] = {
         "model": weights,
         "optimizer": {"state": {}, "param_groups": []},
         "model_args": shape | {"bias": bias, "vocab_size": len(CHARACTERS), "dropout": 0.2},
@@ -86,6 +89,8 @@ def write_files(folder: Path, weights: dict[str, Tensor], bias: bool) -> None:
         "best_val_loss": torch.tensor(1.5),
         "config": {"dataset": "shakespeare_char"},
     }
+    for name, value in changes.items():
+        (saved if name in saved else saved["model_args"])[name] = value
     torch.save(saved, folder / "ckpt.pt")
     by_id = dict(enumerate(CHARACTERS))
     meta = {"vocab_size": len(CHARACTERS), "itos": by_id, "stoi": {c: i for i, c in by_id.items()}}
@@ -98,10 +103,9 @@ def do_import(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("compiled", [False, True])
-def test_logits_are_nanogpts(tmp_path: Path, bias: bool, compiled: bool) -> None:
+@pytest.mark.parametrize("prefix", ["", "_orig_mod.", "module.", "_orig_mod.module.", "module._orig_mod."])
+def test_logits_are_nanogpts(tmp_path: Path, bias: bool, prefix: str) -> None:
     weights = make_weights(bias)
-    prefix = "_orig_mod." if compiled else ""
     write_files(tmp_path, {prefix + name: tensor for name, tensor in weights.items()}, bias)
     assert do_import(tmp_path) == 0
     ids = torch.randint(len(CHARACTERS), (BLOCK,)).tolist()
@@ -154,10 +158,13 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(
     ("damage", "message"),
     [
         (lambda folder: (folder / "ckpt.pt").unlink(), "cannot be read"),
-        (lambda folder: (folder / "ckpt.pt").write_bytes(b"PK\x03\x04 cut"), "cannot be read"),
+        (lambda folder: (folder / "ckpt.pt").write_bytes(b"PK\x03\x04 cut"), "cannot be read as a PyTorch file"),
         (lambda folder: torch.save([1], folder / "ckpt.pt"), "not nanoGPT's"),
-        (lambda folder: (folder / "meta.pkl").write_bytes(b""), "not nanoGPT's meta.pkl"),
-        (lambda folder: (folder / "meta.pkl").write_bytes(pickle.dumps({"itos": {0: "a"}})), "meta file has 1"),
+        (lambda folder: (folder / "meta.pkl").write_bytes(b""), "meta.pkl: not a whole pickle"),
+        (
+            lambda folder: (folder / "meta.pkl").write_bytes(pickle.dumps({"itos": {0: "a"}})),
+            "meta.pkl has 1 characters",
+        ),
         (lambda folder: (folder / "out").mkdir(), "already exists"),
     ],
 )
@@ -165,6 +172,181 @@ def test_files_that_do_not_fit_are_refused(
     files: Path, damage: Any, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(files)
+    assert do_import(files) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_checkpoint_of_before_bias_was_a_setting_has_biases(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkpoint of before 2023-01-27 was refused: its model_args has no bias. nanoGPT's default is True."""
+    weights = make_weights(bias=True)
+    masks = {f"transformer.h.{layer}.attn.bias": torch.ones(1, 1, BLOCK, BLOCK).tril() for layer in range(LAYERS)}
+    write_files(tmp_path, weights | masks, bias=True)
+    saved = read_torch_file(tmp_path / "ckpt.pt")
+    del saved["model_args"]["bias"]
+    torch.save(saved, tmp_path / "ckpt.pt")
+    assert do_import(tmp_path) == 0
+    assert "model_args has no bias" in capsys.readouterr().out
+    ids = [1, 2, 3]
+    logits = read_checkpoint(tmp_path / "out").network()(torch.tensor([ids]))[0]
+    torch.testing.assert_close(logits, reference(weights, ids), atol=1e-4, rtol=0)
+
+
+KEPT = {
+    "dataset": "shakespeare_char",
+    "learning_rate": 1e-3,
+    "compile": True,
+    "dtype": torch.bfloat16,
+    "betas": (0.9, 0.99),
+    "names": {"b", "a"},
+    "dropout": np.float64(0.2),
+    "n_layer": np.int64(3),
+    "loss": torch.tensor(2.5),
+    "nothing": None,
+}
+LEFT_OUT = {
+    "infinite": float("inf"),
+    "not_a_number": np.float32("nan"),
+    "nested": {"a": {"b": 1}},
+    "weights": torch.zeros(3),
+    "lines": "a\nb",
+    "half a pair": "\ud800",
+    "long": "x" * 10_000,
+    "huge": 1 << 200,
+    5: "a number for a name",
+}
+
+
+def test_settings_that_json_cannot_hold_are_left_out_with_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A config with inf, sets or NumPy numbers was written and could not be read, or was a traceback.
+
+    Cause: the config was taken as it was. Fix: numbers, texts and lists of them are kept; the rest is named.
+    """
+    write_files(tmp_path, make_weights(bias=False), bias=False, config=KEPT | LEFT_OUT)
+    assert do_import(tmp_path) == 0
+    assert "config: left out, as a checkpoint cannot hold them: 'infinite'" in capsys.readouterr().out
+    recipe = read_checkpoint(tmp_path / "out").training["recipe"]
+    plain = {
+        "dtype": "bfloat16",
+        "betas": [0.9, 0.99],
+        "names": ["a", "b"],
+        "dropout": 0.2,
+        "n_layer": 3,
+        "loss": 2.5,
+    }
+    assert recipe == KEPT | plain
+
+
+@pytest.mark.parametrize(
+    "loss", [float("inf"), float("nan"), 1e9, -1.0, torch.tensor(float("inf")), torch.ones(2), "x"]
+)
+def test_a_loss_that_was_not_measured_is_left_out(
+    loss: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A best_val_loss of inf or nan was written, and the checkpoint could not be read."""
+    write_files(tmp_path, make_weights(bias=False), bias=False, best_val_loss=loss)
+    assert do_import(tmp_path) == 0
+    assert "best_val_loss is left out" in capsys.readouterr().out
+    assert "val_loss" not in read_checkpoint(tmp_path / "out").training
+
+
+WTE = "transformer.wte.weight"
+HOSTILE: dict[str, tuple[dict[str, Any], dict[Any, Any], str]] = {
+    "a billion layers": ({"n_layer": 10**9}, {}, "n_layer: 1,000,000,000 is more than 250"),
+    "a billion wide": ({"n_embd": 10**9, "n_head": 1}, {}, "n_embd: 1,000,000,000 is more than"),
+    "a billion long": ({"block_size": 10**9}, {}, "block_size: 1,000,000,000 is more than"),
+    "more layers than weights": ({"n_layer": 200}, {}, "has no tensor transformer.h.3.ln_1.weight"),
+    "GPT-2's tokens": ({"vocab_size": 50304}, {}, "vocab_size of 50304 (GPT-2's tokens, not characters), but"),
+    "a negative size": ({"n_layer": -1}, {}, "n_layer: -1 is not a whole number from 1 up"),
+    "a size that is a text": ({"n_embd": "32"}, {}, "n_embd: '32' is not a whole number"),
+    "a size that is a list": ({"n_embd": [[]]}, {}, "n_embd: a list is not a whole number"),
+    "a size that is a tensor": ({"n_embd": torch.ones(3)}, {}, "n_embd: a Tensor is not a whole number"),
+    "heads that do not fit": ({"n_head": 5}, {}, "n_embd: 32 is not a multiple of n_head (5)"),
+    "a bias that is a text": ({"bias": "no"}, {}, "bias: 'no' is neither True nor False"),
+    "no dictionary": ({"model_args": [1]}, {}, "not nanoGPT's: it has no model and model_args"),
+    "a number for a name": ({}, {5: torch.zeros(1)}, "model has a Tensor named 5"),
+    "a text for a tensor": ({}, {WTE: "x"}, "model has a str named 'transformer.wte.weight'"),
+    "whole numbers": ({}, {WTE: torch.ones(12, 32, dtype=torch.int64)}, "has numbers of torch.int64"),
+    "float8": ({}, {WTE: torch.ones(12, 32).to(torch.float8_e5m2)}, "has numbers of torch.float8_e5m2"),
+    "not finite": (
+        {},
+        {"transformer.ln_f.weight": torch.full((32,), torch.nan)},
+        "ln_f.weight has numbers that are not",
+    ),
+    "too large for fp32": (
+        {},
+        {"transformer.ln_f.weight": torch.full((32,), 1e300, dtype=torch.float64)},
+        "ln_f.weight has numbers that are not finite",
+    ),
+    "another shape": (
+        {},
+        {"transformer.ln_f.weight": torch.ones(33)},
+        "has the shape (33,), but model_args asks for (32,)",
+    ),
+    "an empty tensor": ({}, {"transformer.ln_f.weight": torch.ones(0)}, "has the shape (0,)"),
+    "one more": ({}, {"transformer.h.9.ln_1.weight": torch.ones(32)}, "which model_args does not ask for"),
+    "twice": ({}, {f"module.{WTE}": torch.ones(12, 32)}, "twice, with a prefix and without"),
+    "not tied": ({}, {"lm_head.weight": torch.ones(12, 32)}, "lm_head.weight is not tied"),
+    "a name of two lines": ({}, {"a\nb": torch.ones(1)}, "has a tensor 'a\\nb'"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_checkpoint_that_does_not_hold_what_it_says_is_refused_in_one_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An n_layer of a billion hung for minutes; other wrong values and weights were tracebacks.
+
+    Cause: a network was made by model_args before they were compared with the weights. Fix: each is checked first.
+    """
+    changes, tensors, message = HOSTILE[name]
+    write_files(tmp_path, make_weights(bias=False), bias=False, **changes)
+    saved = read_torch_file(tmp_path / "ckpt.pt")
+    saved["model"] |= tensors
+    torch.save(saved, tmp_path / "ckpt.pt")
+    assert do_import(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_tensors_that_are_views_of_a_few_numbers_do_not_multiply_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = torch.zeros(4 * WIDTH * WIDTH)
+    weights = make_weights(bias=False)
+    write_files(tmp_path, {name: numbers[: w.numel()].view(w.shape) for name, w in weights.items()}, bias=False)
+    assert do_import(tmp_path) == 2
+    assert "share their numbers" in capsys.readouterr().err
+
+
+META: dict[str, tuple[object, str]] = {
+    "no dictionary": ([1], "it has no itos"),
+    "no itos": ({"vocab_size": 65}, "it has no itos"),
+    "a gap": ({"itos": {0: "a", 2: "b"}}, "does not tell what stands for each number"),
+    "texts for numbers": ({"itos": {"0": "a"}}, "does not tell what stands for each number"),
+    "a word": ({"itos": {0: "a", 1: "the"}}, "itos has 'the' for 1, not a character"),
+    "half a pair": ({"itos": ["\udc80"]}, "itos has '\\udc80' for 0"),
+    "no text": ({"itos": [None]}, "itos has a NoneType for 0"),
+    "a character twice": ({"itos": ["a", "a"]}, "a character twice"),
+    "none": ({"itos": {}}, "itos has 0 characters"),
+    "another size": ({"itos": ["a"], "vocab_size": 50304}, "vocab_size is 50304, but itos has 1 characters"),
+    "another order": ({"itos": ["a", "b"], "stoi": {"a": 1, "b": 0}}, "stoi and itos do not belong together"),
+}
+
+
+@pytest.mark.parametrize("name", META)
+def test_a_meta_file_that_is_not_of_characters_is_refused_in_one_line(
+    name: str, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, message = META[name]
+    (files / "meta.pkl").write_bytes(pickle.dumps(content))
     assert do_import(files) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -1,0 +1,198 @@
+"""What stands on a command line, and in the environment, as values for a program's settings.
+
+A value is the text that was given, whatever is in it. The parser of pydantic-settings writes the help, but reads no
+flags: it cuts a value at a line break, takes null for nothing, and argparse, which it stands on, takes a text that
+begins with dashes for a flag.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, cast, get_args
+
+from pydantic import BeforeValidator, SecretStr, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, CliPositionalArg, PydanticBaseSettingsSource
+
+from model.device import DeviceName, DtypeName, GenerationDtypeName
+from model.errors import InputError
+
+HELP = ("--help", "-h")
+NOTHING = ("None", "none", "null")  # for a number that may be left out; nanoGPT writes --top_k=None
+TEXTS = (str, SecretStr)
+POSITIONAL = get_args(CliPositionalArg)[1]
+DEVICE_WITH_INDEX = re.compile(r"(cpu|cuda|mps):([0-9]+)")
+SHOWN = 80  # characters of a value in a message
+
+
+@dataclass(frozen=True)
+class ForeignFlag:
+    """A flag of nanoGPT's that is another one here, or none.
+
+    `accepted` are the values that ask for what is done anyway; the answer to any other says what does it here.
+    """
+
+    answer: str
+    accepted: tuple[str, ...] = ()
+
+
+NO_FOREIGN_FLAGS: Mapping[str, ForeignFlag] = {}
+
+
+def read_flags(
+    settings_class: type[BaseSettings],
+    arguments: Sequence[str],
+    foreign: Mapping[str, ForeignFlag] = NO_FOREIGN_FLAGS,
+) -> dict[str, Any]:
+    """The values given by `--name=value`, by `--name value` and by place; the last one for a name given twice.
+
+    Raises:
+        InputError: a flag that does not exist, or one of nanoGPT's with a value that is not for here.
+    """
+    fields = settings_class.model_fields
+    places = [name for name, field in fields.items() if POSITIONAL in field.metadata]
+    values: dict[str, Any] = {}
+    by_place: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--":
+            by_place += rest
+            break
+        if not argument.startswith("--"):
+            by_place.append(argument)
+            continue
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if name in places or (name not in fields and name not in foreign):
+            raise InputError(f"--{name:.{SHOWN}}", _unknown(name, [*fields, *foreign]))
+        values[name] = value if equals else _next_value(name, fields.get(name), rest)
+    given = [name for name in values if name in foreign]
+    wrong = [name for name in given if values[name] not in foreign[name].accepted]
+    if wrong:  # all of them, so that they can be mended at once
+        others = "".join(f"; --{name}: {foreign[name].answer}" for name in wrong[1:])
+        raise InputError(f"--{wrong[0]}", foreign[wrong[0]].answer + others)
+    for name in given:
+        del values[name]
+    if len(by_place) > len(places):
+        raise InputError(f"{by_place[len(places)]:.{SHOWN}}", _not_a_flag(by_place[len(places)]))
+    return values | dict(zip(places, by_place, strict=False))
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether a flag does, before any `--`."""
+    flags = list(arguments)
+    return any(argument in HELP for argument in flags[: flags.index("--") if "--" in flags else None])
+
+
+def _next_value(name: str, field: FieldInfo | None, rest: list[str]) -> str:
+    """The argument after a flag; it may begin with dashes if it is a text, else it is the next flag."""
+    if not rest:
+        raise InputError(f"--{name}", f"needs a value, --{name}=…")
+    if rest[0].startswith("--") and not (field is not None and is_text(field)):
+        raise InputError(f"--{name}", f"needs a value, --{name}=…; after it comes {rest[0]:.{SHOWN}}")
+    return rest.pop(0)
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
+    return "there is no such flag; " + (f"did you mean --{near[0]}? " if near else "") + "--help lists them all"
+
+
+def _not_a_flag(argument: str) -> str:
+    if argument.endswith(".py"):
+        return (
+            "a file of settings is Python code, which is not run here; give its settings as flags, or a --preset "
+            "where the program has them"
+        )
+    return "is not a flag; write --name=value, in quotes if the value has spaces"
+
+
+def is_text(field: FieldInfo) -> bool:
+    """Whether a setting's value is a text, which may be anything."""
+    members = get_args(field.annotation) or (field.annotation,)
+    return any(member in TEXTS for member in members)
+
+
+class ProgramSettings(BaseSettings):
+    """The settings of one program: flags over environment over file over defaults.
+
+    Where a setting is not a text, a blank variable is as good as none, and `None` or `null` is nothing. A blank is
+    refused for those in `NEVER_BLANK`.
+    """
+
+    NEVER_BLANK: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The flags come as arguments."""
+        return init_settings, NotBlank(env_settings), NotBlank(dotenv_settings)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def read_nothing(cls, value: Any, info: ValidationInfo) -> Any:
+        """None for what says so where there may be nothing; a blank value that is not a text is refused."""
+        field = cls.model_fields[str(info.field_name)]
+        if not isinstance(value, str) or is_text(field):
+            return value
+        if not value.strip():
+            raise PydanticCustomError("blank", "Input should not be blank")
+        return None if value in NOTHING and type(None) in get_args(field.annotation) else value
+
+
+class NotBlank(PydanticBaseSettingsSource):
+    """Another source, without blank values for settings that are not texts."""
+
+    def __init__(self, source: PydanticBaseSettingsSource) -> None:
+        super().__init__(source.settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """As the other source's."""
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: value for name, value in self._source().items() if not self._is_blank(name, value)}
+
+    def _is_blank(self, name: str, value: Any) -> bool:
+        program = cast(type[ProgramSettings], self.settings_cls)
+        field = program.model_fields.get(name)
+        if field is None or name in program.NEVER_BLANK or is_text(field):
+            return False
+        return isinstance(value, str) and not value.strip()
+
+
+def _without_index(value: Any) -> Any:
+    """A device's name without the number of the first one, which is the one that is used."""
+    match = DEVICE_WITH_INDEX.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    name, index = match.groups()
+    if int(index) == 0:
+        return name
+    if name == "cuda":
+        raise PydanticCustomError(
+            "device",
+            "another GPU than the first is chosen by CUDA_VISIBLE_DEVICES={index} in the environment, and cuda",
+            {"index": index},
+        )
+    raise PydanticCustomError("device", "there is one {name} only; use {name}", {"name": name})
+
+
+def _not_float16(value: Any) -> Any:
+    if value in ("float16", "fp16", "half"):
+        raise PydanticCustomError("dtype", "float16 is not computed in here; use bfloat16, float32 or auto")
+    return value
+
+
+DeviceFlag = Annotated[DeviceName, BeforeValidator(_without_index)]
+DtypeFlag = Annotated[DtypeName, BeforeValidator(_not_float16)]
+GenerationDtypeFlag = Annotated[GenerationDtypeName, BeforeValidator(_not_float16)]
