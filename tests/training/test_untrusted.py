@@ -70,7 +70,7 @@ class Stored:
 
 def tensor(storage: object, offset: object, size: object, stride: object) -> Named:
     """What PyTorch writes for a tensor."""
-    return Named(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, {})  # type: ignore[attr-defined]
+    return Named(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, {})
 
 
 def pickled(value: object) -> bytes:
