@@ -9,7 +9,7 @@ import pytest
 
 from model.cli import run
 from model.report import make_report
-from model.sample import SampleSettings, describe, sample
+from model.sample import NANOGPT_FLAGS, SampleSettings, describe, sample
 from model.source import Source
 from tests.tiny import tiny_checkpoint, tiny_folder, tiny_index, tiny_play
 
@@ -86,15 +86,38 @@ def test_without_an_index_a_report_is_refused(folder: Path, capsys: pytest.Captu
         ("--num_samples=0", "--num_samples: Input should be greater than or equal to 1, not '0'"),
         ("--temprature=1", "--temprature: there is no such flag; did you mean --temperature?"),
         ("--seed=x", "--seed: Input should be a valid integer"),
+        ("--init_from=gpt2", "--init_from: only resume"),
+        ("--init_from=gpt2-xl", "tokens, not characters"),
+        ("--dtype=float16", "use bfloat16, float32 or auto"),
+        ("--device=cuda:1", "CUDA_VISIBLE_DEVICES=1"),
+        ("--temperature=inf", "--temperature: Input should be a finite number"),
+        ("config/eval_gpt2.py", "a file of settings is Python code"),
+        ("--start=a\u2028b", "start: the model has never seen '\\u2028' (position 1)"),
+        ("--start=[1,2]", "start: the model has never seen '[' (position 0, and 3 more)"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
     folder: Path, flag: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(SampleSettings, sample, [f"--out_dir={folder}", "--device=cpu", flag]) == 2
+    assert run(SampleSettings, sample, [f"--out_dir={folder}", "--device=cpu", flag], NANOGPT_FLAGS) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_nanogpts_flags_work_as_nanogpt_spells_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--init_from=resume`, `--device=cpu:0` and `--top_k=None` were refused, and prompts cut at line breaks."""
+    flags = ["--init_from=resume", f"--out_dir={folder}", "--start=JULIET:\nO", "--num_samples=1", "--seed=1"]
+    flags += ["--max_new_tokens=5", "--temperature=0", "--top_k=None", "--device=cpu:0", "--dtype=float32"]
+    assert run(SampleSettings, sample, [*flags, "--compile=False"], NANOGPT_FLAGS) == 0
+    assert "JULIET:\nO" in capsys.readouterr().out
+
+
+def test_nanogpts_own_folder_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--out_dir=out-shakespeare-char` said that there is no config.json, not what to do."""
+    (tmp_path / "ckpt.pt").write_bytes(b"")
+    assert run(SampleSettings, sample, [f"--out_dir={tmp_path}", "--device=cpu"]) == 2
+    assert "training.import_nanogpt makes a checkpoint of it" in capsys.readouterr().err
 
 
 def test_help_shows_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_files(folder: Path, weights: dict[str, Tensor], bias: bool, **changes: Any) -> None:
+def write_files(folder: Path, weights: dict[str, Tensor], bias: object, **changes: Any) -> None:
     """ckpt.pt and meta.pkl as nanoGPT writes them; `changes` are to what ckpt.pt holds, or to its model_args."""
     shape = {"n_layer": LAYERS, "n_head": HEADS, "n_embd": WIDTH, "block_size": BLOCK}
     saved: dict[str, Any] = {
@@ -305,7 +305,7 @@ def test_a_checkpoint_that_does_not_hold_what_it_says_is_refused_in_one_line(
     Cause: a network was made by model_args before they were compared with the weights. Fix: each is checked first.
     """
     changes, tensors, message = HOSTILE[name]
-    write_files(tmp_path, make_weights(bias=False), bias=False, **changes)
+    write_files(tmp_path, make_weights(bias=False), **{"bias": False} | changes)
     saved = read_torch_file(tmp_path / "ckpt.pt")
     saved["model"] |= tensors
     torch.save(saved, tmp_path / "ckpt.pt")
