@@ -158,7 +158,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(
         (lambda folder: torch.save([1], folder / "ckpt.pt"), "not nanoGPT's"),
         (lambda folder: (folder / "meta.pkl").write_bytes(b""), "not nanoGPT's meta.pkl"),
         (lambda folder: (folder / "meta.pkl").write_bytes(pickle.dumps({"itos": {0: "a"}})), "meta file has 1"),
-        (lambda folder: (folder / "out").mkdir(), "already exists"),
+        (lambda folder: (folder / "out" / "deep").mkdir(parents=True), "already exists"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(
