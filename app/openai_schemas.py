@@ -79,8 +79,8 @@ class CompletionRequest(OpenAIModel):
     model: str = Field(max_length=256)
     """A name that `/v1/models` lists."""
     prompt: Prompts = [""]
-    """What the text follows, or several, each with texts of its own; empty means a line break, or what `default_prompt`
-    in `/info` tells for a model that knows none."""
+    """What the text follows, or several, each with texts of its own; empty means a line break, or what
+    `default_prompt` in `/info` tells for a model that knows none."""
     max_tokens: int = Field(16, ge=0, le=MAX_NEW_TOKENS)
     """Characters to write; 0 with `echo`, to score the prompt alone."""
     temperature: float = Field(1, ge=0, le=100)

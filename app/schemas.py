@@ -27,8 +27,8 @@ class Asked(BaseModel):
     )
 
     prompt: str = Field("", max_length=MAX_PROMPT)
-    """What the text follows; empty means a line break, or what `default_prompt` in `/info` tells for a model that knows
-    none. Only its last `block_size` characters are seen."""
+    """What the text follows; empty means a line break, or what `default_prompt` in `/info` tells for a model that
+    knows none. Only its last `block_size` characters are seen."""
     temperature: float = Field(0.8, ge=0, le=100)
     """Below 1 more certain, above 1 bolder; 0 always takes the likeliest character."""
     top_k: int | None = Field(200, ge=1)

@@ -108,7 +108,7 @@ def escape_unprintable(stream: TextIO | None) -> None:
 
 
 def abandon_unwritable(stream: TextIO | None) -> None:
-    """Lead a stream to nowhere if what it holds cannot be written: Python would try again at its end, and say so."""
+    """Lead a stream to nowhere if what it holds cannot be written: Python tries again as it ends, and says so."""
     if stream is None:
         return
     try:

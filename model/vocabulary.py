@@ -53,8 +53,9 @@ class Vocabulary:
             raise UnknownCharactersError(field, self.find_unknown(text)) from None
 
     def find_unknown(self, text: str) -> list[UnknownCharacter]:
-        """What of a text this vocabulary cannot write: characters, each with the combining marks after it, for what
-        is written instead replaces both.
+        """What of a text this vocabulary cannot write: characters, each with the combining marks after it.
+
+        What is to be used instead replaces both.
         """
         replacements: dict[str, str] = {}
         found = []
@@ -70,8 +71,9 @@ class Vocabulary:
         return "".join(self.characters[i] for i in ids)
 
     def replacement(self, character: str) -> str:
-        """The nearest text that this vocabulary can write: the same character composed or decomposed, the same letter
-        without its accent, in the other case, or "?".
+        """The nearest text that this vocabulary can write.
+
+        The same character composed or decomposed, its letter without the accent, either in the other case, or "?".
         """
         forms = [unicodedata.normalize(form, character) for form in ("NFC", "NFD", "NFKC", "NFKD")]
         plain = "".join(one for one in forms[-1] if not _is_mark(one))

@@ -151,7 +151,7 @@ function showUnknown(doc) {
 
 function replaceUnknown() {
   const { doc, editor } = tree.active;
-  const cells = doc.cells.flatMap((cell) => (unknown.has(cell.c) ? [cell] : typed(unknown.replacement(cell.c))));
+  const cells = unknown.replace(doc.cells);
   session.stopIn(tree.active);
   doc.splice(0, doc.length, cells);
   editor.root.focus();

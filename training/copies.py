@@ -31,7 +31,7 @@ def choose_rungs(characters: int) -> Sequence[tuple[int, int]]:
 
 
 def _widen(rungs: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-    """Strides up to twice as wide, at most half of a run, whose substrings still become longer from rung to rung."""
+    """Strides up to twice as wide, at most half of a run; substrings still become longer from rung to rung."""
     wider: list[tuple[int, int]] = []
     before = 0  # characters in a substring of the rung before
     for least, stride in rungs:

@@ -19,7 +19,7 @@ class Extras:
             return make()
         except BrokenPipeError:  # whoever reads what the run says has gone, which is no fault of the extra
             raise
-        except Exception as error:  # hours of training are not to end for this
+        except Exception as error:  # noqa: BLE001 - whatever it is, hours of training are not to end for it
             if name not in self._failed:
                 self._failed.add(name)
                 reason = " ".join(str(error).split())

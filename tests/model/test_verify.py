@@ -100,3 +100,23 @@ def test_what_cannot_be_verified_is_refused_in_one_line(
 )
 def test_what_is_no_receipt_is_refused(content: Any, folder: Path, tmp_path: Path) -> None:
     assert run_on(content, folder, tmp_path) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_receipt_saved_on_windows_is_read(
+    encoding: str, answer: dict[str, Any], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PowerShell's `>` writes UTF-16, Notepad a byte order mark: neither could be read."""
+    path = tmp_path / "answer.json"
+    path.write_bytes(json.dumps(answer, indent=1).replace("\n", "\r\n").encode(encoding))
+    assert run(VerifySettings, verify, [str(path), f"--checkpoint={folder}"]) == 0
+    assert capsys.readouterr().out == "identical\n"
+
+
+def test_a_receipt_that_is_no_text_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "answer.json"
+    path.write_bytes(b'{"receipt": "caf\xe9"}')
+    assert run(VerifySettings, verify, [str(path), f"--checkpoint={folder}"]) == 2
+    assert "not UTF-8 text (byte 0xe9 at position 16); save the file as UTF-8" in capsys.readouterr().err

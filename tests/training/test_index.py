@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save
 
 from model.checkpoint import INDEX_FILE, read_checkpoint, write_checkpoint
 from model.cli import run
+from model.copies import LONGEST
 from model.errors import CheckpointError
 from model.index import TextIndex, digest_of
 from model.measure import measure
@@ -187,3 +188,28 @@ def test_filters_of_any_size_can_be_filled() -> None:
     for size in (10, 11, 12, 20, 50, 100, 300, 3000):
         index = make_copies(text[:size], [(10, 1)])
         assert index.lengths(text[:size])[-1] == size
+
+
+@pytest.mark.parametrize("first", [1, 1 << 20, 1 << 22, 1 << 24, 1 << 26])
+def test_the_filters_fit_together_for_every_size_of_text(first: int) -> None:
+    """Texts of 3.4 to 6.5 million characters could not be trained on: strides were widened one by one, until the
+    substrings of 50 were shorter than those of 30, which an index refuses. A stride is now no wider than the rung
+    before allows. All sizes from 1 to 2**31 are tried, at steps of a thousandth and at most of 2**16.
+    """
+    size = first
+    while size < min(max(64 * first, 1 << 20), 1 << 31):
+        rungs = choose_rungs(size)
+        lengths = [least - stride + 1 for least, stride in rungs]
+        assert lengths == sorted(set(lengths)), size
+        assert 1 <= lengths[0] <= lengths[-1] <= LONGEST, size
+        assert [least for least, _ in rungs] == [least for least, _ in RUNGS][-len(rungs) :], size
+        assert len(rungs) == 1 or sum(1.13 * size / stride for _, stride in rungs) <= MOST_BYTES, size
+        size += max(1, min(size // 1000, 1 << 16))
+
+
+@pytest.mark.parametrize("size", [20, 1_000_000, 3_400_000, 4_300_000, 6_500_000, 50_000_000, 2_000_000_000])
+def test_an_index_of_any_size_is_made_of_them(size: int) -> None:
+    """As above, through the index itself: that of a short text, with the rungs of a long one."""
+    text = PLAY[:3000]
+    index = make_copies(text, choose_rungs(size))
+    assert index.lengths(text)[-1] == len(text)
