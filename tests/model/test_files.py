@@ -1,5 +1,6 @@
 """A kill at any moment leaves all of the old files or all of the new ones; files of others are never touched."""
 
+import codecs
 import os
 import subprocess
 import sys
@@ -17,10 +18,13 @@ from model.files import (
     names_in,
     parse_json,
     printable_name,
+    read_text,
     read_whole,
     replacing,
 )
 
+TEXT = "a: ñ ☃ 😀\nb\n"
+CRLF = TEXT.replace("\n", "\r\n")
 FILES = ("a", "b", "sub/c")
 WRITER = """
 import os, signal, sys
