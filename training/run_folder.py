@@ -18,7 +18,7 @@ import torch
 
 from model.checkpoint import Checkpoint, has_checkpoint, write_checkpoint
 from model.errors import CheckpointError, InputError, SaveError
-from model.files import FolderReader, FolderWriter, check_file, names_in, read_whole, replacing
+from model.files import STAGE, FolderReader, FolderWriter, check_file, names_in, read_whole, replacing
 
 RESUME_FILE = "resume/state.pt"
 NOTHING = "there is nothing to resume; begin a run without --resume, in a folder of its own"
@@ -44,10 +44,11 @@ class RunFolder:
         self.snapshots = absolute.parent / f"{absolute.name}-snapshots"
         self.saved = resume
         try:
-            self._check(resume, snapshots)  # before anything is made
+            if not (self.folder / STAGE).is_dir():  # else whether another run is writing comes first
+                self._check(resume, snapshots)  # before anything is made
             self._writer = FolderWriter(self.folder)
             try:
-                self._check(resume, snapshots)  # another run may have ended since
+                self._check(resume, snapshots)
                 if snapshots:
                     self.snapshots.mkdir(parents=True, exist_ok=True)
             except BaseException:

@@ -23,6 +23,8 @@ from model.files import (
     replacing,
 )
 
+TEXT = "a: ñ ☃ 😀\nb\n"
+CRLF = TEXT.replace("\n", "\r\n")
 FILES = ("a", "b", "sub/c")
 WRITER = """
 import os, signal, sys
@@ -240,8 +242,31 @@ def mounted(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-TEXT = "a: ñ ☃ 😀\nb\n"
-CRLF = TEXT.replace("\n", "\r\n")
+def test_a_mount_point_is_written_to(tmp_path: Path) -> None:
+    """A mount point, such as a Docker volume, cannot be renamed: Device or resource busy."""
+    with mounted(tmp_path):
+        (tmp_path / "lost+found").mkdir()
+        assert names_in(tmp_path) == []
+        replace_with(tmp_path, "old")
+        replace_with(tmp_path, "new")
+        assert content(tmp_path) == ["new"] * 3
+
+
+def test_a_full_disk_leaves_the_old_files(tmp_path: Path) -> None:
+    with mounted(tmp_path):
+        replace_with(tmp_path, "old")
+        with pytest.raises(OSError, match="No space left"):
+            replace_with(tmp_path, "x" * (1 << 20))
+        assert everything(tmp_path) == dict.fromkeys(FILES, "old")
+        replace_with(tmp_path, "new")
+
+
+def test_a_sub_folder_on_another_disk_is_written_to(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    with mounted(tmp_path / "sub"):
+        replace_with(tmp_path, "old")
+        replace_with(tmp_path, "new")
+        assert everything(tmp_path) == dict.fromkeys(FILES, "new")
 
 
 @pytest.mark.parametrize(
@@ -301,30 +326,3 @@ def test_json_has_no_halves_of_surrogate_pairs() -> None:
     """Training records of before have such names in them."""
     value = parse_json(r'{"name \udcf1": ["espa\udcf1ol", {"x": "\ud83d\ude00", "y": 1}], "é": null}')
     assert value == {r"name \udcf1": [r"espa\udcf1ol", {"x": "😀", "y": 1}], "é": None}
-
-
-def test_a_mount_point_is_written_to(tmp_path: Path) -> None:
-    """A mount point, such as a Docker volume, cannot be renamed: Device or resource busy."""
-    with mounted(tmp_path):
-        (tmp_path / "lost+found").mkdir()
-        assert names_in(tmp_path) == []
-        replace_with(tmp_path, "old")
-        replace_with(tmp_path, "new")
-        assert content(tmp_path) == ["new"] * 3
-
-
-def test_a_full_disk_leaves_the_old_files(tmp_path: Path) -> None:
-    with mounted(tmp_path):
-        replace_with(tmp_path, "old")
-        with pytest.raises(OSError, match="No space left"):
-            replace_with(tmp_path, "x" * (1 << 20))
-        assert everything(tmp_path) == dict.fromkeys(FILES, "old")
-        replace_with(tmp_path, "new")
-
-
-def test_a_sub_folder_on_another_disk_is_written_to(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    with mounted(tmp_path / "sub"):
-        replace_with(tmp_path, "old")
-        replace_with(tmp_path, "new")
-        assert everything(tmp_path) == dict.fromkeys(FILES, "new")

@@ -165,7 +165,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(
             lambda folder: (folder / "meta.pkl").write_bytes(pickle.dumps({"itos": {0: "a"}})),
             "meta.pkl has 1 characters",
         ),
-        (lambda folder: (folder / "out").mkdir(), "already exists"),
+        (lambda folder: (folder / "out" / "deep").mkdir(parents=True), "already exists"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(

@@ -154,7 +154,7 @@ def test_a_cut_state_is_refused(tmp_path: Path, dataset: Dataset) -> None:
     Trainer(settings(tmp_path / "x", max_iters=1), dataset).run()
     path = tmp_path / "x" / "resume" / "state.pt"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"state\.pt: cannot be read"):
+    with pytest.raises(CheckpointError, match=r"state\.pt: cannot be resumed"):
         Trainer(settings(tmp_path / "x", resume=True), dataset)
 
 
