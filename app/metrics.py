@@ -112,8 +112,8 @@ class ServiceCollector(Collector):
             ("slots_active", "Texts that are being written", sum(one.active for one in engines)),
             ("queue_capacity", "Texts that may wait for a slot", self._service.settings.queue_size),
             ("queue_length", "Texts that wait for a slot", sum(one.waiting for one in engines)),
-            ("reports_in_progress", "Reports that are made or wait", self._service.reports.in_progress),
-            ("snapshots_in_progress", "The same of snapshots", self._service.snapshots.in_progress),
+            ("reports_in_progress", "Reports made or waiting", self._service.reports.in_progress),
+            ("snapshots_in_progress", "Snapshots made or waiting", self._service.snapshots.in_progress),
             ("streams_in_progress", "Event streams that are open", self._metrics.streams),
         ):
             yield GaugeMetricFamily(f"soliloquy_{name}", documentation, float(value))
