@@ -41,15 +41,15 @@ class Server(uvicorn.Server):
         self._deadline = 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, which says nothing of sockets that it is given; from then on SIGHUP changes to a new
-        checkpoint and to new keys.
+        """As uvicorn's; from then on SIGHUP changes to a new checkpoint and to new keys. Says where it listens, as
+        uvicorn does only where it opens the sockets itself.
         """
         await super().startup(sockets)
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.handle_hangup)
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
         for port in dict.fromkeys(bound.getsockname()[1] for bound in sockets or ()):
             logger.info("running on http://%s:%d (Ctrl-C stops it)", host, port)
-        if hasattr(signal, "SIGHUP"):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.handle_hangup)
 
     def handle_hangup(self) -> None:
         """On SIGHUP."""
