@@ -51,6 +51,8 @@ class Server(uvicorn.Server):
         """As uvicorn's, but accepts connections by itself; from then on SIGHUP reads checkpoint and keys again."""
         await super().startup([])
         loop = asyncio.get_running_loop()
+        if hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, self.handle_hangup)
         for listener in sockets or ():
             accepting = loop.create_task(listening.accept(listener, self.config.room, self._make_connection))
             accepting.add_done_callback(log.tell_failure)
@@ -58,8 +60,6 @@ class Server(uvicorn.Server):
             host, port = listener.getsockname()[:2]
             host = f"[{host}]" if ":" in host else host
             logger.info("running on http://%s:%d (Ctrl-C stops it)", host, port)
-        if hasattr(signal, "SIGHUP"):
-            loop.add_signal_handler(signal.SIGHUP, self.handle_hangup)
 
     def _make_connection(self) -> Connection:
         return Connection(self.config, self.server_state, self.lifespan.state)
