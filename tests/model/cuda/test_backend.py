@@ -123,7 +123,7 @@ def test_a_row_is_bitwise_the_same_alone_and_in_company(config: GPTConfig, numer
 
 
 def test_it_draws_what_the_draw_draws() -> None:
-    """Large seeds, places far on, temperatures beside each other, and a limit that ends one row before the others."""
+    """Large seeds, places far on, temperatures beside each other, and a limit that ends a row first."""
     seeds = ((2**53 - 1, 0), (2**32 + 7, 3), (5, 1000), (2**53 - 1, 0), (6, 0))
     lucks = [Luck(seed, sample, len(VOCABULARY)) for seed, sample in seeds]
     places = (0, 100_000, 7, 100_000, 0)
