@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.config import GPTConfig
@@ -22,7 +23,8 @@ from model.noise import Luck
 from model.sampling import Logits
 
 # A matrix product's rounding depends on its shape, so rows are always computed in groups of so many, full or
-# not; and on a CPU in fewer, if this machine has shown that each row's bits stay the same.
+# not; and on a CPU in fewer, if this machine has shown that each row's bits stay the same. With some libraries
+# (OpenBLAS) it depends on a row's place in the group too: there each row is computed by itself.
 CPU_GROUP = 8
 GPU_GROUP = 32
 SMALLER_GROUPS = (2, 4)
@@ -140,6 +142,7 @@ class EagerBackend:
         self._cache = torch.zeros(shape, device=self.device, dtype=numerics.dtype)
         self._lengths = [0] * rows
         self._sizes = self._sizes_with_the_same_bits()
+        self.group = self._sizes[-1]
 
     def length(self, slot: int) -> int:
         """Characters in the slot's sequence."""
@@ -200,20 +203,31 @@ class EagerBackend:
 
     @torch.inference_mode()
     def _sizes_with_the_same_bits(self) -> list[int]:
-        """Group sizes to choose from: the whole group, and smaller ones whose rows come out bit for bit alike.
+        """Group sizes to choose from, in which a row's bits depend on neither the size nor its place in the group.
 
-        Which kernel multiplies depends on the shapes alone, so one step of random rows tells.
+        Those are the whole group, and smaller ones on a CPU; or one row, if rows of the whole group come out
+        otherwise in another order. Which kernel multiplies depends on the shapes alone, so some steps of random
+        rows tell.
         """
-        if self.device.type != "cpu":
-            return [self.group]
         random = np.random.default_rng(0)
-        self._cache.copy_(torch.from_numpy(random.standard_normal(self._cache.shape)))
-        self._lengths[: self.group] = random.integers(self.config.block_size, size=self.group).tolist()
-        ids: list[int] = random.integers(self.config.vocab_size, size=self.group).tolist()
-        whole = self._decode_group(0, ids)
-        alike = [n for n in SMALLER_GROUPS if np.array_equal(self._decode_group(0, ids[:n]), whole[:n])]
+        cache = torch.from_numpy(random.standard_normal(self._cache[:, :, : self.group].shape)).to(self._cache)
+        lengths = random.integers(self.config.block_size, size=self.group)
+        ids = random.integers(self.config.vocab_size, size=self.group)
+
+        def logits(order: NDArray[np.int64]) -> Logits:
+            """Those of the rows in this order."""
+            self._cache[:, :, : len(order)] = cache[:, :, order]
+            self._lengths[: len(order)] = lengths[order].tolist()
+            return self._decode_group(0, ids[order].tolist())
+
+        places = np.arange(self.group)
+        whole = logits(places)
+        smaller = SMALLER_GROUPS if self.device.type == "cpu" else ()
+        sizes = [n for n in smaller if np.array_equal(logits(places[:n]), whole[:n])]
+        moved = np.roll(places, -1)  # each place is compared with the next, and so all with each other
+        alike = np.array_equal(logits(moved), whole[moved])
         self.reset()
-        return [*alike, self.group]
+        return [*sizes, self.group] if alike else [1]
 
     def _decode_group(self, first: int, ids: list[int]) -> Logits:
         """Logits (rows, V) after one more id in each of the rows from `first` on.

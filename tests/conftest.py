@@ -2,15 +2,20 @@
 
 import asyncio
 import inspect
+import json
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import torch
 import uvicorn
 from fastapi import FastAPI
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import settings as hypothesis_settings
 
 from app.connections import ServerConfig
@@ -25,6 +30,12 @@ if not torch.cuda.is_available():
 
 hypothesis_settings.register_profile("untimed", deadline=None)  # the first call may compile
 hypothesis_settings.load_profile("untimed")
+
+PATIENCE = 120.0  # seconds until something that should happen has failed to; a busy machine needs many
+DEFAULT_TIMEOUT_CONFIG.connect = PATIENCE  # of every httpx client that sets no other; it would be 5 seconds
+DEFAULT_TIMEOUT_CONFIG.read = PATIENCE
+DEFAULT_TIMEOUT_CONFIG.write = PATIENCE
+DEFAULT_TIMEOUT_CONFIG.pool = PATIENCE
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -63,15 +74,30 @@ class LiveServer(uvicorn.Server):
 
     def __enter__(self) -> "LiveServer":
         self._thread.start()
-        assert self._up.wait(30)
+        assert self._up.wait(PATIENCE)
         return self
 
     def __exit__(self, *error: object) -> None:
         self.gate.open()
         self.engine.drain(0)
         self.should_exit = True
-        self._thread.join(30)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
+
+
+def ask_and_leave(server: LiveServer, path: str, asked: dict[str, Any]) -> None:
+    """Post a request, and hang up when the model is about to work on it: the gate is shut, and stays so.
+
+    A time-out of the client's, which stood here, may end on a busy machine before the server has read anything.
+    """
+    server.gate.close()
+    server.gate.waiting.clear()
+    url = httpx.URL(server.url)
+    body = json.dumps(asked).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    with socket.create_connection((url.host, url.port or 0), timeout=PATIENCE) as client:
+        client.sendall(f"{head}\r\n\r\n".encode() + body)
+        assert server.gate.waiting.wait(PATIENCE)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from model.errors import DrainingError, EngineFailedError, InputError, QueueFull
 from model.sampling import Logits, Sampling
 from model.stream import Stream
 from tests.app.gate import GatedBackend
+from tests.conftest import PATIENCE
 from tests.tiny import DEVICES, INT8, VOCABULARY, tiny_generator
 
 ENDLESS = 100_000
@@ -57,7 +58,7 @@ async def test_more_requests_than_slots_each_get_their_text(engine: Engine) -> N
     jobs = [engine.submit([make_stream(seed, 30)]) for seed in range(4)]
     texts = await asyncio.gather(*(read(job) for job in jobs))
     assert texts == [expected(seed, 30) for seed in range(4)]
-    assert all(job.released.wait(10) for job in jobs)
+    assert all(job.released.wait(PATIENCE) for job in jobs)
     assert engine.generator.free_slots == 2
 
 
@@ -208,7 +209,7 @@ async def test_a_text_that_ended_in_a_step_that_failed_is_heard_of(
     reading = asyncio.create_task(read(short))
     await asyncio.sleep(0)  # now it waits
     gate.open()
-    assert await asyncio.wait_for(reading, 30) == expected(0, 1)
+    assert await asyncio.wait_for(reading, PATIENCE) == expected(0, 1)
     with pytest.raises(EngineFailedError):
         await read(other)
 

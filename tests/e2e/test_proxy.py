@@ -15,7 +15,7 @@ from app.main import create_app
 from app.protection import MAX_BODY_BYTES
 from app.settings import ServerSettings
 from model.stream import Stream
-from tests.conftest import LiveServer
+from tests.conftest import PATIENCE, LiveServer
 from tests.e2e.proxy import Proxy, free_ports
 from tests.e2e.test_generate import expected
 
@@ -89,7 +89,7 @@ def test_a_client_that_drops_is_missed_at_once(server: LiveServer, proxy: Proxy)
     server.gate.close()
     with proxy.client() as client, client.stream("POST", "/generate", json=ASKED) as answer:
         assert next(events(answer))[0] == "start"
-    assert missed.wait(10)
+    assert missed.wait(PATIENCE)
 
 
 def test_a_server_that_takes_no_work_is_passed_over(folder: Path, server: LiveServer, tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 """The cache changes the cost of a character, never its logits; neither do the rows beside it."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from model.backend import EagerBackend
 from model.config import GPTConfig
@@ -66,6 +70,50 @@ def test_a_row_is_bitwise_the_same_alone_and_in_company(config: GPTConfig, numer
         alone.extend({0: texts[slot][:4]})
         for step in range(8):
             assert np.array_equal(alone.extend({0: [texts[slot][4 + step]]})[0], rows[step][slot])
+
+
+def by_place(x: Tensor, place: int) -> bool:
+    """The second half of a product's rows is summed in another order, as OpenBLAS does with AVX2."""
+    return place >= x.shape[0] // 2 > 0
+
+
+def by_size(x: Tensor, _: int) -> bool:
+    """Fewer than eight rows are summed in another order, as MKL does without vectors."""
+    return x.shape[0] < 8
+
+
+@pytest.mark.parametrize("otherwise", [by_place, by_size])
+@pytest.mark.parametrize("config", [LEARNED, ROTARY])
+def test_bits_do_not_depend_on_how_a_library_rounds(
+    config: GPTConfig, otherwise: Callable[[Tensor, int], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text's logits depended on its slot where a library sums a product's rows in orders of their own.
+
+    Cause: it was taken for granted that a row's place in a group of eight changes nothing, which holds for MKL.
+    Fix: the backend looks whether it does, and computes each row by itself where it does not.
+    """
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        flat = x.flatten(0, -2)
+        rows = [
+            row.flip(-1) @ weight.flip(-1).T if otherwise(flat, place) else row @ weight.T
+            for place, row in enumerate(flat)
+        ]
+        product = torch.stack(rows).view(*x.shape[:-1], -1)
+        return product if bias is None else product + bias
+
+    monkeypatch.setattr(functional, "linear", linear)
+    network = tiny_checkpoint(config).network()
+    texts = [text(6, config.vocab_size, seed) for seed in range(11)]
+    together = EagerBackend(network, CPU, slots=11)
+    for slot, ids in enumerate(texts):
+        together.extend({slot: ids[:3]})
+    steps = [together.extend({slot: [ids[step]] for slot, ids in enumerate(texts)}) for step in range(3, 6)]
+    for slot, ids in enumerate(texts):
+        alone = EagerBackend(network, CPU, slots=1)
+        alone.extend({0: ids[:3]})
+        for step, logits in enumerate(steps):
+            assert np.array_equal(alone.extend({0: [ids[3 + step]]})[0], logits[slot])
 
 
 def test_bits_do_not_depend_on_the_number_of_threads() -> None:

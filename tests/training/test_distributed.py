@@ -65,7 +65,7 @@ def curve(folder: Path) -> list[float]:
 def test_two_processes_train_as_one(tmp_path: Path, dataset: Dataset) -> None:
     for processes in (1, 2):
         process = start(processes, tmp_path)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
         assert output.count("number of parameters") == 1
     one, two = (curve(tmp_path / f"by-{processes}") for processes in (1, 2))
@@ -84,7 +84,7 @@ def test_a_process_that_is_killed_ends_the_other_with_a_clear_line(tmp_path: Pat
     ).stdout.split()
     victims = [pid for pid in map(int, workers) if pid != process.pid and rank_of(pid) == "1"]
     os.kill(victims[0], signal.SIGKILL)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode != 0
     assert "process 0 of 2: another process of this run has ended; what was saved last is whole" in output
     assert read_checkpoint(folder).training["curve"]

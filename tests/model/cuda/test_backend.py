@@ -1,8 +1,11 @@
 """A GPU's kernels are the network, and draw what `sampling.draw` draws; without a GPU, Triton interprets them."""
 
+import copy
+import importlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +29,7 @@ GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
 FLOAT32 = Numerics(DEVICE, torch.float32)
 BFLOAT16 = Numerics(DEVICE, torch.bfloat16)
-TOLERANCE = 1e-3 if GPU else 1e-4  # a GPU's exponential function is less exact
+TOLERANCE = 1e-3  # logits reach 20 here; they move by a tenth and more where a norm, a mask or a place is wrong
 BUNDLED_SHAPE = GPTConfig(65, positions="rotary", norm="rmsnorm", activation="relu2", qk_norm=True)
 CONFIGS = [
     ROTARY,
@@ -36,6 +39,25 @@ CONFIGS = [
     replace(LEARNED, n_embd=26, n_layer=1),
     *([BUNDLED_SHAPE, GPTConfig(65)] if GPU else []),
 ]
+
+
+@pytest.fixture(autouse=True)
+def products_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interpreted products are summed in one order, as a GPU sums them.
+
+    Triton's interpreter multiplies by NumPy's BLAS, whose rounding depends on the CPU, and on some of them on the
+    place of a row among others: with AVX2, rows 6 to 15 of 16 come out otherwise than rows 0 to 5. Everything else
+    is computed element by element, or summed along an axis of a constant length.
+    """
+    if not GPU:
+        interpreter = importlib.import_module("triton.runtime.interpreter")
+        monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", _dot)
+
+
+def _dot(_: object, a: Any, b: Any, total: Any, *__: object) -> Any:
+    """`total` + `a` @ `b`, product by product, in float32."""
+    products = a.data[:, :, None] * b.data[None]  # (M, K, N)
+    return type(total)(products.sum(axis=1) + total.data, total.dtype.scalar)
 
 
 def text(length: int, seed: int = 0) -> list[int]:
@@ -58,9 +80,9 @@ def test_logits_are_the_networks(config: GPTConfig) -> None:
     places = torch.arange(len(ids))
     distance = places[:, None] - places
     band = (distance >= 0) & (distance < config.block_size)
-    expected = network(torch.tensor([ids]), mask=band[None, None])[0].numpy()
+    expected = copy.deepcopy(network).double()(torch.tensor([ids]), mask=band[None, None])[0].numpy()
     backend = CudaBackend(network, FLOAT32, 2)
-    for slot, chunks in enumerate(((16, 12), (1, 7, 5, 1, 1, 13))):
+    for slot, chunks in enumerate(((16, 12), (1, 7, 20))):
         first = 0
         for length in chunks:
             if first < len(ids):
@@ -100,24 +122,28 @@ def test_a_row_is_bitwise_the_same_alone_and_in_company(config: GPTConfig, numer
         assert np.array_equal(logits[4:], np.concatenate([step[slot] for step in rows]))
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8, 2.0])
-def test_it_draws_what_the_draw_draws(temperature: float) -> None:
-    """Large seeds, places far on, and a limit that ends one row before the others."""
-    backend = CudaBackend(network_of(ROTARY), FLOAT32, 3)
-    backend.extend({slot: [slot, 4] for slot in range(3)})
-    lucks = [Luck(seed, sample, len(VOCABULARY)) for seed, sample in ((2**53 - 1, 0), (2**32 + 7, 3), (5, 1000))]
-    places, most = (0, 100_000, 7), (6, 2, 6)
+def test_it_draws_what_the_draw_draws() -> None:
+    """Large seeds, places far on, temperatures beside each other, and a limit that ends a row first."""
+    seeds = ((2**53 - 1, 0), (2**32 + 7, 3), (5, 1000), (2**53 - 1, 0), (6, 0))
+    lucks = [Luck(seed, sample, len(VOCABULARY)) for seed, sample in seeds]
+    places = (0, 100_000, 7, 100_000, 0)
+    most = (6, 2, 6, 6, 6)
+    temperatures = (0.8, 0.8, 2.0, 2.0, 0.0)
+    network = network_of(ROTARY)
+    backend = CudaBackend(network, FLOAT32, len(seeds))
+    backend.extend({slot: [slot, 4] for slot in range(len(seeds))})
     writings = [
-        Writing(slot, [slot + 9], most[slot], temperature, luck, places[slot]) for slot, luck in enumerate(lucks)
+        Writing(slot, [slot + 9], most[slot], temperatures[slot], luck, places[slot])
+        for slot, luck in enumerate(lucks)
     ]
     written = backend.write(writings, 4, None)
-    assert [len(ids) for ids, _ in written] == [4, 2, 4]
+    assert [len(ids) for ids, _ in written] == [4, 2, 4, 4, 4]
+    again = CudaBackend(network, FLOAT32, len(seeds))
+    read = again.extend({slot: [slot, 4, slot + 9, *ids[:-1]] for slot, (ids, _) in enumerate(written)})
     for slot, (ids, logits) in enumerate(written):
-        again = CudaBackend(network_of(ROTARY), FLOAT32, 1)
-        read = again.extend({0: [slot, 4, slot + 9, *ids[:-1]]})[0][2:]
-        np.testing.assert_allclose(logits, read, atol=1e-5)
-        noise = lucks[slot].at(places[slot], len(ids)) * (temperature > 0)
-        scores = (logits.astype(np.float64) - logits.max(1, keepdims=True)) / (temperature or 1) + noise
+        np.testing.assert_allclose(logits, read[slot][2:], atol=1e-5)
+        noise = lucks[slot].at(places[slot], len(ids)) * (temperatures[slot] > 0)
+        scores = (logits.astype(np.float64) - logits.max(1, keepdims=True)) / (temperatures[slot] or 1) + noise
         assert ids == scores.argmax(1).tolist()
 
 
@@ -184,22 +210,22 @@ def generators(config: GPTConfig) -> Iterator[Generator]:
 
 
 @pytest.mark.usefixtures("few_steps")
-@pytest.mark.parametrize("config", [replace(one, n_layer=1, n_head=1, block_size=8) for one in (ROTARY, LEARNED)])
+@pytest.mark.parametrize("config", [replace(one, n_layer=1, n_head=1, block_size=4) for one in (ROTARY, LEARNED)])
 def test_texts_are_the_references(config: GPTConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts of all lengths beside each other, filters, stop strings, details, a text that is given; some wait.
 
-    The ring, of 16 places, is written over and over.
+    The ring, of 8 places, is written over and over.
     """
-    monkeypatch.setattr(CudaBackend, "chunk", 8)
+    monkeypatch.setattr(CudaBackend, "chunk", 4)
     told: list[list[Piece]] = []
     for generator in generators(config):
         streams = [
-            Stream(VOCABULARY, text(1), Sampling(0.8), 1, max_new_tokens=20),
-            Stream(VOCABULARY, text(40), Sampling(1.0, top_p=0.9), 2, max_new_tokens=4, details_from=2),
-            Stream(VOCABULARY, text(5), Sampling(0.5), 3, max_new_tokens=9, stop=("e", "q")),
-            Stream(VOCABULARY, text(9), Sampling(0), 4, max_new_tokens=6, details_from=0),
-            Stream(VOCABULARY, text(3), Sampling(2), 5, max_new_tokens=5),
-            Stream(VOCABULARY, text(7), Sampling(), 6, max_new_tokens=6, details_from=2, given=text(6, 1)),
+            Stream(VOCABULARY, text(1), Sampling(0.8), 1, max_new_tokens=11),
+            Stream(VOCABULARY, text(40), Sampling(1.0, top_p=0.9), 2, max_new_tokens=3, details_from=1),
+            Stream(VOCABULARY, text(5), Sampling(0.5), 3, max_new_tokens=6, stop=("e", "q")),
+            Stream(VOCABULARY, text(9), Sampling(0), 4, max_new_tokens=4, details_from=0),
+            Stream(VOCABULARY, text(3), Sampling(2), 5, max_new_tokens=3),
+            Stream(VOCABULARY, text(7), Sampling(), 6, max_new_tokens=4, details_from=2, given=text(4, 1)),
         ]
         pieces: dict[Stream, list[Piece]] = {stream: [] for stream in streams}
         chance, waiting, writing = np.random.default_rng(0), list(streams), list[Stream]()
@@ -216,7 +242,7 @@ def test_texts_are_the_references(config: GPTConfig, monkeypatch: pytest.MonkeyP
         for piece, expected in zip(pieces_of_kernels, told[0], strict=True):
             assert (piece.text, piece.finish_reason) == (expected.text, expected.finish_reason)
             chances, of_reference = ([one.probability for one in told.details] for told in (piece, expected))
-            np.testing.assert_allclose(chances, of_reference, atol=1e-4 if GPU else 1e-5)
+            np.testing.assert_allclose(chances, of_reference, atol=TOLERANCE)
 
 
 @pytest.mark.usefixtures("few_steps")
