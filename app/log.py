@@ -3,6 +3,7 @@
 No text of others can make a line of its own, or end one. Knows nothing of requests but what is bound to them.
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -16,8 +17,14 @@ from pythonjsonlogger.json import JsonFormatter
 
 from app.settings import ServerSettings
 
+MAX_ALIKE = 10  # lines of one kind in a period
+MAX_REFUSED = 600  # access lines of refused requests in a period, of each status
+MAX_KINDS = 200  # beyond that, lines count as one kind
+PERIOD = 60.0  # seconds
+MAX_KIND = 100  # characters of a message that tell what kind it is
 TOLD = ("duration", "client", "characters", "first_character", "cancelled", "slow", "reason", "error", "prompt")
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+logger = logging.getLogger(__name__)
 _bound: ContextVar[Mapping[str, str] | None] = ContextVar("bound", default=None)
 
 
@@ -38,7 +45,7 @@ def request_id(header: bytes | None) -> str:
     return uuid.uuid4().hex
 
 
-def configuration(settings: ServerSettings) -> dict[str, Any]:
+def configuration(settings: ServerSettings, repeats: "Repeats | None" = None) -> dict[str, Any]:
     """For `logging.config.dictConfig`. As uvicorn does, it writes lines to read of what was asked to the standard
     output, all others to the standard error; JSON goes to the latter."""
     access = "stderr" if settings.log_format == "json" else "stdout"
@@ -46,13 +53,13 @@ def configuration(settings: ServerSettings) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"text": {"()": TextFormatter}, "json": {"()": make_json_formatter}},
-        "filters": {"bound": {"()": Binder}},
+        "filters": {"bound": {"()": Binder}, "repeats": {"()": lambda: repeats or Repeats()}},
         "handlers": {
             name: {
                 "class": "logging.StreamHandler",
                 "stream": f"ext://sys.{name}",
                 "formatter": settings.log_format,
-                "filters": ["bound"],
+                "filters": ["bound", "repeats"],
             }
             for name in ("stdout", "stderr")
         },
@@ -71,6 +78,66 @@ class Binder(logging.Filter):
         """Lets all records pass."""
         vars(record).update(bound())
         return True
+
+
+class Repeats(logging.Filter):
+    """Lets a few lines of each kind pass in a period, and counts the others; `sweep` tells how many there were.
+
+    Of a kind are lines of one logger and level with the same message before its arguments are put in, or with an
+    exception of the same type from the same place; and access lines of one status. Those of answered requests all
+    pass: how many there are is for who runs the server to know.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counts: dict[tuple[object, ...], int] = {}
+        self._began = time.monotonic()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """True if the line is to be written."""
+        if vars(record).get("is_summary"):
+            return True
+        status = vars(record).get("status", 0) if record.name == "app.access" else None
+        if status is not None and status < 400:
+            return True
+        kind = kind_of(record, status)
+        if status is None and kind not in self._counts and len(self._counts) >= MAX_KINDS:
+            kind = ("", logging.WARNING, "lines of many kinds")
+        count = self._counts.get(kind, 0) + 1
+        self._counts[kind] = count
+        return count <= (MAX_ALIKE if status is None else MAX_REFUSED)
+
+    def sweep(self) -> None:
+        """Call it now and then: once a period has passed, it begins the next, and says what was left out."""
+        now = time.monotonic()
+        if now - self._began < PERIOD:
+            return
+        counts = self._counts
+        self._counts = {}
+        self._began = now
+        for (name, level, *what), count in counts.items():
+            most = MAX_REFUSED if name == "app.access" else MAX_ALIKE
+            if count > most:
+                words = " ".join(str(one) for one in what)
+                told = logging.getLogger(str(name))
+                told.log(
+                    int(str(level)), "%d more lines like this were left out: %s", count - most, words,
+                    extra={"is_summary": True},
+                )  # fmt: skip
+
+
+def kind_of(record: logging.LogRecord, status: int | None) -> tuple[object, ...]:
+    """Logger, level, and what else makes two lines alike."""
+    if status is not None:
+        return record.name, record.levelno, "refused with", status
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None:
+        return record.name, record.levelno, str(record.msg).strip().partition("\n")[0][:MAX_KIND]
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "nowhere" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return record.name, record.levelno, type(error).__name__, "at", place
 
 
 class TextFormatter(logging.Formatter):
@@ -106,3 +173,9 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def tell_failure(task: asyncio.Task[Any]) -> None:
+    """Log what ended a task that nobody waits for."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("a task failed", exc_info=error)

@@ -240,6 +240,7 @@ class Observer:
     async def running(self) -> AsyncIterator[None]:
         """What goes on while the app runs."""
         watching = asyncio.create_task(self.metrics.watch_loop())
+        watching.add_done_callback(log.tell_failure)
         try:
             yield
         finally:

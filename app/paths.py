@@ -43,8 +43,8 @@ def canonical(path: str, root_path: str = "") -> str:
 class CanonicalPaths:
     """Middleware that gives the app canonical paths without the prefix, and its redirects relative addresses.
 
-    An address with a host, or one that begins at the root, would be wrong behind a proxy that shows the server below
-    a path or under another name.
+    An address with a host, or one that begins at the root, would be wrong behind a proxy that shows the server
+    below a path or under another name.
     """
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
