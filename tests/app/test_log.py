@@ -102,3 +102,48 @@ def test_uvicorns_lines_have_our_form(log_format: str, capfd: pytest.CaptureFixt
     else:
         assert errors.endswith("Z INFO uvicorn.error: up\n")
         assert written.endswith("Z INFO app.access: GET / 200\n")
+
+
+def test_lines_of_one_kind_are_counted_after_the_first_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault that repeats wrote a line, or a traceback, each time, as fast as a client could provoke it."""
+    told: list[str] = []
+    repeats = log.Repeats()
+    own = logging.getLogger("app.repeated")
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record.getMessage())
+
+    handler = Keep()
+    handler.addFilter(repeats)
+    own.addHandler(handler)
+    monkeypatch.setattr(own, "propagate", False)
+    for number in range(1000):
+        own.warning("client %d", number)
+        try:
+            raise ValueError(number)
+        except ValueError:
+            own.exception(f"callback <{number}>")  # as asyncio does
+    assert len(told) == 2 * log.MAX_ALIKE
+    repeats.sweep()
+    assert len(told) == 2 * log.MAX_ALIKE  # the period is not over
+    monkeypatch.setattr(log, "PERIOD", 0.0)
+    repeats.sweep()
+    [first, second] = told[2 * log.MAX_ALIKE :]
+    assert first == "990 more lines like this were left out: client %d"
+    assert second.startswith("990 more lines like this were left out: ValueError at ")
+    own.warning("client %d", 1)
+    assert told[-1] == "client 1"
+
+
+def test_many_kinds_of_lines_are_one_kind_and_answered_requests_all_have_a_line() -> None:
+    repeats = log.Repeats()
+
+    def passed(name: str, message: str, **extra: object) -> bool:
+        made = logging.getLogger(name).makeRecord(name, logging.WARNING, "f", 1, message, (), None)
+        vars(made).update(extra)
+        return bool(repeats.filter(made))
+
+    assert sum(passed("app.x", f"number {number}") for number in range(5000)) == log.MAX_KINDS + log.MAX_ALIKE
+    assert all(passed("app.access", "GET", status=200) for _ in range(2000))
+    assert sum(passed("app.access", "GET", status=429) for _ in range(2000)) == log.MAX_REFUSED

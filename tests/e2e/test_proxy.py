@@ -134,7 +134,10 @@ def test_what_is_too_large_is_refused_and_what_is_long_passes(proxy: Proxy) -> N
         assert longest.status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/metrics/", "/%6detrics", "//metrics", "/static/../metrics"])
+@pytest.mark.parametrize(
+    "path",
+    ["/metrics", "/metrics/", "/%6detrics", "//metrics", "/static/../metrics", "/gpt/metrics", "/gpt//metrics//"],
+)
 def test_metrics_are_not_for_the_public(server: LiveServer, proxy: Proxy, path: str) -> None:
     assert httpx.get(f"{server.url}/metrics").status_code == 200
     with proxy.client() as client:
