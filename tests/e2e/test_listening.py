@@ -166,7 +166,7 @@ async def test_while_all_have_requests_others_wait_and_come_in_when_one_leaves()
     assert room.is_full
 
 
-@pytest.mark.parametrize("spare", [0, 3, 7])
+@pytest.mark.parametrize("spare", [0, 3, 5])
 def test_descriptors_for_nobody_are_one_sentence(monkeypatch: pytest.MonkeyPatch, spare: int) -> None:
     in_use = len(os.listdir("/dev/fd"))
     monkeypatch.setattr(listening, "_raise_limit", lambda wanted: in_use + spare)
