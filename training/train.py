@@ -28,6 +28,7 @@ from training.extras import Extras
 from training.settings import NANOGPT_FLAGS, TrainSettings
 from training.trainer import Observer, Progress, Trainer
 
+EVENT_FILES = "TensorBoard's event files"
 MANY_PASSES = 30  # over the training text; nanoGPT's Shakespeare model is at its best after about 20
 
 
@@ -79,7 +80,7 @@ class Report(Observer):
         self._settings, self._vocabulary, self._quiet = settings, vocabulary, not workers.leads
         self._extras = Extras(self.warn)
         self._bar: tqdm[NoReturn] | None = None
-        self._write = event_writer(settings) if workers.leads else None
+        self._write = event_writer(settings, self._extras) if workers.leads else None
 
     def begin(self, trainer: Trainer, seconds: float) -> None:
         """Say how long it will take at `seconds` a step, and show the bar."""
@@ -128,11 +129,11 @@ class Report(Observer):
     def _record(self, name: str, value: float, step: int) -> None:
         """One value for TensorBoard, if it is to have them."""
         if self._write is not None:
-            self._extras.attempt("TensorBoard's event files", partial(self._write, name, value, step), None)
+            self._extras.attempt(EVENT_FILES, partial(self._write, name, value, step), None)
 
 
-def event_writer(settings: TrainSettings) -> Callable[[str, float, int], None] | None:
-    """Writes one scalar, if --tensorboard asks for it.
+def event_writer(settings: TrainSettings, extras: Extras) -> Callable[[str, float, int], None] | None:
+    """Writes one scalar, if --tensorboard asks for it and its folder can be written.
 
     Raises:
         InputError: TensorBoard is not installed.
@@ -145,9 +146,8 @@ def event_writer(settings: TrainSettings) -> Callable[[str, float, int], None] |
         raise InputError(
             "tensorboard", "is not installed; pip install tensorboard, or leave the flag out"
         ) from error
-    writer = SummaryWriter(str(settings.tensorboard))
-    scalar: Callable[[str, float, int], None] = writer.add_scalar
-    return scalar
+    writer = extras.attempt(EVENT_FILES, partial(SummaryWriter, str(settings.tensorboard)), None)
+    return None if writer is None else writer.add_scalar
 
 
 @contextmanager

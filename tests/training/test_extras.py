@@ -84,23 +84,25 @@ def test_a_disk_that_is_full_ends_the_run_all_the_same(tmp_path: Path, monkeypat
 
 
 def test_the_command_says_what_it_leaves_out(tmp_path: Path) -> None:
-    """With a file where the folder of snapshots should be, and an output that has no more than ASCII."""
+    """With files where the folders of snapshots and of events should be, and an output that has only ASCII."""
+    pytest.importorskip("tensorboard")
     from_text(TEXT.replace("question", "qu\u00e9stion \u2603"), {"name": "x"}).save(tmp_path / "data")
-    (tmp_path / "x-snapshots").write_text("mine")
+    mine = tmp_path / "x-snapshots"
+    mine.write_text("mine")
     flags = [f"--{name}={value}" for name, value in SMALL.items()]
     command = [sys.executable, "-m", "training.train", f"--data={tmp_path / 'data'}", f"--out_dir={tmp_path / 'x'}"]
     done = subprocess.run(
-        [*command, "--preset=shakespeare-char", "--snapshots=3", *flags],
+        [*command, "--preset=shakespeare-char", "--snapshots=3", f"--tensorboard={mine}", *flags],
         capture_output=True,
         check=False,
         env={"PATH": "", "PYTHONIOENCODING": "ascii"},
     )
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stderr.splitlines() if b"warning: " in line]
-    assert len(warnings) == 1
-    assert b"warning: the run goes on without snapshots (" in warnings[0]
+    without = [line.partition(b"goes on without ")[2].partition(b" (")[0] for line in warnings]
+    assert without == [b"TensorBoard's event files", b"snapshots"]
     assert b"Traceback" not in done.stderr
     assert b"step 12: " in done.stdout
     assert done.stdout.isascii()
-    assert (tmp_path / "x-snapshots").read_text() == "mine"
+    assert mine.read_text() == "mine"
     assert read_checkpoint(tmp_path / "x").index is not None
