@@ -125,7 +125,7 @@ class Exchange:
         was refused before it was looked up."""
         scope, endpoint = self.scope, self.scope.get("endpoint")
         if "route" in scope:
-            return str(scope["route"].path)
+            return str(scope["route"].path_format)
         if endpoint is not None:  # of files, or of a route that is not FastAPI's
             for route in scope["app"].routes:
                 if endpoint in (getattr(route, "app", None), getattr(route, "endpoint", None)):

@@ -30,7 +30,6 @@ from model.errors import (
 logger = logging.getLogger(__name__)
 
 MAX_LISTED = 100
-MAX_PATH = 200  # characters of a path that is told back
 OPENAI_ROUTES = ("/completions", "/models")
 OPENAI_ENDINGS = (
     *OPENAI_ROUTES,
@@ -79,15 +78,15 @@ def is_openai(path: str) -> bool:
 
 
 def _no_route(path: str) -> str:
-    """What is there instead of a path that is not."""
+    """What is there instead of a path that is not; the path itself is not told back, for it is anybody's text."""
     there = "POST /v1/completions writes text after a prompt, GET /v1/models lists the model"
     if path.rstrip("/").endswith("/chat/completions"):
-        return f"this model continues texts, it does not chat: there is no {path}; {there}"
+        return f"this model continues texts, it does not chat: there is no /v1/chat/completions; {there}"
     if path.rstrip("/").endswith(OPENAI_ROUTES):
-        return f"there is no {path}: use http://HOST:PORT/v1 as the client's base URL; {there}"
+        return f"there is nothing at this path: use http://HOST:PORT/v1 as the client's base URL; {there}"
     if is_openai(path):
-        return f"there is no {path}; {there}"
-    return f"there is no {path}; /docs describes what there is"
+        return f"there is nothing at this path; {there}"
+    return "there is nothing at this path; /docs describes what there is"
 
 
 def to_problem(error: SoliloquyError) -> Problem:
@@ -127,7 +126,7 @@ def install(app: FastAPI) -> None:
         if error.status_code == 405:
             headers["Allow"] = ", ".join(sorted(_methods(app, request.scope)))
         elif error.status_code == 404 and error.detail == HTTPStatus.NOT_FOUND.phrase:
-            detail = _no_route(ascii(path)[1:-1][:MAX_PATH])
+            detail = _no_route(path)
         return Problem(error.status_code, detail, headers=headers).response(path)
 
     @app.exception_handler(Exception)

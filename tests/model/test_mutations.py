@@ -215,7 +215,10 @@ def test_other_folders_beside_the_snapshots_are_none(folder: Path) -> None:
     request for snapshots was answered any more. Only what is named as training names it counts now.
     """
     for name in ("000009", "000100", "12", "٣", "notes"):
-        (folder.with_name("tiny-snapshots") / name).mkdir(parents=True)
+        snapshot = folder.with_name("tiny-snapshots") / name
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").touch()
+    (folder.with_name("tiny-snapshots") / "000200").mkdir()  # one that is being written
     assert Gallery(folder, INT8).steps == [9, 100]
 
 

@@ -82,7 +82,7 @@ def break_ids(folder: Path) -> None:
         (lambda folder: (folder / "val.bin").unlink(), "not a whole data set"),
         (lambda folder: (folder / "val.bin").write_bytes(b""), "not a whole data set"),
         (lambda folder: (folder / "val.bin").write_bytes(b"abc"), "not a whole data set"),
-        (break_ids, "has the id 60000, but meta.pkl has"),
+        (break_ids, "has the id 60000, and the vocabulary"),
         (lambda folder: (folder / "meta.pkl").write_bytes(b"cos\nmkdir\n."), "refused, it names os.mkdir"),
         (lambda folder: (folder / "meta.pkl").write_bytes(pickle.dumps({})), "it has no itos"),
     ],
