@@ -1,6 +1,8 @@
 """The words of a text: which of them the training text has, and what the invented ones are like.
 
-A word is a run of letters, with the marks that belong to them; "o'er" is two. Upper and lower case are one.
+A word is a run of letters, with the marks that belong to them; "o'er" is two. Upper and lower case are one. A run of
+more than `MAX_LETTERS` is no word, such as DNA or a script without spaces: a list of such "words" would be the
+training text itself, which nothing that is served may hold.
 """
 
 import re
@@ -19,6 +21,7 @@ from model.proceed import Proceed, go_on
 LAST = "\U0010ffff"  # comes after every word that begins alike
 LEAST_SHARED = 2  # characters that an invented word shares with one that it is like
 MAX_MARKS = 30  # in a row
+MAX_LETTERS = 50  # in a word, marks included; the longest in an English dictionary has 45
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class Word:
     start: int
     end: int
     text: str
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it can be a word."""
+        return len(self.text) <= MAX_LETTERS
 
     @cached_property
     def key(self) -> str:
@@ -70,7 +78,7 @@ class WordList:
     @classmethod
     def of(cls, text: str) -> "WordList":
         """Those of a training text; equally common ones in alphabetical order."""
-        counts = Counter(word.key for word in find_words(text))
+        counts = Counter(word.key for word in find_words(text) if word.is_short)
         return cls(tuple(sorted(counts, key=lambda word: (-counts[word], word))))
 
     def mark(self, word: Word) -> Mark:
@@ -154,25 +162,25 @@ class WordMarker:
             self._begun.append(text[:rest])
             if rest == len(text):
                 return []
-            marks.append(self._mark_begun(start + rest))
+            marks += self._mark_begun(start + rest)
         for word in find_words(text, start, rest):
             proceed()
             if word.end == self._read:
                 self._begun = [word.text]
-            else:
+            elif word.is_short:
                 marks.append(self.known.mark(word))
         return marks
 
     def finish(self) -> list[Mark]:
         """The last word, if the text ended in it and it is real: what the end has cut off was not invented."""
-        mark = self._mark_begun(self._read)
-        return [mark] if mark.real else []
+        return [mark for mark in self._mark_begun(self._read) if mark.real]
 
-    def _mark_begun(self, end: int) -> Mark:
-        """The mark of the word that was begun and ends here."""
+    def _mark_begun(self, end: int) -> list[Mark]:
+        """The mark of the word that was begun and ends here, if it is one."""
         begun = "".join(self._begun)
         self._begun = []
-        return self.known.mark(Word(end - len(begun), end, begun))
+        word = Word(end - len(begun), end, begun)
+        return [self.known.mark(word)] if word.is_short else []
 
 
 def mark_words(text: str, known: WordList, proceed: Proceed = go_on) -> list[Mark]:
