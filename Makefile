@@ -15,7 +15,7 @@ test: .venv/installed-dev
 	$(MAKE) --jobs=2 lint pytest
 
 pytest: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

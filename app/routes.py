@@ -176,7 +176,7 @@ async def get_snapshots(
 ) -> Response:
     """The same prompt and seed at each snapshot of a training run; none if there are none."""
     if is_head(request):  # no text is written for nobody
-        return StreamingResponse(iter(()), media_type="application/json")
+        return StreamingResponse(iter(()), headers=JSON_HEADERS)
     gallery = service.current.gallery
 
     async def write() -> str:

@@ -21,6 +21,7 @@ from model.flags import NO_FOREIGN_FLAGS, ForeignFlag, asks_for_help, read_flags
 
 MAX_SHOWN = 100  # characters of a value in a message
 MAX_ENV_BYTES = 1 << 20  # of a file of variables
+FOLLOWS = "default_factory_not_called"  # pydantic's error of a default that is made of another value, itself wrong
 
 Settings = TypeVar("Settings", bound=BaseSettings)
 
@@ -74,7 +75,8 @@ def run(
             if sys.stdout is not None:
                 sys.stdout.flush()
     except ValidationError as error:
-        print(_one_line("; ".join(_describe(dict(item)) for item in error.errors())), file=sys.stderr)
+        wrong = [dict(item) for item in error.errors() if item["type"] != FOLLOWS]
+        print(_one_line("; ".join(map(_describe, wrong))), file=sys.stderr)
         return 2
     except (SettingsError, SoliloquyError) as error:
         print(_one_line(str(error)), file=sys.stderr)

@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, cast, get_args
+from typing import Annotated, Any, ClassVar, cast, get_args, get_origin
 
 from pydantic import BeforeValidator, SecretStr, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -112,7 +112,8 @@ def _not_a_flag(argument: str) -> str:
 def is_text(field: FieldInfo) -> bool:
     """Whether a setting's value is a text, which may be anything."""
     members = get_args(field.annotation) or (field.annotation,)
-    return any(member in TEXTS for member in members)
+    plain = [get_args(member)[0] if get_origin(member) is Annotated else member for member in members]
+    return any(member in TEXTS for member in plain)
 
 
 class ProgramSettings(BaseSettings):

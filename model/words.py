@@ -1,7 +1,7 @@
 """The words of a text: which of them the training text has, and what the invented ones are like.
 
-A word is a run of letters, with the marks that belong to them; "o'er" is two. Upper and lower case are one. A run of
-more than `MAX_LETTERS` is no word, such as DNA or a script without spaces: a list of such "words" would be the
+A word is a run of letters, with the marks that belong to them; "o'er" is two. Upper and lower case are one. A run
+of more than `MAX_LETTERS` is no word, such as DNA or a script without spaces: a list of such "words" would be the
 training text itself, which nothing that is served may hold.
 """
 

@@ -62,10 +62,15 @@ const NAMES = {
 const UNSEEN = /[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}]/u;
 const MARK = /\p{M}/u;
 
-/** What to call a character that cannot be seen by itself, such as "TAB (U+0009)"; null if it can. */
+/**
+ * What to call a character that cannot be seen by itself, such as "TAB (U+0009)", or one with marks, which may look like
+ * another; null if it can be seen.
+ */
 export function nameOf(character) {
-  const point = character.codePointAt(0);
-  const code = `U+${point.toString(16).toUpperCase().padStart(4, "0")}`;
+  const points = Array.from(character, (one) => one.codePointAt(0));
+  const code = points.map((one) => `U+${one.toString(16).toUpperCase().padStart(4, "0")}`).join(" ");
+  const [point] = points;
+  if (points.length > 1 && !MARK.test(String.fromCodePoint(point))) return `${character} (${code})`;
   if (point in NAMES) return `${NAMES[point]} (${code})`;
   if (UNSEEN.test(character)) return code;
   return MARK.test(character) ? `◌${character} (${code})` : null; // on a circle, for it stands on another character

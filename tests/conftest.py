@@ -3,10 +3,13 @@
 import asyncio
 import inspect
 import json
+import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from fastapi import FastAPI
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import settings as hypothesis_settings
 
+from app import log
 from app.connections import ServerConfig
 from app.engine import Engine
 from app.main import create_app
@@ -83,6 +87,25 @@ class LiveServer(uvicorn.Server):
         self.should_exit = True
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
+
+
+@contextmanager
+def process_put_back() -> Iterator[None]:
+    """In here, what the server sets for the whole of its process: logging, and how often threads switch.
+
+    What stayed configured took the lines of later tests away, and wrote them to a stream that pytest had closed.
+    """
+    loggers = [logging.getLogger(name) for name in ("", *log.configuration(ServerSettings())["loggers"])]
+    before = [(one.handlers[:], one.level, one.propagate) for one in loggers]
+    interval = sys.getswitchinterval()
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        for one, (handlers, level, propagate) in zip(loggers, before, strict=True):
+            one.handlers[:] = handlers
+            one.setLevel(level)
+            one.propagate = propagate
 
 
 def ask_and_leave(server: LiveServer, path: str, asked: dict[str, Any]) -> None:

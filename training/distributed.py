@@ -5,7 +5,7 @@ torchrun is alone, and then nothing here touches `torch.distributed`.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -44,8 +44,11 @@ class Workers:
 
 
 @contextmanager
-def join_workers() -> Iterator[Workers]:
+def join_workers(way_on: Callable[[], str]) -> Iterator[Workers]:
     """Join torchrun's group of processes, if there is one, and leave it at the end.
+
+    Args:
+        way_on: what a user can do if another process ends too early; is asked when that has happened.
 
     Raises:
         WorkerLostError: another process of the run has ended.
@@ -64,8 +67,7 @@ def join_workers() -> Iterator[Workers]:
         if "gloo" not in str(error) and not isinstance(error, distributed.DistError):
             raise
         raise WorkerLostError(
-            f"process {workers.rank} of {workers.count}: another process of this run has ended; what was saved "
-            "last, if anything was, is whole: go on from it with the same command and --resume=True"
+            f"process {workers.rank} of {workers.count}: another process of this run has ended; {way_on()}"
         ) from error
     finally:
         distributed.destroy_process_group()

@@ -29,9 +29,6 @@ STATE_KINDS = {"architecture": str, "weights": dict, "optimizers": list, "progre
 class RunFolder:
     """Opened for writing by one process at a time; `close` lets the next one in.
 
-    Attributes:
-        saved: whether there is something to resume.
-
     Raises:
         InputError: another run is writing there, or it holds something and `resume` is not set.
         CheckpointError: `resume` is set, and there is nothing to resume.
@@ -42,15 +39,12 @@ class RunFolder:
         self.folder = folder
         absolute = Path(os.path.abspath(folder))
         self.snapshots = absolute.parent / f"{absolute.name}-snapshots"
-        self.saved = resume
         try:
             if not (self.folder / STAGE).is_dir():  # else whether another run is writing comes first
                 self._check(resume, snapshots)  # before anything is made
             self._writer = FolderWriter(self.folder)
             try:
                 self._check(resume, snapshots)
-                if snapshots:
-                    self.snapshots.mkdir(parents=True, exist_ok=True)
             except BaseException:
                 self.close()
                 raise
@@ -65,16 +59,15 @@ class RunFolder:
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError("out_dir", f"{self.folder} is a file; name a folder")
         if resume:
-            path = FolderReader(self.folder).path(RESUME_FILE)
-            if not os.path.lexists(path):
-                raise CheckpointError(f"{path}: {NOTHING}")
+            if not has_state(self.folder):
+                raise CheckpointError(f"{self.folder / RESUME_FILE}: {NOTHING}")
             return
         if names_in(self.folder) or has_checkpoint(self.folder):
             remedy = "use another folder"
-            if os.path.lexists(FolderReader(self.folder).path(RESUME_FILE)):
+            if has_state(self.folder):
                 remedy += ", or --resume=True to go on with its run"
             raise InputError("out_dir", f"{self.folder} already exists, and is not empty; {remedy}")
-        if snapshots and names_in(self.snapshots):
+        if snapshots and self.snapshots.is_dir() and names_in(self.snapshots):  # a file costs only the snapshots
             raise InputError(
                 "snapshots", f"{self.snapshots} has those of another run; move them, or use another --out_dir"
             )
@@ -100,9 +93,8 @@ class RunFolder:
         except OSError as error:
             reason = error.strerror or str(error)
             raise SaveError(
-                f"{self.folder}: could not be saved ({reason}): make room, then {self._way_on}"
+                f"{self.folder}: could not be saved ({reason}): make room, then {way_on(has_state(self.folder))}"
             ) from error
-        self.saved = True
 
     def snapshot(self, step: int, checkpoint: Checkpoint) -> None:
         """Write a checkpoint beside the folder, to look back at.
@@ -116,12 +108,17 @@ class RunFolder:
         with replacing(folder) as new:
             write_checkpoint(new, checkpoint, torch.bfloat16)
 
-    @property
-    def _way_on(self) -> str:
-        """What a user whose run ended too early can do."""
-        if self.saved:
-            return "go on from what was saved before, which is whole, with the same command and --resume=True"
-        return "begin again with the same command: nothing was saved yet"
+
+def has_state(folder: Path) -> bool:
+    """Whether a run has left something to resume there."""
+    return os.path.lexists(FolderReader(folder).path(RESUME_FILE))
+
+
+def way_on(saved: bool) -> str:
+    """What a user whose run ended too early can do."""
+    if saved:
+        return "go on from what was saved before, which is whole, with the same command and --resume=True"
+    return "begin again with the same command: nothing was saved yet"
 
 
 def load_state(folder: Path, device: torch.device) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from model.vocabulary import Vocabulary
 from training.dataset import Dataset
 from training.distributed import Workers, join_workers
 from training.extras import Extras
+from training.run_folder import way_on
 from training.settings import NANOGPT_FLAGS, TrainSettings
 from training.trainer import Observer, Progress, Trainer
 
@@ -35,8 +36,11 @@ MANY_PASSES = 30  # over the training text; nanoGPT's Shakespeare model is at it
 def train(settings: TrainSettings) -> None:
     """Run with a progress bar; Ctrl-C or SIGTERM ends it after the step under way, with its state saved."""
     keep_freed_memory()
+    trainer: Trainer | None = None  # as long as it is none, what is in the folder may be another run's
     with ExitStack() as stack:
-        workers = stack.enter_context(join_workers())
+        workers = stack.enter_context(
+            join_workers(lambda: way_on(settings.resume if trainer is None else trainer.saved))
+        )
         stop = stack.enter_context(stop_signals())
         dataset = Dataset.load(settings.data)
         report = Report(settings, dataset.vocabulary, workers)

@@ -33,7 +33,15 @@ from training.extras import Extras
 from training.index import make_index
 from training.ngram import baselines
 from training.optimizers import check_states, learning_rate_factor, make_optimizers, step_all
-from training.run_folder import RESUME_FILE, RunFolder, current_commit, load_state, snapshot_steps, unusable
+from training.run_folder import (
+    RESUME_FILE,
+    RunFolder,
+    current_commit,
+    has_state,
+    load_state,
+    snapshot_steps,
+    unusable,
+)
 from training.settings import TrainSettings
 
 SKIPS_ALLOWED = 2  # steps in a row without a finite gradient; one more ends the run
@@ -115,6 +123,11 @@ class Trainer:
         self.forward: nn.Module = cast(nn.Module, torch.compile(self.network)) if settings.compile else self.network
         if self.workers.count > 1:
             self.forward = DistributedDataParallel(self.forward)
+
+    @property
+    def saved(self) -> bool:
+        """Whether there is something of this run to resume, whichever process saved it."""
+        return has_state(self.settings.out_dir)
 
     def close(self) -> None:
         """Let another run use the folder."""
@@ -257,8 +270,7 @@ class Trainer:
     @property
     def _way_on(self) -> str:
         """What to do about numbers that are no longer finite."""
-        saved = self.folder.saved if self.folder is not None else self.progress.step > 0
-        if saved:
+        if self.saved:
             return "what was saved last is whole: go on from it with --resume=True and a smaller --learning_rate"
         return "nothing was saved yet: begin again with a smaller --learning_rate"
 

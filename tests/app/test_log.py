@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from app import log
 from app.settings import ServerSettings
+from tests.conftest import process_put_back
 
 TEXT = st.text(st.characters(), max_size=60)  # any character: line ends, escapes, lone surrogates
 
@@ -84,16 +85,10 @@ async def test_ids_follow_a_task_and_its_threads_and_no_other() -> None:
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_uvicorns_lines_have_our_form(log_format: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """In a process of its own nothing else would be configured; here it is put back."""
-    root, access = logging.getLogger(), logging.getLogger("app.access")
-    before = root.handlers[:], root.level, access.handlers[:], access.propagate
-    try:
+    with process_put_back():
         logging.config.dictConfig(log.configuration(ServerSettings(log_format=log_format)))
         logging.getLogger("uvicorn.error").info("up", extra={"color_message": "\x1b[1mup\x1b[0m"})
-        access.info("GET / 200")
-    finally:
-        root.handlers[:], level, access.handlers[:], access.propagate = before
-        root.setLevel(level)
+        logging.getLogger("app.access").info("GET / 200")
     written, errors = capfd.readouterr()
     if log_format == "json":
         assert [json.loads(line)["message"] for line in errors.splitlines()] == ["up", "GET / 200"]

@@ -6,9 +6,12 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -76,6 +79,31 @@ def tab(browser: Browser, server: LiveServer) -> Iterator[Page]:
     page.goto(server.url)
     yield page
     page.close()
+
+
+class Packages(SimpleHTTPRequestHandler):
+    """The packages for Node, as files."""
+
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "text/javascript"}
+
+    def __init__(self, *connection: Any) -> None:
+        super().__init__(*connection, directory=str(NODE / "node_modules"))
+
+    def log_message(self, format: str, *told: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def development_server() -> Iterator[str]:
+    """The origin of pages that can import the packages."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Packages) as listening:
+        thread = threading.Thread(target=listening.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://localhost:{listening.server_port}"
+        finally:
+            listening.shutdown()
+            thread.join()
 
 
 def check(events: Iterable[tuple[str, Any]]) -> None:
@@ -157,20 +185,13 @@ def test_openais_client_on_a_page_of_another_origin(
     folder: Path, browser: Browser, node: Callable[..., Any]
 ) -> None:
     """Its preflight was answered 400: see `test_origins`. Here it is the client itself, in a real browser, on the
-    page of a development server on some port.
+    page of a development server on some port. A real one: a page that Playwright makes up comes from nowhere, and
+    Chromium keeps it from what runs on this machine (Local Network Access).
     """
-    packages = NODE / "node_modules"
     settings = ServerSettings(checkpoint=folder, device="cpu", cors_origins="http://localhost:*", api_keys="a-key")
-    with LiveServer(create_app(settings)) as friendly:
+    with LiveServer(create_app(settings)) as friendly, development_server() as origin:
         page = browser.new_page()
-        page.route("http://localhost:5173/", lambda route: route.fulfill(body="<p>", content_type="text/html"))
-        page.route(
-            "http://localhost:5173/openai/**",
-            lambda route: route.fulfill(
-                path=packages / route.request.url.split(":5173/")[1], content_type="text/javascript"
-            ),
-        )
-        page.goto("http://localhost:5173/")
+        page.goto(origin)
         script = """async (url) => {
             const { OpenAI } = await import("/openai/index.mjs");
             const options = { baseURL: url, apiKey: "a-key", dangerouslyAllowBrowser: true, maxRetries: 0 };

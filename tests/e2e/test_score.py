@@ -57,7 +57,7 @@ def test_bits_are_the_mean_surprise_of_what_is_told(server: LiveServer) -> None:
         ({"first": 10**30}, "first", "is beyond the text"),
         ({"alternatives": 1001}, "alternatives", "not 1001"),
         ({"temperature": -1}, "temperature", "not -1"),
-        ({"top_p": 0}, "top_p", "not 0"),
+        ({"top_p": -0.1}, "top_p", "not -0.1"),
         ({"seed": 1}, "seed", "not a field of this request"),
     ],
 )

@@ -16,6 +16,7 @@ from app import listening
 from app.settings import ServerSettings
 from model.cli import run
 from model.errors import InputError
+from tests.conftest import process_put_back
 
 NUMBERS = (
     *("threads", "slots", "queue_size", "buffer_characters", "send_timeout", "drain_seconds", "max_new_tokens"),
@@ -25,7 +26,8 @@ NUMBERS = (
 
 def start(folder: Path, *flags: str) -> int:
     """The exit code of a server that does not come up."""
-    return run(ServerSettings, program.serve, [f"--checkpoint={folder}", "--device=cpu", "--port=0", *flags])
+    with process_put_back():
+        return run(ServerSettings, program.serve, [f"--checkpoint={folder}", "--device=cpu", "--port=0", *flags])
 
 
 def never(settings: ServerSettings) -> None:
@@ -77,7 +79,7 @@ def odd(tmp_path: Path) -> dict[str, Path]:
         ("pipe", "it is not a file"),
         ("folder", "it is not a file"),
         ("large", "bytes are more than"),
-        ("binary", "it is not text"),
+        ("binary", "not UTF-16 text"),
         ("gone", "No such file"),
     ],
 )

@@ -88,7 +88,7 @@ def test_rows_do_not_change_each_other() -> None:
         ("temperature", -1),
         ("temperature", float("nan")),
         ("top_k", 0),
-        ("top_p", 0),
+        ("top_p", -0.1),
         ("top_p", 1.1),
         ("min_p", -0.1),
     ],

@@ -57,8 +57,8 @@ def test_what_the_end_cuts_off_is_not_invented() -> None:
 
 @pytest.mark.parametrize("text", ["ACGT" * 5000, "日本語のひとつづきの文章" * 500, "a" + "\u0301" * 10_000])
 def test_a_text_without_word_breaks_is_no_word(text: str) -> None:
-    """A model of DNA carried its whole training text with it: one run of letters was one word, and the list of words
-    lies in the index that anyone may download. A word has a greatest length now.
+    """A model of DNA carried its whole training text with it: one run of letters was one word, and the list of
+    words lies in the index that anyone may download. A word has a greatest length now.
     """
     assert WordList.of(f"{text} {text[:9]}").words == WordList.of(text[:9]).words
     assert [mark.word.text for mark in mark_words(f"{text} the {text}", KNOWN)] == ["the"]

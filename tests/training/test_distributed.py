@@ -14,6 +14,7 @@ from model.checkpoint import read_checkpoint
 from model.errors import InputError
 from training.dataset import Dataset, from_text
 from training.distributed import Workers
+from training.run_folder import way_on
 from training.settings import TrainSettings
 from training.trainer import Trainer
 
@@ -32,6 +33,8 @@ SMALL = {
     "device": "cpu",
     "dtype": "float32",
 }
+
+ENDED = "another process of this run has ended"
 
 
 @pytest.fixture
@@ -86,8 +89,55 @@ def test_a_process_that_is_killed_ends_the_other_with_a_clear_line(tmp_path: Pat
     os.kill(victims[0], signal.SIGKILL)
     output, _ = process.communicate(timeout=600)
     assert process.returncode != 0
-    assert "process 0 of 2: another process of this run has ended; what was saved last is whole" in output
+    assert f"process 0 of 2: {ENDED}; {way_on(saved=True)}" in output
     assert read_checkpoint(folder).training["curve"]
+
+
+LEAVING = """
+import os, sys
+from model.cli import run
+from training.dataset import Dataset
+from training.distributed import join_workers
+from training.settings import TrainSettings
+from training.train import train
+from training.trainer import Trainer
+
+def leave(settings):
+    with join_workers(str) as workers:
+        if {when} > 0:
+            trainer = Trainer(settings, Dataset.load(settings.data), workers=workers)
+        if {when} > 1:
+            trainer.time_steps()
+            trainer.run(stop=lambda: os._exit(0))  # is asked once the first evaluation has been saved
+        os._exit(0)
+
+sys.exit(run(TrainSettings, leave if os.environ["RANK"] == "{leaves}" else train, sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("leaves", "when", "saved"),
+    [(1, 0, False), (0, 1, False), (1, 2, True)],
+)
+def test_who_is_left_alone_promises_what_was_saved_and_nothing_else(
+    leaves: int, when: int, saved: bool, tmp_path: Path, dataset: Dataset
+) -> None:
+    """A run whose other process ended before the first save was told to go on from what was saved last."""
+    program = tmp_path / "program.py"
+    program.write_text(LEAVING.format(leaves=leaves, when=when))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
+    flags = [f"--{name}={value}" for name, value in SMALL.items()]
+    done = subprocess.run(
+        [*launcher, f"--data={tmp_path / 'data'}", f"--out_dir={tmp_path / 'x'}", *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode != 0
+    assert f"process {1 - leaves} of 2: {ENDED}; {way_on(saved)}\n" in done.stderr
+    assert (tmp_path / "x" / "resume").exists() == saved
 
 
 def rank_of(pid: int) -> str | None:

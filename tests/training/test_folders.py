@@ -20,6 +20,7 @@ from training.dataset import Dataset
 from training.evaluate import EvaluateSettings, main
 from training.import_nanogpt import ImportSettings, import_nanogpt
 from training.index import IndexSettings, add_index
+from training.plot import PlotSettings, plot
 from training.prepare import PrepareSettings, prepare
 from training.settings import TrainSettings
 from training.train import train
@@ -206,22 +207,39 @@ EMPTY: list[tuple[type, Callable[..., None], str, list[str]]] = [
 def test_an_empty_path_is_refused_by_name(
     settings: type, command: Callable[..., None], field: str, others: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It was the current folder: Path("") is Path(".")."""
-    assert run(settings, command, [f"--{field}=", *others]) == 2
-    assert capsys.readouterr().err.startswith(f"--{field}: Input should name a file or folder")
+    """It was the current folder: Path("") is Path("."). Nothing is said of a default that would follow from it."""
+    for blank in ("", " "):
+        assert run(settings, command, [f"--{field}={blank}", *others]) == 2
+        assert capsys.readouterr().err == f"--{field}: Input should not be blank, not {blank!r}\n"
 
 
-def test_a_server_with_an_empty_checkpoint_is_refused_by_name() -> None:
+@pytest.mark.parametrize("paths", ["a,,b", ","])
+def test_an_empty_path_among_several_is_refused_by_name(paths: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(PlotSettings, plot, [f"--runs={paths}"]) == 2
+    refusal = capsys.readouterr().err
+    assert refusal.startswith("--runs.")
+    assert ": Input should name a file or folder" in refusal
+    assert refusal.count("\n") == 1
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+@pytest.mark.parametrize("by_flag", [True, False])
+def test_a_server_with_a_blank_checkpoint_serves_no_current_folder(blank: str, by_flag: bool) -> None:
+    """A blank one was the current folder. As a flag it is refused; as a variable, which files of services and
+    containers leave blank for what is not set, it is as good as none.
+    """
+    write_checkpoint(Path(), tiny_checkpoint())
     result = subprocess.run(
-        [sys.executable, "-m", "app", "--port=0"],
-        env=os.environ | {"SOLILOQUY_CHECKPOINT": "", "PYTHONPATH": str(Path(__file__).parents[2])},
+        [sys.executable, "-m", "app", "--port=0", *([f"--checkpoint={blank}"] if by_flag else [])],
+        env=os.environ | {"SOLILOQUY_CHECKPOINT": blank, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode == 2
-    assert result.stderr.startswith("--checkpoint: Input should name a file or folder")
-    assert result.stderr.count("\n") == 1
+    refusal = f"--checkpoint: Input should not be blank, not {blank!r}\n"
+    absent = "checkpoints/shakespeare-char: no such checkpoint folder\n"
+    assert result.stderr == (refusal if by_flag else absent)
 
 
 def test_a_name_is_kept_and_can_be_shown() -> None:
@@ -237,6 +255,15 @@ def test_a_name_that_cannot_be_shown_is_refused(name: str, capsys: pytest.Captur
     refusal = capsys.readouterr().err
     assert refusal.startswith("--name: Input should be 1 to 80 printable characters")
     assert refusal.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["None", "null", "--resume"])
+def test_a_name_is_a_text_whatever_is_in_it(name: str) -> None:
+    """`--name=None` was taken for no name, and `--name --x` for a flag without a value: a text with a check of its
+    own was not seen to be one.
+    """
+    assert run(PrepareSettings, prepare, ["--input_file=play.txt", "--out_dir=data", "--name", name]) == 0
+    assert Dataset.load(Path("data")).source["name"] == name
 
 
 @pytest.mark.parametrize(
