@@ -146,7 +146,8 @@ async def accept(listener: socket.socket, room: Room, make_protocol: Callable[[]
 
 def bind_to(family: int, address: tuple[Any, ...], is_v6_only: bool) -> socket.socket:
     """A socket bound to one address; connections are refused until `listen`."""
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    protocol = socket.IPPROTO_TCP  # named, or asyncio lets the kernel keep small writes back
+    listener = socket.socket(family, socket.SOCK_STREAM, protocol)
     try:
         listener.setblocking(False)
         if os.name == "posix":
