@@ -47,6 +47,11 @@ class Server(uvicorn.Server):
         self._draining: tuple[int, FrameType | None] | None = None
         self._deadline = 0.0
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether Ctrl-C asked it to stop."""
+        return self._draining is not None and self._draining[0] == signal.SIGINT
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, but accepts connections by itself; from then on SIGHUP reads checkpoint and keys again."""
         await super().startup([])
@@ -143,9 +148,12 @@ def serve_on(listeners: list[socket.socket], settings: ServerSettings, repeats: 
         access_log=False,  # it has prompts: they are in the query of GET /generate
     )
     listening.listen(listeners, settings.host, settings.port)
-    Server(config, service, app.state.keys, repeats).run(listeners)
+    server = Server(config, service, app.state.keys, repeats)
+    server.run(listeners)
     if service.current.engine.failed:
         raise EngineFailedError("the generator cannot go on; the log has why")
+    if server.is_interrupted:  # which uvicorn raises, too, but not if its loop has ended by then
+        raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
