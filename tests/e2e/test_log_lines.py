@@ -127,7 +127,8 @@ def test_prompts_are_logged_only_if_the_settings_say_so(folder: Path, kept: bool
         httpx.get(f"{live.url}/generate", params={"prompt": f"{SECRET}\r\nñ"})
         httpx.post(f"{live.url}/score", json={"text": SECRET})
         httpx.post(f"{live.url}/generate", content=json.dumps(SECRET))
-    assert [line.get("prompt") for line in lines.read(6)] == [SECRET if kept else None] * 3 + [None] * 3
+        access_lines = lines.read(6)  # here: the last answer may be read before its line is written
+    assert [line.get("prompt") for line in access_lines] == [SECRET if kept else None] * 3 + [None] * 3
     if not kept:
         assert SECRET not in lines.stream.getvalue()
 
