@@ -5,11 +5,17 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app import completions, openapi, page, paths, problems, protection, routes
-from app.observe import Observer
-from app.service import Service
+from app import problems
+from app.api import openapi, routes
+from app.api.json_response import Unread
+from app.api.openai import routes as completions
+from app.observability.middleware import Observer
+from app.security import middleware as security
+from app.security.api_keys import ApiKeys
+from app.server import paths
+from app.serving.service import Service
 from app.settings import ServerSettings
-from app.whole import Unread
+from app.web import page
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
@@ -19,7 +25,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
         CheckpointError, DeviceError: what cannot be served, before anything listens.
         InputError: a setting that cannot be used.
     """
-    keys = protection.ApiKeys(settings)  # before the checkpoint, which takes a while
+    keys = ApiKeys(settings)  # before the checkpoint, which takes a while
     service = Service(settings)
     observer = Observer(service)
 
@@ -36,15 +42,15 @@ def create_app(settings: ServerSettings) -> FastAPI:
         title="Soliloquy",
         summary="A small GPT, one character at a time",
         lifespan=lifespan,
-        docs_url=None,  # app/page.py has it, guarded
+        docs_url=None,  # app/web/page.py has it, guarded
         redoc_url=None,
-        # FastAPI's own spans have the query, which may be a prompt; ours are made in app/tracing.py
+        # FastAPI's own spans have the query, which may be a prompt; ours are made in app/observability/tracing.py
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.service = service
     app.state.unread = Unread()
     problems.install(app)
-    protection.install(app, settings, keys)
+    security.install(app, settings, keys)
     app.include_router(routes.router)
     app.include_router(completions.router)
     page.install(app)

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from dotenv import dotenv_values
+from limits import RateLimitItem, parse_many
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
 
 from app import environment
-from app.limits import parse_rate
-from app.schemas import MAX_NEW_TOKENS
 from model.cli import SettingsPath, env_file_encoding, settings_config
 from model.errors import InputError
 from model.flags import DeviceFlag, GenerationDtypeFlag, ProgramSettings
+
+MAX_NEW_TOKENS = 100_000
 
 ENV_FILE = ".env"
 HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.IGNORECASE)
@@ -196,3 +197,15 @@ def remarks_on_variables() -> list[str]:
     """What whoever starts the server should know of the variables that are set; see `environment.remarks`."""
     in_file = dotenv_values(ENV_FILE, encoding=env_file_encoding(Path(ENV_FILE)))
     return environment.remarks(in_file | os.environ, ServerSettings.model_fields)
+
+
+def parse_rate(text: str) -> RateLimitItem:
+    """The rate that a setting such as `60/minute` names.
+
+    Raises:
+        ValueError: it is none, or several, or allows nothing.
+    """
+    [rate] = parse_many(text)
+    if rate.amount < 1:
+        raise ValueError(text)
+    return rate

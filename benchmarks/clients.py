@@ -19,8 +19,8 @@ from typing import Any
 
 from model.checkpoint import read_checkpoint
 from model.device import choose_numerics
-from model.generator import load_generator
-from model.stream import Stream
+from model.generation.generator import load_generator
+from model.generation.stream import Stream
 
 PROMPT = "ROMEO:"
 

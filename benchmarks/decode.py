@@ -28,8 +28,8 @@ from benchmarks.peers import NANOGPT, PEERS, Peer, nanogpt_network
 from model.checkpoint import Checkpoint, read_checkpoint
 from model.cli import run, settings_config
 from model.device import DeviceName, GenerationDtypeName, Numerics, choose_numerics
-from model.generator import Generator, load_generator
-from model.stream import Stream
+from model.generation.generator import Generator, load_generator
+from model.generation.stream import Stream
 from model.vocabulary import Vocabulary
 
 SHORT = 250  # characters that fit nanoGPT's window after a short prompt
@@ -185,9 +185,9 @@ def draw(measured: dict[int, Rates], path: Path) -> None:
 
 def roofline(generator: Generator, rate: float) -> None:
     """What one stream without guesses (at `rate`) takes of what this machine's memory and int8 units can give."""
-    from model.cpu import amx  # noqa: PLC0415 - int8 only
-    from model.cpu.backend import Int8Backend  # noqa: PLC0415
-    from model.cpu.dot import multiply  # noqa: PLC0415
+    from model.backends.cpu import amx  # noqa: PLC0415 - int8 only
+    from model.backends.cpu.backend import Int8Backend  # noqa: PLC0415
+    from model.backends.cpu.gemm import multiply  # noqa: PLC0415
 
     if not isinstance(generator.backend, Int8Backend):
         return

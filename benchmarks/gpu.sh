@@ -16,7 +16,7 @@ part() { # NAME COMMAND…: run it, keep what it prints, go on if it fails
   echo "$name: $((SECONDS - began)) s"
 }
 
-part tests python -m pytest tests/model/cuda tests/model/test_backend.py
+part tests python -m pytest tests/model/backends/cuda tests/model/backends/test_eager.py
 part decode python -m benchmarks.decode
 part serve python -m benchmarks.serve --clients=128
 work=$(mktemp -d)

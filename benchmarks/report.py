@@ -20,17 +20,17 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 from tqdm import tqdm
 
+from model.analysis.measure import FIGURES
+from model.analysis.overlap import CopyIndex, Lengths
+from model.analysis.report import make_report
+from model.analysis.suffix_array import Source
+from model.analysis.text_index import HeldOut, Range
 from model.checkpoint import Checkpoint, read_checkpoint
 from model.cli import run, settings_config
-from model.copies import CopyIndex, Lengths
 from model.device import DeviceName, choose_numerics
-from model.generator import load_generator
-from model.index import HeldOut, Range
-from model.measure import FIGURES
-from model.report import index_of, make_report
-from model.sampling import Sampling
-from model.source import Source
-from model.stream import Stream
+from model.generation.generator import load_generator
+from model.generation.stream import Stream
+from model.sampling.sampler import Sampling
 from training.dataset import Dataset
 from training.index import summarise
 
@@ -158,11 +158,22 @@ def _cell(found: Range | None) -> str:
 def main(settings: BenchmarkSettings) -> None:
     """Write, measure, print."""
     checkpoint = read_checkpoint(settings.checkpoint)
-    index, dataset = index_of(checkpoint), Dataset.load(settings.data)
+    index = checkpoint.require_index()
+    dataset = Dataset.load(settings.data)
     train = dataset.vocabulary.decode(dataset.train.tolist())
     other, origin = find_other(settings.other)
     written = write_samples(settings, checkpoint)
-    reports = [make_report(text, checkpoint, bits) for text, bits in tqdm(written, leave=False, unit="report")]
+    reports = []
+    for text, bits in tqdm(written, leave=False, unit="report"):
+        report = make_report(
+            text,
+            index,
+            checkpoint.draft,
+            checkpoint.vocabulary,
+            bits=bits,
+            val_loss=checkpoint.training.get("val_loss"),
+        )
+        reports.append(report)
     figures = summarise(LENGTH, [report.measured.figures for report in reports])
     print(
         f"checkpoint {checkpoint.identity[:12]}, temperature {settings.temperature:g}, seed {settings.seed}; ",

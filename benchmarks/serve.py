@@ -22,9 +22,9 @@ import uvicorn
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from app.connections import ServerConfig
-from app.engine import Engine
 from app.main import create_app
+from app.server.http_protocol import ServerConfig
+from app.serving.engine import Engine
 from app.settings import ServerSettings
 from benchmarks.decode import make_streams, write_all
 from model.cli import run, settings_config

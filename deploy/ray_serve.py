@@ -21,9 +21,9 @@ from ray import serve
 from ray.serve import Application
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from app import log
-from app.__main__ import SWITCH_SECONDS
 from app.main import create_app
+from app.observability import log
+from app.server.lifecycle import SWITCH_SECONDS
 from app.settings import ServerSettings, listed
 from model.checkpoint import read_checkpoint
 from model.cli import run

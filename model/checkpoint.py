@@ -26,12 +26,12 @@ from safetensors.torch import load, save
 from torch import Tensor
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from model.analysis.text_index import TextIndex
+from model.atomic_files import FolderReader, check_file, printable, read_json, read_whole
 from model.config import GPTConfig
-from model.draft import Draft
 from model.errors import CheckpointError, InputError
-from model.files import FolderReader, check_file, printable, read_json, read_whole
-from model.index import TextIndex
 from model.network import GPT
+from model.sampling.ngram_draft import Draft
 from model.vocabulary import Vocabulary
 
 FORMAT = 1
@@ -137,6 +137,18 @@ class Checkpoint:
         weights = {name: tensor.to(dtype) for name, tensor in self.weights.items()}
         network.load_state_dict(weights, assign=True)
         return network.eval().requires_grad_(False)
+
+    def require_index(self) -> TextIndex:
+        """The index of the training text.
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.index is None:
+            raise InputError(
+                "report", "this checkpoint has no index of its training text; training.index makes one"
+            )
+        return self.index
 
     @property
     def parameter_count(self) -> int:

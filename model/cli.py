@@ -15,8 +15,8 @@ from pydantic import BeforeValidator, ValidationError
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
+from model.atomic_files import decode_text, read_bounded, text_encoding
 from model.errors import DataError, SoliloquyError
-from model.files import decode_text, read_bounded, text_encoding
 from model.flags import NO_FOREIGN_FLAGS, ForeignFlag, asks_for_help, read_flags
 
 MAX_SHOWN = 100  # characters of a value in a message

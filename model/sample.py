@@ -7,18 +7,18 @@ from pathlib import Path
 
 from pydantic import Field
 
-from model import files
+from model import atomic_files as files
+from model.analysis.report import Report, make_report
+from model.analysis.suffix_array import Source
 from model.checkpoint import read_checkpoint
 from model.cli import SettingsPath, run, settings_config
 from model.device import choose_numerics
 from model.errors import InputError
 from model.flags import DeviceFlag, ForeignFlag, GenerationDtypeFlag, ProgramSettings
-from model.generator import load_generator
-from model.noise import SEED_LIMIT
-from model.report import Report, index_of, make_report
-from model.sampling import Sampling
-from model.source import Source
-from model.stream import Stream
+from model.generation.generator import load_generator
+from model.generation.stream import Stream
+from model.sampling.noise import SEED_LIMIT
+from model.sampling.sampler import Sampling
 
 NANOGPT_FLAGS = {
     "init_from": ForeignFlag(
@@ -72,7 +72,7 @@ def sample(settings: SampleSettings) -> None:
     start = read_start(settings.start) or checkpoint.vocabulary.default_prompt
     prompt = checkpoint.vocabulary.encode(start, "start")
     if settings.report:
-        index_of(checkpoint)
+        checkpoint.require_index()
     source = Source(read_text("source", settings.source)) if settings.source else None
     generator = load_generator(checkpoint, numerics, 1, compile=settings.compile)
     print(f"number of parameters: {checkpoint.parameter_count / 1e6:.2f}M")
@@ -88,7 +88,16 @@ def sample(settings: SampleSettings) -> None:
             bits -= sum(math.log2(max(told.probability, sys.float_info.min)) for told in piece.details)
         print("\n---------------")
         if settings.report:
-            for line in describe(make_report(written, checkpoint, bits / len(written), source)):
+            report = make_report(
+                written,
+                checkpoint.require_index(),
+                checkpoint.draft,
+                checkpoint.vocabulary,
+                bits=bits / len(written),
+                val_loss=checkpoint.training.get("val_loss"),
+                source=source,
+            )
+            for line in describe(report):
                 print(line)
             print("---------------")
 

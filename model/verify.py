@@ -12,15 +12,15 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import CliPositionalArg
 
+from model.atomic_files import parse_json, read_text
 from model.checkpoint import read_checkpoint
 from model.cli import SettingsPath, run, settings_config
 from model.device import numerics_named
 from model.errors import InputError
-from model.files import parse_json, read_text
 from model.flags import ProgramSettings
-from model.generator import Generator, load_generator
-from model.receipt import FORMER, Digest, Receipt
-from model.stream import Stream
+from model.generation.generator import Generator, load_generator
+from model.generation.receipt import FORMER, Digest, Receipt
+from model.generation.stream import Stream
 
 MAX_ANSWER = 1 << 28  # bytes; with all alternatives of all characters, an answer has some 100 MB
 

@@ -5,8 +5,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from model.atomic_files import read_json
 from model.errors import CheckpointError, UnknownCharacter, UnknownCharactersError
-from model.files import read_json
 
 # What typographers and keyboards produce, as a typewriter would have written it.
 TYPEWRITER = {

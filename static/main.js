@@ -1,23 +1,23 @@
 // The page put together: which part hears of what, and what the buttons and keys do.
 
-import { Announcer } from "./announce.js";
-import { changesIn, typed } from "./document.js";
-import { Follower } from "./follow.js";
-import * as form from "./form.js";
-import { Glass } from "./glass.js";
-import { Inspector } from "./inspector.js";
-import { nameOf } from "./names.js";
-import { Panels } from "./panels.js";
+import { Announcer } from "./ui/live_region.js";
+import { changesIn, typed } from "./editor/document.js";
+import { Follower } from "./ui/autoscroll.js";
+import * as form from "./ui/settings_form.js";
+import { Glass } from "./inspector/inspect_mode.js";
+import { Inspector } from "./inspector/popover.js";
+import { nameOf } from "./ui/character_names.js";
+import { Panels } from "./panels/panels.js";
 import { Session, requestOf } from "./session.js";
-import { fromFragment } from "./share.js";
-import { ProblemError } from "./sse.js";
-import { Status } from "./status.js";
-import { load, save } from "./store.js";
-import { glyph, t } from "./texts.js";
-import { drawLegend, lookOf } from "./tint.js";
-import { Tree } from "./tree.js";
-import { Unknown } from "./unknown.js";
-import { recall, remember } from "./view.js";
+import { fromFragment } from "./editor/share_format.js";
+import { ProblemError } from "./api/sse.js";
+import { Status } from "./ui/status.js";
+import { load, save } from "./editor/storage.js";
+import { glyph, t } from "./ui/i18n.js";
+import { drawLegend, lookOf } from "./editor/highlight.js";
+import { Tree } from "./editor/branches.js";
+import { Unknown } from "./editor/unknown_characters.js";
+import { recall, remember } from "./ui/view_state.js";
 
 const SAVE_AFTER = 400; // milliseconds after the last change
 const UNSAVED = { texts: "not_saved_runs", nothing: "not_saved" };

@@ -1,10 +1,10 @@
 // Writing: one request at a time, from a text on the page, into that text and those beside it. Also forks, and texts
 // that a link writes again. Knows the texts and what is said of them, not the buttons.
 
-import { textOf, typed } from "./document.js";
-import { Pacer } from "./pace.js";
-import { difference } from "./share.js";
-import { Request, write } from "./writer.js";
+import { textOf, typed } from "./editor/document.js";
+import { Pacer } from "./ui/smooth_stream.js";
+import { difference } from "./editor/share_format.js";
+import { Request, write } from "./api/generation.js";
 
 /** The request that wrote the end of a text, or null. */
 export function requestOf(branch) {
@@ -118,7 +118,7 @@ export class Session {
   }
 
   /**
-   * Writes again what a link holds (share.js). Returns {same, sample, at, request}: whether all is the same, else
+   * Writes again what a link holds (editor/share_format.js). Returns {same, sample, at, request}: whether all is the same, else
    * the sample and the character from which on it differs; null if it was not written to its end.
    */
   async replay(link) {

@@ -21,10 +21,10 @@ from fastapi import FastAPI
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import settings as hypothesis_settings
 
-from app import log
-from app.connections import ServerConfig
-from app.engine import Engine
 from app.main import create_app
+from app.observability import log
+from app.server.http_protocol import ServerConfig
+from app.serving.engine import Engine
 from app.settings import ServerSettings
 from tests.app.gate import GatedBackend
 from tests.tiny import tiny_folder

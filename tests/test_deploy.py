@@ -10,8 +10,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from packaging.requirements import Requirement
 
-from app.__main__ import FLUSH_SECONDS
-from app.protection import MAX_BODY_BYTES, MAX_URL_BYTES
+from app.security.middleware import MAX_BODY_BYTES, MAX_URL_BYTES
+from app.server.lifecycle import FLUSH_SECONDS
 from app.settings import ServerSettings
 
 ROOT = Path(__file__).parent.parent

@@ -1,37 +1,127 @@
-"""The map: app → model ← training. app and training never import each other; model imports neither."""
+"""The map: app → model ← training, and inside each package towards the ground, with no circle."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ALLOWED = {"app": {"app", "model"}, "training": {"training", "model"}, "model": {"model"}}
+PACKAGES = {"app": {"app", "model"}, "training": {"training", "model"}, "model": {"model"}}
 WEB = {"fastapi", "starlette", "sse_starlette", "uvicorn", "jinja2"}
+MAY_IMPORT = {
+    # Of a room's own package: the rooms and modules that it may know besides itself. Rooms not named here may know all.
+    "app.settings": {"app.environment"},
+    "app.problems": set[str](),
+    "app.serving": {"app.settings", "app.problems"},
+    "app.observability": {"app.settings", "app.problems", "app.serving"},
+    "app.security": {"app.settings", "app.problems", "app.serving"},
+    "app.web": {"app.settings", "app.problems", "app.serving", "app.api"},
+    "model.sampling": {"model.atomic_files", "model.errors", "model.jit", "model.vocabulary"},
+    "model.backends": {
+        "model.config",
+        "model.device",
+        "model.errors",
+        "model.jit",
+        "model.network",
+        "model.sampling",
+    },
+    "model.analysis": {
+        "model.atomic_files",
+        "model.errors",
+        "model.jit",
+        "model.proceed",
+        "model.sampling",
+        "model.vocabulary",
+    },
+}
+CALLERS_OF_ANALYSIS = {"model.checkpoint", "model.sample"}  # the index is one of a checkpoint's files
+FORBIDDEN = {"app.settings": {"fastapi", "starlette"}, "app.serving": {"fastapi", "starlette", "sse_starlette"}}
 
 
-def imported(path: Path) -> set[str]:
-    """The top-level packages that a file imports, anywhere in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def modules_of(package: str) -> dict[str, Path]:
+    """Every module of a package by its dotted name."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = {name: path for package in PACKAGES for name, path in modules_of(package).items()}
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """What a file imports, anywhere in it, also where only a type checker looks; modules by their full name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names.add((node.module or "").split(".")[0])
-    return names
+            assert node.module is not None
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield submodule if submodule in MODULES else node.module
 
 
-@pytest.mark.parametrize("package", ALLOWED)
-def test_imports_run_one_way(package: str) -> None:
-    files = list((ROOT / package).rglob("*.py"))
-    assert files
-    for path in files:
-        ours = imported(path) & ALLOWED.keys()
-        assert ours <= ALLOWED[package], f"{path.relative_to(ROOT)} imports {ours - ALLOWED[package]}"
+GRAPH = {name: set(imports_of(path)) for name, path in MODULES.items()}
 
 
-@pytest.mark.parametrize("package", ["model", "training"])
-def test_only_the_app_knows_the_web(package: str) -> None:
-    for path in (ROOT / package).rglob("*.py"):
-        assert not imported(path) & WEB, path.relative_to(ROOT)
+def is_in(module: str, room: str) -> bool:
+    """Whether a module is a room, or stands in it."""
+    return module == room or module.startswith(f"{room}.")
+
+
+def top(module: str) -> str:
+    """The package that a module is of."""
+    return module.partition(".")[0]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_one_way(module: str) -> None:
+    ours = {top(imported) for imported in GRAPH[module]} & PACKAGES.keys()
+    assert ours <= PACKAGES[top(module)]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if top(name) != "app"])
+def test_only_the_app_knows_the_web(module: str) -> None:
+    assert not {top(imported) for imported in GRAPH[module]} & WEB
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_some_rooms_of_the_app_know_no_http(room: str) -> None:
+    for module in filter(lambda name: is_in(name, room), MODULES):
+        assert not {top(imported) for imported in GRAPH[module]} & FORBIDDEN[room], module
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_no_import_of_a_room_runs_up(room: str) -> None:
+    allowed = MAY_IMPORT[room] | {room}
+    inside = [name for name in MODULES if is_in(name, room)]
+    assert inside
+    for module in inside:
+        for imported in GRAPH[module]:
+            if top(imported) == top(room):
+                assert any(is_in(imported, one) for one in allowed), f"{module} imports {imported}"
+
+
+def test_backends_do_not_know_each_others_insides() -> None:
+    for module in MODULES:
+        for kind, other in (("cpu", "cuda"), ("cuda", "cpu")):
+            if is_in(module, f"model.backends.{kind}"):
+                assert not any(is_in(imported, f"model.backends.{other}") for imported in GRAPH[module]), module
+
+
+def test_analysis_is_known_by_its_callers_alone() -> None:
+    for module in MODULES:
+        if top(module) == "model" and not is_in(module, "model.analysis") and module not in CALLERS_OF_ANALYSIS:
+            assert not any(is_in(imported, "model.analysis") for imported in GRAPH[module]), module
+
+
+def test_there_is_no_circle() -> None:
+    """Modules are taken away as soon as all that they import is gone; what is left over imports itself."""
+    left = {name: imported & MODULES.keys() for name, imported in GRAPH.items()}
+    while ready := [name for name, imported in left.items() if not imported & left.keys()]:
+        for name in ready:
+            del left[name]
+    assert not left

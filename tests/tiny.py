@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from model.analysis.report import Report, make_report
+from model.analysis.text_index import TextIndex
 from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from model.config import GPTConfig
 from model.device import Numerics
-from model.draft import Draft, context_keys
-from model.generator import Generator, load_generator
-from model.index import TextIndex
+from model.generation.generator import Generator, load_generator
 from model.network import GPT
+from model.sampling.ngram_draft import Draft, context_keys
 from model.vocabulary import Vocabulary
 from training.dataset import from_text
 from training.index import make_index
@@ -80,3 +81,16 @@ def tiny_folder(folder: Path, config: GPTConfig = ROTARY, seed: int = 0, **chang
     folder.mkdir(parents=True)
     write_checkpoint(folder, tiny_checkpoint(config, seed, **changes))
     return read_checkpoint(folder)
+
+
+def report_of(text: str, checkpoint: Checkpoint, bits: float | None = None, **others: Any) -> Report:
+    """A text's report by all that a checkpoint has for it."""
+    return make_report(
+        text,
+        checkpoint.require_index(),
+        checkpoint.draft,
+        checkpoint.vocabulary,
+        bits=bits,
+        val_loss=checkpoint.training.get("val_loss"),
+        **others,
+    )

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from model.copies import CopyIndex, code_points
+from model.analysis.overlap import CopyIndex, code_points
 
 # Least length of a run that a filter is sure to see, and its stride. What is told of 20, 30, 50 and 100 is to be
 # right; the others keep runs from being told too long. With these, the lengths are right at 96 % of the characters
@@ -86,16 +86,16 @@ def _make_filter(fingerprints: Fingerprints) -> tuple[int, int, int, NDArray[np.
 
 @cache
 def _compiled_windows() -> Callable[..., None]:
-    from model.cpu.compiled import compile_and_call  # noqa: PLC0415 - Numba takes a quarter of a second
-    from model.fingerprints import window_fingerprints  # noqa: PLC0415
+    from model.analysis.fuse_filter import window_fingerprints  # noqa: PLC0415
+    from model.jit import compile_and_call  # noqa: PLC0415 - Numba takes a quarter of a second
 
     return compile_and_call(window_fingerprints, code_points("a"), np.uint64(0), 1, 1, np.zeros(1, np.uint64))
 
 
 @cache
 def _compiled_fill() -> Callable[..., None]:
-    from model.cpu.compiled import compile_and_call  # noqa: PLC0415
-    from model.fingerprints import fill  # noqa: PLC0415
+    from model.analysis.fuse_filter import fill  # noqa: PLC0415
+    from model.jit import compile_and_call  # noqa: PLC0415
 
     left = np.zeros(1, np.int64)
     return compile_and_call(fill, np.zeros(0, np.uint64), np.uint64(0), 1, 1, np.zeros(3, np.uint8), left)

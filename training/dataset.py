@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.atomic_files import FolderReader, check_file, names_in, read_json, read_whole, replacing
 from model.errors import DataError, InputError
-from model.files import FolderReader, check_file, names_in, read_json, read_whole, replacing
 from model.vocabulary import Vocabulary
 from training.nanogpt import describe_text, read_data_vocabulary
 

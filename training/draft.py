@@ -7,11 +7,11 @@ import sys
 
 import numpy as np
 
+from model.atomic_files import replacing
 from model.checkpoint import DRAFT_FILE, read_checkpoint
 from model.cli import SettingsPath, run, settings_config
-from model.draft import UNITS, Draft
-from model.files import replacing
 from model.flags import ProgramSettings
+from model.sampling.ngram_draft import UNITS, Draft
 from training.dataset import Dataset, Ids, translate
 from training.ngram import MOST_CHARACTERS, KneserNey
 

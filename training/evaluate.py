@@ -13,7 +13,7 @@ from model.cli import SettingsPath, run, settings_config
 from model.device import choose_device, choose_numerics
 from model.errors import InputError
 from model.flags import DeviceFlag, ProgramSettings
-from model.generator import load_generator
+from model.generation.generator import load_generator
 from training.dataset import Dataset, translate
 from training.evaluation import (
     Evaluation,

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from model.backend import Backend
+from model.backends.base import Backend
 from model.errors import DataError
 from model.network import GPT, LayerCache
 from training.dataset import Ids, gather

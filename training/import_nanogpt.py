@@ -14,11 +14,11 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from model.atomic_files import names_in, replacing
 from model.checkpoint import LARGEST, TYPES, Checkpoint, TrainingRecord, write_checkpoint
 from model.cli import SettingsPath, run, settings_config
 from model.config import GPTConfig
 from model.errors import CheckpointError, InputError
-from model.files import names_in, replacing
 from model.flags import ProgramSettings
 from model.vocabulary import Vocabulary
 from training.nanogpt import read_meta

@@ -9,17 +9,17 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
+from model.analysis.measure import FIGURES, measure
+from model.analysis.structure import find_speakers
+from model.analysis.text_index import HeldOut, Range, TextIndex
+from model.analysis.words import WordList
+from model.atomic_files import replacing
 from model.checkpoint import INDEX_FILE, read_checkpoint
 from model.cli import SettingsPath, run, settings_config
-from model.draft import Draft
 from model.errors import DataError
-from model.files import replacing
 from model.flags import ProgramSettings
-from model.index import HeldOut, Range, TextIndex
-from model.measure import FIGURES, measure
-from model.structure import find_speakers
+from model.sampling.ngram_draft import Draft
 from model.vocabulary import Vocabulary
-from model.words import WordList
 from training.copies import make_copies
 from training.dataset import Dataset, Ids, translate
 

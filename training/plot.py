@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 
+from model.atomic_files import printable_name, read_json, read_whole, replacing_file
 from model.checkpoint import RECORD_FILE, CurvePoint
 from model.cli import SettingsPath, run, settings_config
 from model.errors import CheckpointError, InputError
-from model.files import printable_name, read_json, read_whole, replacing_file
 from model.flags import ProgramSettings
 from training.dataset import Dataset
 from training.ngram import losses

@@ -17,9 +17,9 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 from tqdm import tqdm
 
+from model.atomic_files import check_file, decode_text, printable_name
 from model.cli import SettingsPath, run, settings_config
 from model.errors import DataError, InputError
-from model.files import check_file, decode_text, printable_name
 from model.flags import ProgramSettings
 from training.dataset import FILES, MOST_BYTES, Dataset, check_replaceable, from_text
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from model.atomic_files import STAGE, FolderReader, FolderWriter, check_file, names_in, read_whole, replacing
 from model.checkpoint import Checkpoint, has_checkpoint, write_checkpoint
 from model.errors import CheckpointError, InputError, SaveError
-from model.files import STAGE, FolderReader, FolderWriter, check_file, names_in, read_whole, replacing
 
 RESUME_FILE = "resume/state.pt"
 NOTHING = "there is nothing to resume; begin a run without --resume, in a folder of its own"

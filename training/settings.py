@@ -7,9 +7,9 @@ import torch
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from model.atomic_files import FolderReader
 from model.cli import SettingsPath, settings_config
 from model.config import GPTConfig
-from model.files import FolderReader
 from model.flags import DeviceFlag, DtypeFlag, ForeignFlag, NotBlank, ProgramSettings
 
 MODERN = {

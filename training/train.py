@@ -13,14 +13,14 @@ from typing import NoReturn
 import torch
 from tqdm import tqdm
 
-from model.backend import EagerBackend
+from model.backends.eager import EagerBackend
 from model.checkpoint import CurvePoint
 from model.cli import run
 from model.device import Numerics, keep_freed_memory
 from model.errors import InputError
-from model.generator import Generator
+from model.generation.generator import Generator
+from model.generation.stream import Stream
 from model.network import GPT
-from model.stream import Stream
 from model.vocabulary import Vocabulary
 from training.dataset import Dataset
 from training.distributed import Workers, join_workers

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.atomic_files import check_file
 from model.errors import CheckpointError
-from model.files import check_file
 
 MAX_FILE = 1 << 36  # bytes
 MAX_PICKLE = 1 << 24  # bytes; nanoGPT's largest, with an optimizer's state, has half a million

@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from model.backend import Backend, Writing
-from model.draft import Draft
-from model.sampling import Logits
+from model.backends.base import Backend, Writing
+from model.sampling.ngram_draft import Draft
+from model.sampling.sampler import Logits
 
 
 class GatedBackend:

@@ -12,11 +12,11 @@ from typing import Any, cast
 
 import pytest
 
-from app import log
-from app.__main__ import Server
-from app.connections import ServerConfig
-from app.protection import ApiKeys
-from app.service import Service
+from app.observability import log
+from app.security.api_keys import ApiKeys
+from app.server.http_protocol import ServerConfig
+from app.server.lifecycle import Server
+from app.serving.service import Service
 
 
 class Reloads:

@@ -16,14 +16,15 @@ from typing import Any
 import httpx
 import pytest
 
-from app import report, service
-from app.engine import Engine
-from app.job import Job
+from app.api import report
 from app.main import create_app
+from app.serving import service
+from app.serving.engine import Engine
+from app.serving.job import Job
 from app.settings import ServerSettings
-from model.checkpoint import Checkpoint, write_checkpoint
+from model.analysis.report import Report, make_report
+from model.checkpoint import write_checkpoint
 from model.proceed import Proceed
-from model.report import Report, make_report
 from tests.conftest import LiveServer
 from tests.tiny import tiny_checkpoint, tiny_folder, tiny_index
 
@@ -52,13 +53,12 @@ class Held:
     def __call__(
         self,
         text: str,
-        checkpoint: Checkpoint,
-        bits: float | None = None,
-        source: None = None,
-        proceed: Proceed = lambda: None,
+        *parts: Any,
+        proceed: Proceed,
+        **others: Any,
     ) -> Report:
         if text.startswith("free"):
-            return make_report(text, checkpoint, bits, source, proceed)
+            return make_report(text, *parts, proceed=proceed, **others)
         self.begun.release()
         try:
             while True:

@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
-from app import connections
-from app.connections import Connection
-from app.job import Job
 from app.main import create_app
-from app.protection import MAX_HEAD_BYTES
+from app.security.middleware import MAX_HEAD_BYTES
+from app.server import http_protocol as connections
+from app.server.http_protocol import Connection
+from app.serving.job import Job
 from app.settings import ServerSettings
-from model.stream import Stream
+from model.generation.stream import Stream
 from tests.conftest import LiveServer
 
 POST = b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"

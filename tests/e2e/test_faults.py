@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse
 
-from app.service import Service
-from model.sampling import Logits
-from model.stream import Stream
+from app.serving.service import Service
+from model.generation.stream import Stream
+from model.sampling.sampler import Logits
 from tests.conftest import LiveServer
 from tests.e2e.test_process import serving
 from tests.tiny import VOCABULARY, tiny_checkpoint, tiny_folder, tiny_generator

@@ -22,9 +22,9 @@ from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 from schemathesis.schemas import APIOperation
 
-from app import job as jobs
-from app import limits
 from app.main import create_app
+from app.security import rate_limit as limits
+from app.serving import job as jobs
 from app.settings import ServerSettings
 from model.checkpoint import write_checkpoint
 from tests.conftest import LiveServer

@@ -13,11 +13,11 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse, connect_sse
 
-from app import job as jobs
-from app.job import Job
+from app.serving import job as jobs
+from app.serving.job import Job
 from model.checkpoint import read_checkpoint
 from model.cli import run
-from model.stream import Stream
+from model.generation.stream import Stream
 from model.verify import VerifySettings, verify
 from tests.conftest import PATIENCE, LiveServer, ask_and_leave
 from tests.tiny import VOCABULARY, tiny_generator

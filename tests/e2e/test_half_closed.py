@@ -14,8 +14,8 @@ from typing import Any
 import h11
 import pytest
 
-from app.job import Job
-from model.stream import Stream
+from app.serving.job import Job
+from model.generation.stream import Stream
 from tests.conftest import LiveServer
 from tests.e2e.test_connections import ALIVE, check_problem, connect, other_side, rest, until
 from tests.e2e.test_generate import expected

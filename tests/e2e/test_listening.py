@@ -21,8 +21,8 @@ import httpx
 import pytest
 from httpx_sse import connect_sse
 
-from app import listening
-from app.listening import Room
+from app.server import listening
+from app.server.listening import Room
 from app.settings import ServerSettings
 from model.errors import InputError
 from tests.e2e.test_process import serving

@@ -18,8 +18,8 @@ import httpx
 import pytest
 from httpx_sse import connect_sse
 
-from app import log
 from app.main import create_app
+from app.observability import log
 from app.settings import ServerSettings
 from tests.conftest import LiveServer
 

@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from app.job import Job
 from app.main import create_app
+from app.serving.job import Job
 from app.settings import ServerSettings
-from model.stream import Stream
+from model.generation.stream import Stream
 from tests.conftest import LiveServer
 
 VARYING = ("date", "x-request-id", "content-length", "transfer-encoding")

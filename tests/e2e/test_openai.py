@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI, OpenAI
 from openai.types import Completion, CompletionChoice
 
-from app.job import Job
 from app.main import create_app
+from app.serving.job import Job
 from app.settings import ServerSettings
-from model.generator import Generator
-from model.sampling import Sampling
-from model.stream import Stream
+from model.generation.generator import Generator
+from model.generation.stream import Stream
+from model.sampling.sampler import Sampling
 from tests.conftest import PATIENCE, LiveServer
 from tests.tiny import VOCABULARY, tiny_generator
 

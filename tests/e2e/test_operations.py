@@ -14,7 +14,7 @@ from httpx_sse import connect_sse
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from app.main import create_app
-from app.service import Service
+from app.serving.service import Service
 from app.settings import ServerSettings
 from model.checkpoint import write_checkpoint
 from tests.conftest import PATIENCE, LiveServer, ask_and_leave

@@ -77,7 +77,7 @@ def test_its_files_are_not_guessed_about_and_are_asked_for_again(server: LiveSer
     for answer in (first, again):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-cache"
-    assert httpx.get(f"{server.url}/static/%2e%2e/app/page.py").status_code == 404
+    assert httpx.get(f"{server.url}/static/%2e%2e/app/web/page.py").status_code == 404
 
 
 def test_the_page_tells_of_the_model(server: LiveServer) -> None:

@@ -223,7 +223,7 @@ def test_a_link_to_another_text_says_where_it_differs(wrote: Page, browser: Brow
     """The same link with a seed that is not the one that wrote the text."""
     changed = wrote.evaluate(
         """async (link) => {
-            const { fromFragment, toFragment } = await import("/static/share.js");
+            const { fromFragment, toFragment } = await import("/static/editor/share_format.js");
             const { samples, ...rest } = await fromFragment(link.split("#")[1]);
             const runs = samples.map(() => ({ cells: [..."some other text"].map((c) => ({ c })) }));
             return toFragment({ ...rest, runs });

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Page
 
-from model.noise import gumbel_noise
-from model.sampling import Sampling, draw, softmax
+from model.sampling.noise import gumbel_noise
+from model.sampling.sampler import Sampling, draw, softmax
 from tests.tiny import VOCABULARY
 
 
@@ -16,7 +16,7 @@ def test_luck_is_the_seeds(page: Page) -> None:
     places = [(1337, 0, 0), (0, 3, 17), (2**53 - 1, 15, 99_999), (2**32, 1, 5), (2**32 - 1, 0, 1)]
     for seed, sample, position in places:
         here = page.evaluate(
-            "async (place) => (await import('/static/sampling.js')).luck(...place, 65)",
+            "async (place) => (await import('/static/inspector/sampling.js')).luck(...place, 65)",
             [seed, sample, position],
         )
         np.testing.assert_allclose(here, gumbel_noise(seed, sample, position, 1, 65)[0], rtol=1e-12)
@@ -35,13 +35,19 @@ def test_the_same_settings_reshape_and_choose_alike(page: Page) -> None:
         sampling = Sampling(**settings)
         raw = softmax(logits[0]).tolist()
         chosen = page.evaluate(
-            "async ([raw, settings, noise]) => (await import('/static/sampling.js')).winner(raw, settings, noise)",
+            """async ([raw, settings, noise]) => {
+                const { winner } = await import("/static/inspector/sampling.js");
+                return winner(raw, settings, noise);
+            }""",
             [raw, settings, noise[0].tolist()],
         )
         assert [chosen] == draw(logits, [sampling], noise if temperature else np.zeros_like(noise))
         if temperature:
             final = page.evaluate(
-                "async ([raw, settings]) => (await import('/static/sampling.js')).reshape(raw, settings).final",
+                """async ([raw, settings]) => {
+                    const { reshape } = await import("/static/inspector/sampling.js");
+                    return reshape(raw, settings).final;
+                }""",
                 [raw, settings],
             )
             assert math.isclose(sum(final), 1, rel_tol=1e-9)
@@ -52,7 +58,7 @@ def test_the_page_replaces_characters_as_the_server_does(page: Page) -> None:
     characters = [c for c in characters if c not in VOCABULARY.characters] + list("😀日ﬁ①ℌ")
     here = page.evaluate(
         """async (characters) => {
-            const { Unknown } = await import("/static/unknown.js");
+            const { Unknown } = await import("/static/editor/unknown_characters.js");
             const unknown = new Unknown(JSON.parse(document.getElementById("card").textContent));
             return characters.map((c) => unknown.replacement(c));
         }""",
@@ -66,7 +72,7 @@ def test_events_are_parsed_however_the_network_cuts_them(page: Page) -> None:
     """Chunks are cut at every place; the events must come out the same (a chunk is not an event)."""
     same = page.evaluate(
         """async () => {
-            const { EventParser } = await import("/static/sse.js");
+            const { EventParser } = await import("/static/api/sse.js");
             const raw = ": hello\\r\\n\\r\\nevent: text\\ndata: {\\"a\\": 1}\\nid: 7\\n\\n" +
                 "data: x\\ndata:y\\n\\nid: 8\\n\\n";
             const parse = (parts) => {
@@ -89,8 +95,8 @@ def test_lines_are_redrawn_as_if_drawn_anew(page: Page) -> None:
     """Random edits: drawn bit by bit as drawn at once, and every place leads back to its cell."""
     wrong = page.evaluate(
         """async () => {
-            const { Lines } = await import("/static/lines.js");
-            const { TextDocument, typed } = await import("/static/document.js");
+            const { Lines } = await import("/static/editor/line_view.js");
+            const { TextDocument, typed } = await import("/static/editor/document.js");
             const run = {};
             let state = 1;
             const random = (n) => (state = (Math.imul(state, 48271) >>> 0) % 2147483647) % n;

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Request, expect
 
-from app.schemas import GenerateRequest
+from app.api.schemas import GenerateRequest
 from tests.conftest import LiveServer
 from tests.e2e.conftest import opened, written
 

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from model.sentences import ENGLISH
+from model.analysis.summary import ENGLISH
 from tests.conftest import LiveServer
 from tests.e2e.conftest import begin, text_of, written
 

@@ -119,10 +119,10 @@ def test_scores_show_who_won(page: Page, noise: list[float], sums: list[str], ti
     """Two candidates stood there with -0.5 each, and one had won. There are now as many digits as it takes."""
     shown = page.evaluate(
         """async (noise) => {
-            const { throwDice } = await import("/static/candidates.js");
+            const { throwDice } = await import("/static/inspector/candidates.js");
             const best = noise.indexOf(Math.max(...noise));
             const dice = throwDice([0, 0], noise, [0, 1], best);
-            const { number } = await import("/static/texts.js");
+            const { number } = await import("/static/ui/i18n.js");
             const sums = [0, 1].map((id) => dice.of(id)).map(({ sum, digits }) => number(sum, digits, digits));
             return { sums, tie: dice.tie };
         }""",
@@ -163,7 +163,7 @@ def test_a_screen_reader_hears_the_end_whole_or_not(page: Page, end: str) -> Non
     """What followed the last full stop was never said."""
     said = page.evaluate(
         """async (end) => {
-            const { Announcer } = await import("/static/announce.js");
+            const { Announcer } = await import("/static/ui/live_region.js");
             const announcer = new Announcer(document.createElement("div"));
             announcer.add("One. ");
             announcer.add(end);
@@ -223,7 +223,7 @@ def test_every_count_goes_with_its_noun(browser: Browser, server: LiveServer, la
     with opened(browser, f"{server.url}/?lang={language}") as page:
         said = page.evaluate(
             """async (counts) => {
-                const { t } = await import("/static/texts.js");
+                const { t } = await import("/static/ui/i18n.js");
                 return counts.map((count) => t("said_written", { count }));
             }""",
             [0, 1, 2, 1000, 12_345, 1_000_000],

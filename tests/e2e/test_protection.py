@@ -10,8 +10,8 @@ import httpx
 import pytest
 from httpx_sse import connect_sse
 
-from app import limits
 from app.main import create_app
+from app.security import rate_limit as limits
 from app.settings import ServerSettings
 from model.cli import run
 from tests.e2e.conftest import Opened

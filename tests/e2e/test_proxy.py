@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from app.job import Job
 from app.main import create_app
-from app.protection import MAX_BODY_BYTES
+from app.security.middleware import MAX_BODY_BYTES
+from app.serving.job import Job
 from app.settings import ServerSettings
-from model.stream import Stream
+from model.generation.stream import Stream
 from tests.conftest import PATIENCE, LiveServer
 from tests.e2e.proxy import Proxy, free_ports
 from tests.e2e.test_generate import expected

@@ -11,8 +11,8 @@ from httpx_sse import connect_sse
 from app.main import create_app
 from app.settings import ServerSettings
 from model.checkpoint import read_checkpoint
-from model.generator import load_generator
-from model.stream import Stream
+from model.generation.generator import load_generator
+from model.generation.stream import Stream
 from tests.conftest import LiveServer
 from tests.e2e.conftest import BUNDLED
 from tests.tiny import INT8, tiny_folder

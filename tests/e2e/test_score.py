@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.job import Job
-from model.stream import Stream
+from app.serving.job import Job
+from model.generation.stream import Stream
 from tests.conftest import PATIENCE, LiveServer, ask_and_leave
 from tests.tiny import VOCABULARY
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app import __main__ as program
-from app import listening
+from app.server import lifecycle, listening
 from app.settings import ServerSettings
 from model.cli import run
 from model.errors import InputError
@@ -27,7 +26,7 @@ NUMBERS = (
 def start(folder: Path, *flags: str) -> int:
     """The exit code of a server that does not come up."""
     with process_put_back():
-        return run(ServerSettings, program.serve, [f"--checkpoint={folder}", "--device=cpu", "--port=0", *flags])
+        return run(ServerSettings, lifecycle.serve, [f"--checkpoint={folder}", "--device=cpu", "--port=0", *flags])
 
 
 def never(settings: ServerSettings) -> None:

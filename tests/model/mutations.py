@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from model.index import digest_of
+from model.analysis.text_index import digest_of
 
 TENSORS = ("model.safetensors", "draft.safetensors", "copies.safetensors")
 JSON = ("config.json", "vocab.json", "training.json")

@@ -18,19 +18,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from app.card import ModelCard
 from app.main import create_app
+from app.serving.model_card import ModelCard
+from app.serving.snapshots import Gallery
 from app.settings import ServerSettings
-from app.snapshots import Gallery
+from model.analysis.overlap import CopyIndex
 from model.checkpoint import Checkpoint, CurvePoint, TrainingRecord, read_checkpoint, write_checkpoint
-from model.copies import CopyIndex
 from model.errors import CheckpointError
-from model.generator import load_generator
-from model.report import make_report
-from model.stream import Stream
+from model.generation.generator import load_generator
+from model.generation.stream import Stream
 from tests.conftest import LiveServer
 from tests.model.mutations import FILES, mutate
-from tests.tiny import CPU, INT8, tiny_checkpoint, tiny_draft, tiny_index, tiny_play
+from tests.tiny import CPU, INT8, report_of, tiny_checkpoint, tiny_draft, tiny_index, tiny_play
 
 CASES = int(os.environ.get("SOLILOQUY_MUTATIONS", "100"))
 MEMORY = 2 << 30  # bytes beyond what the tests have taken before
@@ -93,7 +92,7 @@ def use(checkpoint: Checkpoint) -> None:
     with suppress(FloatingPointError):
         "".join(piece.text for piece in generator.write(stream)).encode()
     if checkpoint.index is not None:
-        json.dumps(make_report(tiny_play(1, 2), checkpoint).content(), allow_nan=False)
+        json.dumps(report_of(tiny_play(1, 2), checkpoint).content(), allow_nan=False)
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")  # of such weights

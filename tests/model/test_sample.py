@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from model.analysis.suffix_array import Source
 from model.cli import run
-from model.report import make_report
 from model.sample import NANOGPT_FLAGS, SampleSettings, describe, sample
-from model.source import Source
-from tests.tiny import tiny_checkpoint, tiny_folder, tiny_index, tiny_play
+from tests.tiny import report_of, tiny_checkpoint, tiny_folder, tiny_index, tiny_play
 
 
 @pytest.fixture
@@ -63,7 +62,7 @@ def test_a_report_follows_each_sample(folder: Path, tmp_path: Path, capsys: pyte
 def test_a_report_tells_what_was_found_and_where() -> None:
     play = tiny_play()
     checkpoint = replace(tiny_checkpoint(), index=tiny_index())
-    lines = list(describe(make_report(f"lighrough {play[50:90]}", checkpoint, None, Source(play))))
+    lines = list(describe(report_of(f"lighrough {play[50:90]}", checkpoint, source=Source(play))))
     assert f"copied, 40 characters from 10 on, there from character 50 on: {play[50:90]!r}" in lines
     assert "invented, at 0: lighrough, like light and through" in lines
     assert any(line.startswith("copied_20 0.8; in real text ") for line in lines)

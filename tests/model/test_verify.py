@@ -10,7 +10,7 @@ import pytest
 
 from model.checkpoint import read_checkpoint
 from model.cli import run
-from model.receipt import Receipt
+from model.generation.receipt import Receipt
 from model.verify import VerifySettings, verify
 from tests.tiny import tiny_folder, tiny_generator
 

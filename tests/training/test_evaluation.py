@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.backend import EagerBackend
+from model.backends.eager import EagerBackend
 from model.config import GPTConfig
 from model.errors import DataError
-from model.generator import load_generator
+from model.generation.generator import load_generator
 from tests.tiny import CPU, INT8, LEARNED, ROTARY, tiny_checkpoint
 from training.evaluation import (
     estimate_as_nanogpt,

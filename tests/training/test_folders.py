@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from app.serving.snapshots import Gallery
 from app.settings import ServerSettings
-from app.snapshots import Gallery
+from model.atomic_files import STAGE
 from model.checkpoint import write_checkpoint
 from model.cli import read_settings, run
-from model.files import STAGE
 from model.sample import SampleSettings, sample
 from tests.tiny import CPU, tiny_checkpoint
 from training.dataset import Dataset

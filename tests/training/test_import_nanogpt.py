@@ -12,9 +12,9 @@ from torch import Tensor
 
 from model.checkpoint import read_checkpoint
 from model.cli import run
-from model.generator import load_generator
-from model.sampling import Sampling
-from model.stream import Stream
+from model.generation.generator import load_generator
+from model.generation.stream import Stream
+from model.sampling.sampler import Sampling
 from tests.tiny import CPU
 from training.import_nanogpt import ImportSettings, import_nanogpt
 from training.untrusted import read_torch_file

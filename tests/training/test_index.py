@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
+from model.analysis.measure import measure
+from model.analysis.overlap import LONGEST
+from model.analysis.text_index import TextIndex, digest_of
 from model.checkpoint import INDEX_FILE, read_checkpoint, write_checkpoint
 from model.cli import run
-from model.copies import LONGEST
 from model.errors import CheckpointError
-from model.index import TextIndex, digest_of
-from model.measure import measure
 from tests.tiny import tiny_folder, tiny_index, tiny_play
 from training.copies import MOST_BYTES, RUNGS, choose_rungs, make_copies
 from training.dataset import Dataset, from_text

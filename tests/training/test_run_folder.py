@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from model.atomic_files import STAGE
 from model.checkpoint import read_checkpoint
 from model.errors import CheckpointError, InputError, SaveError
-from model.files import STAGE
 from tests.training.test_trainer import TEXT, settings
 from training.dataset import from_text
 from training.run_folder import RESUME_FILE, RunFolder, load_state

@@ -1,0 +1,390 @@
+"""uvicorn's connections, with deadlines and bounds; and uvicorn's configuration from ours.
+
+A client that sends slowly, or without end, or does not read, costs a socket and some kilobytes for a bounded time.
+Knows how HTTP is framed, nothing of what is asked for.
+"""
+
+import asyncio
+import logging
+import re
+import socket
+import sys
+from ipaddress import IPv6Address, ip_address
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+from uvicorn.server import ServerState
+
+from app.observability.middleware import Observer
+from app.problems import Problem
+from app.security.middleware import MAX_HEAD_BYTES, guarded
+from app.server.listening import Room
+from app.server.paths import canonical
+from app.settings import ServerSettings, listed
+
+logger = logging.getLogger(__name__)
+
+SEND_BUFFER = 64 * 1024  # the kernel's, of which it makes two; if not set, it takes megabytes for a slow reader
+WRITE_BUFFER = 32 * 1024  # asyncio's, beyond which whoever writes has to wait
+SPARE_BYTES = 1024 * 1024  # of a request that has its answer already, read for the client's sake
+SPARE_SECONDS = 2.0
+GRACE = 1.0  # seconds after which it is clear that an answer's own `send_timeout` did not end it
+PROBE_SECONDS = 0.025  # between two looks at a client that has sent all that it will
+HEAD_BEGINNING = b"HTTP/1.1 "  # of every answer, whatever its status
+MAX_ZEROS = 6  # before the size of a chunk; some clients allow for 16 digits in all
+HOST_FIELD = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._~%!$&'()*+,;=-]*)(:[0-9]*)?", re.IGNORECASE)  # RFC 3986 3.2.2
+CUT_OFF = "the connection ended before all of the request had come"
+REFUSALS = {
+    400: "this is not a valid HTTP request",
+    408: "the request did not come in time",
+    431: f"the request's head is over {MAX_HEAD_BYTES} bytes",
+    501: "this transfer coding is not supported",
+    505: "this server speaks HTTP/1.1 and HTTP/1.0",
+}
+
+
+class ServerConfig(uvicorn.Config):
+    """How uvicorn serves the app: nothing is believed or kept that the settings do not name."""
+
+    def __init__(self, app: FastAPI, settings: ServerSettings, room: Room | None = None, **more: Any) -> None:
+        self.settings = settings
+        self.observer: Observer = app.state.observer
+        self.room = room or Room()
+        own: dict[str, Any] = {
+            "host": settings.host,
+            "port": settings.port,
+            "http": Connection,
+            "ws": "none",
+            "server_header": False,
+            "forwarded_allow_ips": listed(settings.trusted_proxies),  # nobody, unless named
+            "timeout_keep_alive": settings.idle_timeout,
+            "h11_max_incomplete_event_size": MAX_HEAD_BYTES,
+        }
+        super().__init__(app, **(own | more))
+
+
+class RefusedRequestError(h11.RemoteProtocolError):
+    """What h11 would let pass, and this server does not; its words are for the client."""
+
+
+class Exchanges(h11.Connection):
+    """h11's view of one connection, stricter with requests, and with bytes that may be sent ahead of an answer.
+
+    Refused besides what h11 refuses: what another server might frame in another way, which is how requests are
+    smuggled (RFC 9112 6.1, 11.2), what names no host (3.2), and other versions (RFC 9110 15.6.6).
+    """
+
+    def __init__(self, max_head_bytes: int) -> None:
+        super().__init__(h11.SERVER, max_head_bytes)
+        self.request: h11.Request | None = None  # the last one
+        self._sent_ahead = 0  # bytes of the next head
+        self._is_chunked = False
+        self._zeros = 0  # before the size of the next chunk
+
+    def next_event(self) -> Any:
+        """As h11's; a request is checked, and the absolute form of its target taken apart.
+
+        Raises:
+            h11.RemoteProtocolError: it is not valid HTTP.
+        """
+        event = super().next_event()
+        if not isinstance(event, h11.Request):
+            return event
+        self.request = event
+        check(event)
+        self.request = to_origin_form(event)
+        return self.request
+
+    def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]
+        """As h11's, less what has been sent ahead."""
+        sent = super().send(event)
+        if isinstance(event, h11.Response | h11.InformationalResponse):
+            has_length = any(name == b"content-length" for name, _ in event.headers)
+            self._is_chunked = not has_length and self.their_http_version == b"1.1"
+            sent = (sent or b"")[self._sent_ahead :]
+            self._sent_ahead = 0
+        if sent:
+            self._zeros = 0
+        return sent
+
+    def send_ahead(self) -> bytes:
+        """A byte that can go out now, whatever comes next; none if there is no such byte.
+
+        It is one of a head, or a zero before the size of a chunk, which changes nothing (RFC 9112 7.1).
+        """
+        if self.our_state is h11.SEND_RESPONSE and self._sent_ahead < len(HEAD_BEGINNING):
+            self._sent_ahead += 1
+            return HEAD_BEGINNING[self._sent_ahead - 1 : self._sent_ahead]
+        if self.our_state is h11.SEND_BODY and self._is_chunked and self._zeros < MAX_ZEROS:
+            self._zeros += 1
+            return b"0"
+        return b""
+
+
+def to_origin_form(request: h11.Request) -> h11.Request:
+    """The request with a path for its target: of `http://example.org/info`, whose host counts (RFC 9112 3.2.2).
+
+    Raises:
+        RefusedRequestError: the target is neither, nor the `*` of OPTIONS.
+    """
+    target = request.target
+    if target.startswith(b"/") or (target == b"*" and request.method == b"OPTIONS"):
+        return request
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        raise RefusedRequestError("the target is neither a path nor an address") from None
+    if parts.scheme not in (b"http", b"https") or not parts.netloc or not HOST_FIELD.fullmatch(parts.netloc):
+        raise RefusedRequestError("the target is neither a path nor an address with a host")
+    headers = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"host"]
+    query = b"?" + parts.query if parts.query else b""
+    return h11.Request(
+        method=request.method,
+        target=(parts.path or b"/") + query,
+        headers=[(b"Host", parts.netloc), *headers],
+        http_version=request.http_version,
+    )
+
+
+def check(request: h11.Request) -> None:
+    """Refuse what h11 lets pass.
+
+    Raises:
+        RefusedRequestError: the request's version, framing or host cannot be relied on.
+    """
+    if not request.http_version.startswith(b"1."):
+        raise RefusedRequestError(REFUSALS[505], error_status_hint=505)
+    fields = dict(request.headers)
+    if b"transfer-encoding" in fields and (b"content-length" in fields or request.http_version == b"1.0"):
+        if request.http_version == b"1.0":
+            raise RefusedRequestError("Transfer-Encoding is not for HTTP/1.0; send Content-Length")
+        raise RefusedRequestError("the request has both Content-Length and Transfer-Encoding; send one of them")
+    if not HOST_FIELD.fullmatch(fields.get(b"host", b"")):
+        raise RefusedRequestError("the Host header is not a host, with or without a port")
+
+
+class Connection(H11Protocol):
+    """One client's connection.
+
+    A request's head must come within `request_timeout`, its body within the same time again; else 408. A client
+    that takes nothing of what is sent for `send_timeout` is cut off. What is not HTTP gets a problem object.
+
+    A client that has sent all it will (a half-closed connection) gets its answers to their end. It looks like one
+    that has gone, until something is written to it: then a client that is not there answers with a reset. So a byte
+    is sent ahead at once, and the reset that follows ends the text.
+    """
+
+    config: ServerConfig
+    conn: Exchanges
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.conn = Exchanges(MAX_HEAD_BYTES)
+        self._awaited: object = None  # the state of the other side that must end in time
+        self._deadline: asyncio.TimerHandle | None = None
+        self._reading: asyncio.TimerHandle | None = None  # looks whether the other side reads
+        self._spare: int | None = None
+        self._over = False  # nothing more is read from here
+        self._has_sent_all = False
+        self._looks = 0  # at a client that has sent all
+        self._looking: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Bound what waits in buffers, and begin to wait for a request."""
+        super().connection_made(transport)
+        self.config.room.enter(self)
+        if self.client is not None:
+            self.client = (plain_address(self.client[0]), self.client[1])
+        accepted = transport.get_extra_info("socket")
+        if accepted is not None:
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        self._await(h11.IDLE)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        self.config.room.leave(self)
+        for timer in (self._deadline, self._reading, self._looking):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Part of a request, or of what is left of one that has its answer."""
+        if self._spare is not None:
+            self._spare -= len(data)
+            if self._spare < 0:
+                self.flow.pause_reading()
+                self._leave()
+        if self._over:
+            return
+        super().data_received(data)
+        if self._is_answering:
+            self.config.room.occupy(self)
+        self._watch()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more; True if the connection stays open for what it is still to get."""
+        self._has_sent_all = True
+        if self._over or self.transport.is_closing():
+            return False
+        if self._is_cut_off:
+            self._refuse(400, CUT_OFF)
+        elif self._is_answering:
+            if self._looking is None:
+                self._look()
+            return True
+        return False
+
+    @property
+    def _is_answering(self) -> bool:
+        """True while there is a request whose answer is not complete."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _is_cut_off(self) -> bool:
+        """True while part of a request is there."""
+        begun = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
+        return begun or self.conn.their_state is h11.SEND_BODY
+
+    def _look(self) -> None:
+        """Whether a client that has sent all is still there.
+
+        Rarer and rarer it is sent a byte ahead, if nothing else is under way: one that has gone answers that with a
+        reset, which is seen at the next look.
+        """
+        if self.transport.is_closing() or not self._is_answering:
+            self._looking = None
+            return
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+            return
+        is_power_of_two = self._looks & (self._looks - 1) == 0
+        if is_power_of_two and not self.transport.get_write_buffer_size() and (ahead := self.conn.send_ahead()):
+            self.transport.write(ahead)
+        self._looks += 1
+        self._looking = self.loop.call_later(PROBE_SECONDS, self._look)
+
+    def let_go(self) -> None:
+        """Close at once: another client needs the place of this one, which waits for a request."""
+        self.transport.abort()
+
+    def _should_upgrade(self) -> bool:
+        """False, and not a word in the log: HTTP lets a server pass over an upgrade."""
+        return False
+
+    def on_response_complete(self) -> None:
+        """An answer has been written; perhaps before all of the request was there."""
+        self._spare = SPARE_BYTES if self.conn.their_state is h11.SEND_BODY else None
+        super().on_response_complete()
+        if not self._is_answering and not self.transport.get_write_buffer_size():
+            self.config.room.free(self)
+        if self._has_sent_all and not self._is_answering:
+            if self._is_cut_off and not self._over and self._spare is None:
+                self._refuse(400, CUT_OFF)
+            self.transport.close()
+        if self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0]:  # of a request sent meanwhile
+            self._watch()
+        if self.transport.get_write_buffer_size():
+            self._watch_reader()
+
+    def pause_writing(self) -> None:
+        """The other side is slower than this one."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def send_400_response(self, msg: str) -> None:
+        """Instead of uvicorn's plain text, while it handles h11's error. A client that still sends can read it."""
+        error = sys.exception()
+        status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+        self._refuse(status, str(error) if isinstance(error, RefusedRequestError) else None)
+        self._spare = SPARE_BYTES
+        self._leave()
+
+    def _leave(self) -> None:
+        """Close when the client has had time to read its answer: closed before it has sent all, it might not."""
+        self._over = True
+        self._unset_keepalive_if_required()
+        self._await(None)
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+            self._deadline = self.loop.call_later(SPARE_SECONDS, self.transport.close)
+
+    def _watch(self) -> None:
+        """Set the deadline for what is awaited now."""
+        state = self.conn.their_state
+        if not self._over and state is not self._awaited:
+            self._await(state)
+
+    def _await(self, state: object) -> None:
+        self._awaited = state
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if state in (h11.IDLE, h11.SEND_BODY):
+            self._deadline = self.loop.call_later(self.config.settings.request_timeout, self._on_late)
+
+    def _on_late(self) -> None:
+        if self.cycle is not None or self.conn.trailing_data[0]:
+            logger.info("a request did not come within %g seconds", self.config.settings.request_timeout)
+            self._refuse(408)
+        self.transport.close()  # a connection that was only opened, as browsers do, hears nothing
+
+    def _refuse(self, status: int, detail: str | None = None) -> None:
+        """Answer in the place of the app, if there is no answer yet; the connection is of no use any more."""
+        self._over = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self.transport.is_closing():
+            self.transport.close()
+            return
+        status = status if status in REFUSALS else 400
+        self.config.observer.refused(status)
+        request = self.conn.request if self.conn.our_state is h11.SEND_RESPONSE else None
+        path = request.target.partition(b"?")[0].decode("ascii") if request else ""
+        path = canonical(unquote(path), self.config.settings.root_path)
+        answer = Problem(status, detail or REFUSALS[status]).response(path)
+        headers = guarded([*self.server_state.default_headers, *answer.raw_headers, (b"connection", b"close")])
+        head = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
+        body = b"" if request and request.method == b"HEAD" else answer.body
+        for event in (head, h11.Data(data=bytes(body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+
+    def _watch_reader(self) -> None:
+        """Cut the client off if it takes nothing of what waits for it."""
+        if self._reading is not None:
+            self._reading.cancel()
+        waiting = self.transport.get_write_buffer_size()
+        seconds = self.config.settings.send_timeout + GRACE
+        self._reading = self.loop.call_later(seconds, self._on_unread, waiting)
+
+    def _on_unread(self, before: int) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        if not waiting or not (self.flow.write_paused or self.cycle.response_complete):
+            return  # it has caught up
+        if waiting < before:
+            self._watch_reader()
+        else:
+            logger.info("a client took nothing for %g seconds", self.config.settings.send_timeout)
+            self.transport.abort()
+
+
+def plain_address(host: str) -> str:
+    """An address as its owner writes it: IPv4 comes as `::ffff:192.0.2.1` to a socket that serves both."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or host)

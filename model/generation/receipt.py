@@ -1,0 +1,65 @@
+"""What a generated text was made of: enough to write it again. Knows nothing of how that is done."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.generation.stream import Stream, make_streams
+from model.sampling.noise import SEED_LIMIT
+from model.sampling.sampler import Sampling
+from model.vocabulary import Vocabulary
+
+FORMER = "its identity before one covered the vocabulary"
+
+
+class Parameters(BaseModel):
+    """What was asked for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    prompt: str = Field(min_length=1)
+    max_new_tokens: int = Field(ge=1)
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    num_samples: int = Field(ge=1)
+    stop: list[str]
+
+
+class Digest(BaseModel):
+    """One sample: the SHA-256 (hex) of its text, and the text itself where it is at hand."""
+
+    model_config = ConfigDict(frozen=True)
+
+    index: int
+    sha256: str
+    text: str | None = None
+
+
+class Receipt(BaseModel):
+    """A request, the checkpoint (SHA-256, hex) and numerics that answered it, and the digests of the answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    checkpoint: str
+    numerics: str
+    seed: int = Field(ge=0, lt=SEED_LIMIT)
+    parameters: Parameters
+    samples: list[Digest]
+
+    def streams(self, vocabulary: Vocabulary) -> list[Stream]:
+        """The streams that write the same samples again.
+
+        Raises:
+            InputError: a parameter is out of range.
+            UnknownCharactersError: the prompt is of another vocabulary.
+        """
+        asked = self.parameters
+        return make_streams(
+            vocabulary,
+            Sampling(asked.temperature, asked.top_k, asked.top_p, asked.min_p),
+            prompt=asked.prompt,
+            seed=self.seed,
+            num_samples=asked.num_samples,
+            max_new_tokens=asked.max_new_tokens,
+            stop=asked.stop,
+        )

@@ -1,0 +1,77 @@
+"""The luck of a draw: noise that is a pure function of (seed, sample, position, character id).
+
+There is no state to lose, so a text can be resumed, replayed with other settings, or drawn many characters
+at a time, on any machine and in any language. Knows nothing of logits.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+SEED_LIMIT = 1 << 53  # what a JSON number holds exactly in every client
+
+PLACES_AHEAD = 64  # that noise is computed for at once; fewer with a large vocabulary
+SIZE_AHEAD = 1 << 16
+
+
+def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
+    """Philox4x32-10, a counter-based random generator (Salmon et al., SC 2011, doi:10.1145/2063384.2063405).
+
+    Args:
+        counter: (4, …) words below 2³².
+        key: two words below 2³².
+    Returns:
+        (4, …) random words below 2³².
+    """
+    words = counter.reshape(4, -1).copy()
+    _compiled_philox()(words, np.uint64(key[0]), np.uint64(key[1]))
+    return words.reshape(counter.shape)
+
+
+@cache
+def _compiled_philox() -> Callable[..., None]:
+    """Many times as fast as NumPy, which passes over the counters again for each operation."""
+    from model.jit import compile_and_call  # noqa: PLC0415
+    from model.sampling import philox  # noqa: PLC0415 - Numba takes a quarter of a second
+
+    return compile_and_call(philox.philox4x32, np.zeros((4, 1), np.uint64), np.uint64(0), np.uint64(0))
+
+
+def gumbel_noise(seed: int, sample: int, position: int, count: int, vocab_size: int) -> NDArray[np.float64]:
+    """Standard Gumbel noise for `count` draws from `position` on; adding it to logits makes argmax a draw.
+
+    Character id i takes word i mod 4 of the counter (i div 4, position, sample, 0) under the key `seed`.
+
+    Returns:
+        (count, vocab_size) float64.
+    """
+    groups = (vocab_size + 3) // 4
+    counter = np.zeros((4, count, groups), dtype=np.uint64)
+    counter[0] = np.arange(groups, dtype=np.uint64)
+    counter[1] = np.arange(position, position + count, dtype=np.uint64)[:, None]
+    counter[2] = sample
+    words = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))  # (4, count, groups)
+    uniform = (np.moveaxis(words, 0, -1).reshape(count, -1)[:, :vocab_size] + 0.5) / 2.0**32
+    noise: NDArray[np.float64] = -np.log(-np.log(uniform))
+    return noise
+
+
+class Luck:
+    """The noise of one text's draws, computed some places ahead."""
+
+    def __init__(self, seed: int, sample: int, vocab_size: int) -> None:
+        self.seed, self.sample, self._vocab_size = seed, sample, vocab_size
+        self._noise, self._first = np.zeros((0, vocab_size)), 0  # of the places from `_first` on
+
+    def at(self, position: int, count: int) -> NDArray[np.float64]:
+        """`gumbel_noise` (`count`, V) from a position on; those asked for mostly follow each other."""
+        if not self._first <= position <= self._first + len(self._noise):
+            self._noise, self._first = self._noise[:0], position
+        first, missing = position - self._first, position + count - self._first - len(self._noise)
+        if missing > 0:
+            ahead = max(missing, min(PLACES_AHEAD, SIZE_AHEAD // self._vocab_size))
+            further = gumbel_noise(self.seed, self.sample, position + count - missing, ahead, self._vocab_size)
+            self._noise, self._first, first = np.concatenate((self._noise[first:], further)), position, 0
+        return self._noise[first : first + count]

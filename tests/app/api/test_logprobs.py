@@ -1,0 +1,55 @@
+"""What is written by hand is the JSON that Python would write."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.api.logprobs import DetailsWriter, json_line
+from model.sampling.sampler import Likelihood
+from model.vocabulary import Vocabulary
+
+AWKWARD = Vocabulary('"\\\n é日🙂')
+probabilities = st.floats(0, 1)
+alternatives = st.tuples(st.integers(0, len(AWKWARD) - 1), probabilities, probabilities)
+told = st.builds(
+    Likelihood,
+    probability=probabilities,
+    final=probabilities,
+    rank=st.integers(1, 7),
+    entropy=st.floats(0, 20),
+    alternatives=st.lists(alternatives, max_size=7).map(tuple),
+)
+
+
+def rounded(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+@given(pairs=st.lists(st.tuples(st.sampled_from(AWKWARD.characters), told), max_size=5))
+def test_details_are_json_with_six_digits(pairs: list[tuple[str, Likelihood]]) -> None:
+    text, likelihoods = "".join(character for character, _ in pairs), [one for _, one in pairs]
+    line = json_line({"text": text}, chars=DetailsWriter(AWKWARD).write(text, likelihoods))
+    assert line.isascii()
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "text": text,
+        "chars": [
+            {
+                "char": character,
+                "prob": rounded(one.probability),
+                "final": rounded(one.final),
+                "rank": one.rank,
+                "entropy": rounded(one.entropy),
+                "alternatives": [
+                    {"char": AWKWARD.characters[i], "prob": rounded(p), "final": rounded(final)}
+                    for i, p, final in one.alternatives
+                ],
+            }
+            for character, one in pairs
+        ],
+    }
+
+
+def test_an_object_without_lists_is_plain_json() -> None:
+    assert json_line({"a": 1, "b": "é"}) == '{"a":1,"b":"\\u00e9"}'

@@ -1,0 +1,173 @@
+"""The compiled kernel is near the reference, and a row's bits depend on nothing but the row's own sequence."""
+
+import gc
+import os
+import sys
+import threading
+import weakref
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from model.backends.cpu.amx import ask_for_amx
+from model.backends.cpu.backend import Int8Backend
+from model.backends.cpu.worker_pool import PARTS
+from model.config import GPTConfig
+from model.network import GPT
+from model.sampling.sampler import Logits
+from tests.model.backends.test_eager import BUNDLED_SHAPE, text, uncached
+from tests.tiny import LEARNED, ROTARY, tiny_checkpoint
+
+NANOGPT_SHAPE = GPTConfig(65, 2, bias=True)
+QUIET_SHAPE = GPTConfig(65, 2, positions="rotary", qk_norm=True)  # two norms, with different epsilons
+ODD_SHAPE = GPTConfig(37, 2, n_head=3, n_embd=42, block_size=24, positions="rotary", norm="rmsnorm")
+
+
+def network_of(config: GPTConfig) -> GPT:
+    """Random weights; biases and weights of norms too."""
+    torch.manual_seed(0)
+    network = GPT(config).eval().requires_grad_(False)
+    for name, parameter in network.named_parameters():
+        if parameter.ndim == 1:
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        elif "tokens" in name:
+            parameter.mul_(10)
+        elif config is QUIET_SHAPE and ("query" in name or "key" in name):
+            parameter.mul_(0.01)
+    return network
+
+
+def read(backend: Int8Backend, slot: int, ids: list[int], pieces: list[int]) -> Logits:
+    """Logits (T, V) of a sequence that is read in pieces of these sizes."""
+    backend.forget(slot)
+    logits, first = [], 0
+    for size in filter(None, pieces):
+        logits.append(backend.extend({slot: ids[first : first + size]})[slot])
+        first += size
+    assert first == len(ids)
+    return np.concatenate(logits)
+
+
+@pytest.mark.parametrize(
+    "config", [BUNDLED_SHAPE, NANOGPT_SHAPE, ODD_SHAPE, replace(BUNDLED_SHAPE, logit_scale=0.8), QUIET_SHAPE]
+)
+def test_it_is_near_the_reference(config: GPTConfig) -> None:
+    network = network_of(config)
+    length = config.block_size if config.positions == "learned" else 2 * config.block_size + 5
+    ids = text(length, config.vocab_size)
+    expected = torch.from_numpy(uncached(network, ids)).log_softmax(-1)
+    backend = Int8Backend(network, slots=2)
+    pieces = [7, *[1] * 9, *[16] * ((length - 16) // 16)]
+    found = torch.from_numpy(read(backend, 1, ids, [*pieces, length - sum(pieces)])).log_softmax(-1)
+    assert (found - expected).abs().mean() < 0.01 * expected.std()
+    assert (found.argmax(-1) == expected.argmax(-1)).float().mean() > 0.95
+
+
+@pytest.mark.skipif(not ask_for_amx(), reason="no AMX here")
+@pytest.mark.parametrize("config", [BUNDLED_SHAPE, NANOGPT_SHAPE])
+def test_amx_changes_no_bit(config: GPTConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In runs of any length, of one slot or several, on one thread or shared; past the window, where it rolls."""
+    network = network_of(config)
+    length = config.block_size if config.positions == "learned" else 2 * config.block_size + 5
+    by_amx = [Int8Backend(network, slots=5, threads=threads) for threads in (1, 2)]
+    monkeypatch.setattr("model.backends.cpu.backend.ask_for_amx", lambda: False)
+    by_vectors, random = Int8Backend(network, slots=5), np.random.default_rng(2)
+    texts, done = [text(length, config.vocab_size, seed) for seed in range(5)], [0] * 5
+    while min(done) < length:
+        chosen = random.choice(5, size=random.integers(1, 6), replace=False).tolist()
+        runs = {slot: texts[slot][done[slot] :][: random.integers(1, 17)] for slot in chosen if done[slot] < length}
+        expected = by_vectors.extend(runs)
+        for backend in by_amx:
+            found = backend.extend(runs)
+            assert all(np.array_equal(found[slot], expected[slot]) for slot in runs)
+        for slot, run in runs.items():
+            done[slot] += len(run)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("config", [BUNDLED_SHAPE, LEARNED, ROTARY, ODD_SHAPE])
+def test_a_row_is_bitwise_the_same_however_it_is_read(config: GPTConfig, threads: int) -> None:
+    """Alone or beside others, in one piece or many, in any slot, after a guess that was taken back."""
+    network, length = network_of(config), 16 if config.positions == "learned" else 2 * config.block_size + 5
+    texts = [text(length, config.vocab_size, seed) for seed in range(9)]
+    alone = [read(Int8Backend(network, slots=1, threads=1), 0, ids, [1] * length) for ids in texts]
+    backend = Int8Backend(network, slots=9, threads=threads)
+    random = np.random.default_rng(1)
+    done = [0] * 9
+    while min(done) < length:
+        runs: dict[int, list[int]] = {}
+        for slot, ids in enumerate(texts):
+            size = int(random.integers(0, min(16, length - done[slot]) + 1))
+            if size:
+                runs[slot] = ids[done[slot] : done[slot] + size]
+        if not runs:
+            continue
+        logits = backend.extend(runs)
+        for slot, run in runs.items():
+            assert np.array_equal(logits[slot], alone[slot][done[slot] : done[slot] + len(run)])
+            kept = int(random.integers(1, len(run) + 1))
+            backend.forget(slot, done[slot] + kept)
+            done[slot] += kept
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="binds threads to a core")
+def test_rows_are_not_cut_for_a_while_where_threads_wait_for_a_core() -> None:
+    """Both threads on one core: at each meeting one of them waits until the other may go on."""
+    network, others = network_of(BUNDLED_SHAPE), set(threading.enumerate())
+    alone, shared = Int8Backend(network, slots=1, threads=1), Int8Backend(network, slots=1, threads=2)
+    [other] = (thread for thread in set(threading.enumerate()) - others if thread.name == "kernel-1")
+    assert other.native_id
+    cores, parts = os.sched_getaffinity(0), []
+    for thread in (0, other.native_id):
+        os.sched_setaffinity(thread, [min(cores)])
+    try:
+        for character in text(190):
+            assert np.array_equal(shared.extend({0: [character]})[0], alone.extend({0: [character]})[0])
+            parts.append(int(shared._team._orders[0, PARTS]))
+    finally:
+        for thread in (0, other.native_id):
+            os.sched_setaffinity(thread, cores)
+    whole = "".join(map(str, parts)).strip("1").strip("2").split("2")
+    assert [len(steps) for steps in whole] == [4, 8, 16, 32, 64]
+
+
+def test_a_window_rolls_and_guesses_do_not_disturb_it() -> None:
+    """A guess taken back has overwritten only what had left the window."""
+    network, ids = tiny_checkpoint(ROTARY).network(), text(200)
+    plain, guessing = Int8Backend(network, slots=1), Int8Backend(network, slots=1)
+    for place, character in enumerate(ids):
+        [expected] = plain.extend({0: [character]})[0]
+        [found, *_] = guessing.extend({0: [character, *text(7, seed=place)]})[0]
+        guessing.forget(0, place + 1)
+        assert np.array_equal(found, expected)
+
+
+def test_what_would_leave_its_memory_is_refused() -> None:
+    """Compiled code checks nothing: an id beyond the vocabulary once read foreign memory."""
+    backend = Int8Backend(tiny_checkpoint(LEARNED).network(), slots=1)
+    for ids in ([LEARNED.vocab_size], [-1], [], [0] * 17):
+        with pytest.raises(ValueError, match="of the vocabulary's are possible"):
+            backend.extend({0: ids})
+    backend.extend({0: [0] * 16})
+    with pytest.raises(ValueError, match="learned positions end at 16"):
+        backend.extend({0: [0]})
+
+
+def test_its_threads_and_files_end_with_it() -> None:
+    """A server that is given new weights again and again must not collect threads, pipes or old weights."""
+
+    def held() -> tuple[int, int]:
+        gc.collect()
+        return threading.active_count(), len(os.listdir("/dev/fd"))
+
+    network = tiny_checkpoint(ROTARY).network()
+    before = held()
+    backend = Int8Backend(network, slots=1, threads=3)
+    weights = weakref.ref(backend._weights.qkv)
+    backend.extend({0: [1]})
+    assert held() == (before[0] + 2, before[1] + 6)
+    del backend
+    assert held() == before
+    assert weights() is None

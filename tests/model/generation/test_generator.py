@@ -1,0 +1,271 @@
+"""Promises 1 and 2: a text depends on its request alone, and its context never ends."""
+
+import random
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.backends.cpu.backend import Int8Backend
+from model.checkpoint import read_checkpoint
+from model.config import GPTConfig
+from model.device import Numerics
+from model.generation.generator import Generator, load_generator
+from model.generation.stream import Piece, Stream
+from model.sampling.ngram_draft import Draft
+from model.sampling.sampler import Sampling
+from tests.tiny import CPU, INT8, LEARNED, ROTARY, VOCABULARY, tiny_checkpoint, tiny_draft, tiny_generator
+
+SAMPLINGS = [
+    Sampling(),
+    Sampling(temperature=0),
+    Sampling(temperature=1.5, top_k=5),
+    Sampling(temperature=1, top_k=None, top_p=0.9),
+    Sampling(temperature=0.5, min_p=0.05),
+]
+BUNDLED = Path(__file__).parents[2] / "checkpoints" / "shakespeare-char"
+PROMPT = "ROMEO: what light through yonder window breaks"
+
+
+def make_stream(index: int, length: int = 60) -> Stream:
+    prompt = VOCABULARY.encode(PROMPT[: 1 + 5 * index % len(PROMPT)])
+    sampling = SAMPLINGS[index % len(SAMPLINGS)]
+    stop = ("qu", "z") if index % 4 == 3 else ()
+    return Stream(VOCABULARY, prompt, sampling, seed=index, sample=index % 3, max_new_tokens=length, stop=stop)
+
+
+def write(generator: Generator, stream: Stream) -> str:
+    return "".join(piece.text for piece in generator.write(stream))
+
+
+def alone(config: GPTConfig, numerics: Numerics) -> list[str]:
+    return [write(tiny_generator(config, 1, numerics, 1), make_stream(index)) for index in range(16)]
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("numerics", [CPU, INT8], ids=lambda numerics: numerics.name)
+@pytest.mark.parametrize("config", [LEARNED, ROTARY])
+def test_the_same_request_gives_the_same_text_in_any_company(
+    config: GPTConfig, numerics: Numerics, threads: int, drafts: bool
+) -> None:
+    """Streams join, pause, are given up and end at random steps; whatever was written is as if written alone."""
+    expected = alone(config, numerics)
+    assert len(set(expected)) == 16
+    generator = tiny_generator(config, 7, numerics, threads)
+    generator.draft = tiny_draft() if drafts else None
+    chance = random.Random(threads)
+    waiting = [make_stream(index) for index in range(16)] + [make_stream(index) for index in range(0, 16, 3)]
+    texts, ended, active = dict.fromkeys(waiting, ""), list[Stream](), list[Stream]()
+    while waiting or active:
+        while waiting and generator.free_slots and chance.random() < 0.5:
+            active.append(waiting.pop(0))
+            generator.add(active[-1])
+        if len(active) > 2 and chance.random() < 0.02:
+            gone = active.pop(chance.randrange(len(active)))
+            generator.remove(gone)
+        for stream, piece in list(generator.step([stream for stream in active if chance.random() < 0.8])):
+            texts[stream] += piece.text
+            if piece.finish_reason:
+                active.remove(stream)
+                ended.append(stream)
+    for stream, text in texts.items():
+        whole = expected[stream.seed]
+        assert whole.startswith(text)
+        assert stream not in ended or text == whole
+    assert len(ended) >= 12
+    assert generator.free_slots == 7
+
+
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 2**53 - 1),
+    temperature=st.sampled_from([0, 0.3, 0.8, 1, 3]),
+    top_k=st.sampled_from([None, 1, 4]),
+    top_p=st.sampled_from([None, 0.5]),
+    stop=st.sampled_from([(), ("e",), ("ab", "t ")]),
+)
+@pytest.mark.parametrize("config", [LEARNED, ROTARY])
+def test_guesses_never_change_a_text(
+    config: GPTConfig, seed: int, temperature: float, top_k: int | None, top_p: float | None, stop: tuple[str, ...]
+) -> None:
+    texts = []
+    for draft in (None, tiny_draft()):
+        generator = tiny_generator(config, slots=1)
+        generator.draft = draft
+        stream = Stream(
+            VOCABULARY, [3], Sampling(temperature, top_k, top_p), seed=seed, max_new_tokens=70, stop=stop
+        )
+        texts.append((write(generator, stream), stream.written))
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("numerics", [CPU, INT8], ids=lambda numerics: numerics.name)
+def test_nobody_waits_for_ever_while_others_read_their_windows_again(numerics: Numerics) -> None:
+    """Windows that begin again went before prompts that had not been read at all: half of the streams starved."""
+    generator = tiny_generator(LEARNED, 12, numerics, 1)
+    streams = [Stream(VOCABULARY, [i], seed=i, max_new_tokens=10_000) for i in range(12)]
+    for stream in streams:
+        generator.add(stream)
+    for _ in range(200):
+        list(generator.step(streams))
+    written = [len(stream.written) for stream in streams]
+    assert min(written) > 0.5 * max(written)
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("config", [LEARNED, ROTARY])
+def test_steps_ahead_never_change_a_text(
+    config: GPTConfig, threads: int, drafts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streams that the backend draws by itself, several steps in a call, and what is told of their characters."""
+
+    def streams() -> list[Stream]:
+        return [
+            Stream(
+                *(VOCABULARY, [3 + index], Sampling([0.8, 0, 0.3, 2][index % 4]), index),
+                max_new_tokens=20 + 9 * index,
+                stop=("qu", "z", "e t") if index % 3 == 2 else (),
+                details_from=[None, 0, 13][index % 3],
+            )
+            for index in range(12)
+        ]
+
+    told: list[list[list[Piece]]] = []
+    for ahead in (False, True):
+        generator = tiny_generator(config, 12, INT8, threads)
+        generator.draft = tiny_draft() if drafts else None
+        if not ahead:
+            monkeypatch.setattr(generator.backend, "steps_ahead", lambda streams, guesses: 0)
+        pieces: dict[Stream, list[Piece]] = {stream: [] for stream in streams()}
+        chance, writing = random.Random(0), list(pieces)
+        for stream in writing:
+            generator.add(stream)
+        calls = 0
+        while writing:
+            calls += 1
+            for stream, piece in generator.step([stream for stream in writing if chance.random() < 0.9]):
+                pieces[stream].append(piece)
+                if piece.finish_reason:
+                    writing.remove(stream)
+        told.append([[Piece.joined(one)] for one in pieces.values()])
+        assert generator.free_slots == 12
+        most = max(len(stream.written) for stream in pieces)
+        assert calls < most if ahead else calls >= most / 8
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_nothing_is_told_of_numbers_that_are_not_finite(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = tiny_generator(slots=2)
+    monkeypatch.setattr(generator.backend, "steps_ahead", lambda streams, guesses: steps)
+    assert isinstance(generator.backend, Int8Backend)
+    streams = [Stream(VOCABULARY, [3 + index], seed=index, max_new_tokens=40) for index in range(2)]
+    for stream in streams:
+        generator.add(stream)
+    while any(len(stream.written) < 5 for stream in streams):
+        list(generator.step(streams))
+    before = [list(stream.written) for stream in streams]
+    generator.backend._cache.scales.fill(np.nan)
+    with pytest.raises(FloatingPointError):
+        next(generator.step(streams))
+    assert [stream.written for stream in streams] == before
+    generator.reset()
+    assert write(generator, make_stream(0)) == write(tiny_generator(slots=1), make_stream(0))
+
+
+def test_right_guesses_save_calls() -> None:
+    """A draft that says what the model says: 7 guesses and one more character a step, of which 8 are one call."""
+    generator = tiny_generator(slots=1)
+    written = VOCABULARY.encode(write(generator, Stream(VOCABULARY, [3], Sampling(0), max_new_tokens=200)))
+    contexts = {tuple(([3, *written[:i]])[-6:]): written[i] for i in range(200)}
+    base = len(VOCABULARY) + 1
+    keys = {reduce(lambda key, id_: key * base + id_ + 1, context, 0): id_ for context, id_ in contexts.items()}
+    ordered = np.array(sorted({0, *keys}), dtype=np.int64)
+    surprise = np.full((len(ordered), len(VOCABULARY)), 255, dtype=np.uint8)
+    for row, key in enumerate(ordered.tolist()):
+        surprise[row, keys.get(key, 0)] = 0
+    generator.draft = Draft(ordered, surprise)
+    for sampling, calls in ((Sampling(0), 1 + 3), (Sampling(1, top_k=1), 200 / 8)):
+        again = Stream(VOCABULARY, [3], sampling, max_new_tokens=200)
+        generator.add(again)
+        made = 0
+        while again.remaining:
+            made += 1
+            list(generator.step([again]))
+        assert again.written == written
+        assert made == calls
+
+
+def test_guesses_never_change_the_bundled_models_text() -> None:
+    """A hundred prompts, all ways to choose a character, with and without stop strings."""
+    checkpoint = read_checkpoint(BUNDLED)
+    generator = load_generator(checkpoint, INT8, slots=20)
+    vocabulary, prompts = checkpoint.vocabulary, (PROMPT * 4)[:100]
+    samplings = [*SAMPLINGS, Sampling(0.8, top_k=10, top_p=0.95, min_p=0.01), Sampling(100), Sampling(1, top_k=1)]
+
+    def write_all() -> tuple[list[list[int]], int]:
+        waiting = [
+            Stream(
+                vocabulary,
+                vocabulary.encode(prompts[: place + 1]),
+                samplings[place % len(samplings)],
+                seed=place,
+                max_new_tokens=60,
+                stop=("the ",) if place % 5 == 4 else (),
+            )
+            for place in range(100)
+        ]
+        streams, active, calls = list(waiting), list[Stream](), 0
+        while waiting or active:
+            while waiting and len(active) < 3:
+                active.append(waiting.pop(0))
+                generator.add(active[-1])
+            calls += 1
+            ended = [stream for stream, piece in generator.step(active) if piece.finish_reason]
+            active = [stream for stream in active if stream not in ended]
+        return [stream.written for stream in streams], calls
+
+    assert generator.draft is not None
+    guessed, calls = write_all()
+    generator.draft = None
+    plain, more = write_all()
+    assert guessed == plain
+    assert calls < 0.8 * more
+
+
+def test_learned_positions_keep_the_newer_half() -> None:
+    """When the window is full, greedy text continues as if its last half were a new prompt."""
+    generator, length = tiny_generator(LEARNED, 1, CPU), 100
+    stream = Stream(VOCABULARY, VOCABULARY.encode("ROMEO:"), Sampling(temperature=0), max_new_tokens=length)
+    written = VOCABULARY.encode(write(generator, stream))
+    network, context = tiny_checkpoint(LEARNED).network(), VOCABULARY.encode("ROMEO:")
+    for character in written:
+        if len(context) > LEARNED.block_size:
+            context = context[-LEARNED.block_size // 2 :]
+        with torch.inference_mode():
+            logits = network(torch.tensor([context]))[0, -1]
+        assert character == int(logits.argmax())
+        context.append(character)
+
+
+def test_a_long_prompt_is_cut_to_its_end() -> None:
+    end = "what light through"[-16:]
+    long = Stream(VOCABULARY, VOCABULARY.encode("ROMEO: But soft, " + end))
+    short = Stream(VOCABULARY, VOCABULARY.encode(end))
+    generator = tiny_generator(ROTARY, slots=1)
+    assert write(generator, long) == write(generator, short)
+
+
+def test_a_stream_given_up_leaves_its_slot() -> None:
+    generator = tiny_generator(slots=1)
+    pieces = generator.write(make_stream(1))
+    next(pieces)
+    assert generator.free_slots == 0
+    pieces.close()
+    assert generator.free_slots == 1

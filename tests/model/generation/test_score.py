@@ -1,0 +1,202 @@
+"""A text that is given is told of just as when it was written, in any company, and changes no other text."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.checkpoint import read_checkpoint
+from model.config import GPTConfig
+from model.device import Numerics
+from model.errors import InputError, UnknownCharactersError
+from model.generation.generator import Generator, load_generator
+from model.generation.stream import Stream, make_scored_stream, make_streams
+from model.sampling.sampler import Likelihood, Sampling
+from tests.tiny import CPU, INT8, LEARNED, ROTARY, VOCABULARY, tiny_checkpoint, tiny_draft, tiny_generator
+
+BUNDLED = Path(__file__).parents[2] / "checkpoints" / "shakespeare-char"
+PROMPT = "ROMEO: what light through yonder window breaks"
+SAMPLINGS = [
+    Sampling(),
+    Sampling(0),
+    Sampling(1.5, top_k=5),
+    Sampling(1, None, top_p=0.9),
+    Sampling(0.5, min_p=0.05),
+]
+
+
+def read(generator: Generator, stream: Stream) -> tuple[str, list[Likelihood]]:
+    """All that a stream writes and tells, alone."""
+    pieces = list(generator.write(stream))
+    return "".join(piece.text for piece in pieces), [one for piece in pieces for one in piece.details]
+
+
+def written(generator: Generator, prompt: str, sampling: Sampling, seed: int = 3, length: int = 60) -> Stream:
+    [stream] = make_streams(
+        VOCABULARY,
+        sampling,
+        prompt=prompt,
+        seed=seed,
+        num_samples=1,
+        max_new_tokens=length,
+        stop=(),
+        details_from=[0],
+        alternatives=9,
+    )
+    return stream
+
+
+def scored(prompt: str, text: str, sampling: Sampling, first: int = 0) -> Stream:
+    return make_scored_stream(VOCABULARY, sampling, prompt=prompt, text=text, first=first, alternatives=9)
+
+
+def flat(details: list[Likelihood]) -> list[float]:
+    """All numbers of some details."""
+    return [
+        float(value)
+        for one in details
+        for value in (one.probability, one.final, one.rank, one.entropy, *(v for a in one.alternatives for v in a))
+    ]
+
+
+@settings(max_examples=25)
+@given(
+    prompt=st.integers(1, len(PROMPT)),
+    length=st.integers(1, 70),
+    first=st.integers(0, 69),
+    sampling=st.sampled_from(SAMPLINGS),
+    seed=st.integers(0, 1000),
+)
+@pytest.mark.parametrize("numerics", [CPU, INT8], ids=lambda numerics: numerics.name)
+@pytest.mark.parametrize("config", [LEARNED, ROTARY])
+def test_a_score_tells_what_was_told_when_the_text_was_written(
+    config: GPTConfig, numerics: Numerics, prompt: int, length: int, first: int, sampling: Sampling, seed: int
+) -> None:
+    """Beyond `block_size`, 16, too, where rotary windows roll and learned positions begin again."""
+    generator, first = tiny_generator(config, 1, numerics, 1), first % length
+    generator.draft = tiny_draft()
+    text, expected = read(generator, written(generator, PROMPT[:prompt], sampling, seed, length))
+    again, told = read(generator, scored(PROMPT[:prompt], text, sampling, first))
+    assert again == text
+    if numerics is INT8:
+        assert told == expected[first:]
+    else:
+        assert flat(told) == pytest.approx(flat(expected[first:]), abs=1e-5)
+
+
+def test_a_score_is_the_networks_own_probability() -> None:
+    """By the network without a cache, while all fits in the block."""
+    ids = VOCABULARY.encode("ROMEO: But soft!")
+    with torch.inference_mode():
+        expected = tiny_checkpoint(LEARNED).network()(torch.tensor([ids]))[0].softmax(-1)
+    _, told = read(tiny_generator(LEARNED, 1, CPU), scored("ROMEO:", " But soft!", Sampling()))
+    assert [one.probability for one in told] == pytest.approx(
+        [float(expected[place - 1, ids[place]]) for place in range(6, 16)], rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("numerics", [CPU, INT8], ids=lambda numerics: numerics.name)
+@pytest.mark.parametrize("config", [LEARNED, ROTARY])
+def test_scores_and_texts_in_one_company(config: GPTConfig, numerics: Numerics) -> None:
+    """They join, pause, leave and end at random steps; each text and each score is as if alone."""
+    alone = tiny_generator(config, 1, numerics, 1)
+    chance = random.Random(5)
+    texts, waiting, whole = {}, list[Stream](), dict[Stream, tuple[str, list[Likelihood]]]()
+    for index in range(14):
+        prompt, sampling = PROMPT[: 1 + 5 * index % len(PROMPT)], SAMPLINGS[index % len(SAMPLINGS)]
+        whole[stream := written(alone, prompt, sampling, index)] = read(
+            alone, written(alone, prompt, sampling, index)
+        )
+        text = whole[stream][0]
+        whole[score := scored(prompt, text, sampling, first=index)] = text, whole[stream][1][index:]
+        waiting += [stream, score]
+    chance.shuffle(waiting)
+    generator = tiny_generator(config, 6, numerics, 2)
+    generator.draft = tiny_draft()
+    active, details, ended = list[Stream](), dict[Stream, list[Likelihood]](), list[Stream]()
+    while waiting or active:
+        while waiting and generator.free_slots and chance.random() < 0.5:
+            active.append(waiting.pop(0))
+            generator.add(active[-1])
+            texts[active[-1]], details[active[-1]] = "", []
+        if len(active) > 2 and chance.random() < 0.02:
+            gone = active.pop(chance.randrange(len(active)))
+            generator.remove(gone)
+        for stream, piece in list(generator.step([stream for stream in active if chance.random() < 0.8])):
+            texts[stream] += piece.text
+            details[stream] += piece.details
+            if piece.finish_reason:
+                active.remove(stream)
+                ended.append(stream)
+    assert sum(stream.given is not None for stream in ended) >= 8
+    for stream, (text, likelihoods) in whole.items():
+        assert text.startswith(texts[stream])
+        assert likelihoods[: len(details[stream])] == details[stream]
+        assert stream not in ended or (texts[stream], details[stream]) == (text, likelihoods)
+    assert generator.free_slots == 6
+
+
+def test_long_scores_do_not_hold_others_up() -> None:
+    """A text goes on in every step, a prompt is read at once, and every score moves too."""
+    generator = tiny_generator(ROTARY, 8, INT8, 1)
+    scores = [scored("R", "ab" * 300, Sampling()) for _ in range(5)]
+    text, late = (Stream(VOCABULARY, VOCABULARY.encode(PROMPT), seed=i, max_new_tokens=100) for i in range(2))
+    for stream in [*scores, text]:
+        generator.add(stream)
+    list(generator.step([*scores, text]))
+    rows = []
+    extend = generator.backend.extend
+
+    def counted(runs: Any) -> Any:
+        rows.append(sum(map(len, runs.values())))
+        return extend(runs)
+
+    generator.backend.extend = counted  # type: ignore[method-assign]
+    generator.add(late)
+    for step in range(20):
+        list(generator.step([*scores, text, late]))
+        assert len(text.written) == step + 2
+        assert len(late.written) == step + 1
+        assert all(len(score.written) >= step + 2 for score in scores)
+    assert max(rows) <= generator.backend.prompt_rows + 7
+    assert sum(rows) > 20 * generator.backend.prompt_rows  # what prompts leave is used
+
+
+def test_a_score_reads_many_characters_in_one_call() -> None:
+    generator = tiny_generator(ROTARY, 1, INT8, 1)
+    stream = scored("R", "a" * 160, Sampling())
+    generator.add(stream)
+    calls = 0
+    while generator.free_slots == 0:
+        list(generator.step([stream]))
+        calls += 1
+    assert calls == 160 / generator.backend.chunk
+
+
+def test_what_cannot_be_scored_is_refused_by_name() -> None:
+    with pytest.raises(InputError) as caught:
+        scored("R", "abc", Sampling(), first=3)
+    assert (caught.value.field, caught.value.message) == ("first", "3 is beyond the text; its last character is 2")
+    for prompt, text, field in (("日", "a", "prompt"), ("a", "b日", "text"), ("", "a", "prompt")):
+        with pytest.raises(InputError) as caught:
+            scored(prompt, text, Sampling())
+        assert caught.value.field == field
+    with pytest.raises(UnknownCharactersError) as unknown:
+        scored("R", "ab日", Sampling())
+    assert [one.position for one in unknown.value.unknown] == [2]
+
+
+def test_the_bundled_models_texts_are_scored_as_they_were_told() -> None:
+    """Twice its window of 256 characters, written with guesses and read in chunks."""
+    checkpoint = read_checkpoint(BUNDLED)
+    generator, vocabulary = load_generator(checkpoint, INT8, slots=2), checkpoint.vocabulary
+    [stream] = make_streams(
+        vocabulary, Sampling(), prompt=PROMPT, seed=1, num_samples=1, max_new_tokens=512, stop=(), details_from=[0]
+    )
+    text, expected = read(generator, stream)
+    again = make_scored_stream(vocabulary, Sampling(), prompt=PROMPT, text=text, first=100, alternatives=5)
+    assert read(generator, again) == (text, expected[100:])
