@@ -9,7 +9,7 @@ from app import problems
 from app.api import openapi, routes
 from app.api.json_response import Unread
 from app.api.openai import routes as completions
-from app.observability.middleware import Observer
+from app.observability.middleware import RequestObserver
 from app.security import middleware as security
 from app.security.api_keys import ApiKeys
 from app.server import paths
@@ -27,7 +27,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     """
     keys = ApiKeys(settings)  # before the checkpoint, which takes a while
     service = Service(settings)
-    observer = Observer(service)
+    observer = RequestObserver(service)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -36,7 +36,7 @@ OPENAI_ENDINGS = (
     *("/embeddings", "/responses", "/moderations", "/edits", "/files", "/assistants", "/images/generations"),
     *("/audio/speech", "/audio/transcriptions", "/audio/translations", "/fine_tuning/jobs", "/batches"),
 )
-REASONS: dict[type[SoliloquyError], str] = {  # for metrics
+REASON_OF_ERROR: dict[type[SoliloquyError], str] = {  # for metrics
     QueueFullError: "queue_full",
     DeadlineError: "timeout",
     DrainingError: "draining",
@@ -111,7 +111,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(SoliloquyError)
     def on_domain_error(request: Request, error: SoliloquyError) -> Response:
-        request.state.reason = REASONS.get(type(error))
+        request.state.reason = REASON_OF_ERROR.get(type(error))
         return to_problem(error).response(request.scope["path"])
 
     @app.exception_handler(RequestValidationError)

@@ -20,7 +20,7 @@ from typing import Any
 from model.checkpoint import read_checkpoint
 from model.device import choose_numerics
 from model.generation.generator import load_generator
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 
 PROMPT = "ROMEO:"
 
@@ -108,8 +108,10 @@ def truths(folder: Path, seeds: int, characters: int) -> list[str]:
     checkpoint = read_checkpoint(folder)
     generator = load_generator(checkpoint, choose_numerics("cpu", "auto"), 64)
     prompt = checkpoint.vocabulary.encode(PROMPT)
-    streams = [Stream(checkpoint.vocabulary, prompt, seed=seed, max_new_tokens=characters) for seed in range(seeds)]
-    waiting, texts, active = list(streams), dict.fromkeys(streams, ""), list[Stream]()
+    streams = [
+        TextSequence(checkpoint.vocabulary, prompt, seed=seed, max_new_tokens=characters) for seed in range(seeds)
+    ]
+    waiting, texts, active = list(streams), dict.fromkeys(streams, ""), list[TextSequence]()
     while waiting or active:
         while waiting and generator.free_slots:
             active.append(waiting.pop())

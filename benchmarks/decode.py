@@ -29,7 +29,7 @@ from model.checkpoint import Checkpoint, read_checkpoint
 from model.cli import run, settings_config
 from model.device import DeviceName, GenerationDtypeName, Numerics, choose_numerics
 from model.generation.generator import Generator, load_generator
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from model.vocabulary import Vocabulary
 
 SHORT = 250  # characters that fit nanoGPT's window after a short prompt
@@ -65,7 +65,7 @@ class BenchmarkSettings(BaseSettings):
 Rates = dict[str, list[float]]
 
 
-def write_all(generator: Generator, streams: list[Stream]) -> float:
+def write_all(generator: Generator, streams: list[TextSequence]) -> float:
     """Characters a second of these streams in all, their prompts included."""
     began, writing = time.perf_counter(), list(streams)
     for stream in streams:
@@ -76,10 +76,10 @@ def write_all(generator: Generator, streams: list[Stream]) -> float:
     return sum(len(stream.written) for stream in streams) / (time.perf_counter() - began)
 
 
-def make_streams(vocabulary: Vocabulary, count: int, length: int, prompt: str = "") -> list[Stream]:
+def make_sequences(vocabulary: Vocabulary, count: int, length: int, prompt: str = "") -> list[TextSequence]:
     """Streams that differ by their sample's number."""
     ids = vocabulary.encode(prompt or vocabulary.default_prompt)
-    return [Stream(vocabulary, ids, sample=sample, max_new_tokens=length) for sample in range(count)]
+    return [TextSequence(vocabulary, ids, sample=sample, max_new_tokens=length) for sample in range(count)]
 
 
 def beside_peers(settings: BenchmarkSettings, numerics: Numerics, folder: Path) -> None:
@@ -95,8 +95,8 @@ def beside_peers(settings: BenchmarkSettings, numerics: Numerics, folder: Path) 
         texts = max(1, LEAST // (count * SHORT))
         for _ in range(settings.rounds):
             time.sleep(PAUSE)
-            write_all(ours, make_streams(vocabulary, count, WARM, " "))
-            turns = [write_all(ours, make_streams(vocabulary, count, SHORT, " ")) for _ in range(texts)]
+            write_all(ours, make_sequences(vocabulary, count, WARM, " "))
+            turns = [write_all(ours, make_sequences(vocabulary, count, SHORT, " ")) for _ in range(texts)]
             rates["Soliloquy"].append(statistics.harmonic_mean(turns))
             for name in [name for name in peers if count != 32 or name != NANOGPT]:
                 time.sleep(PAUSE)
@@ -143,11 +143,11 @@ def of_checkpoint(settings: BenchmarkSettings, checkpoint: Checkpoint, numerics:
     for _ in range(settings.rounds):
         for count, length in work:
             rates.setdefault(f"{count} stream(s) of {length}", []).append(
-                write_all(generator, make_streams(vocabulary, count, length))
+                write_all(generator, make_sequences(vocabulary, count, length))
             )
         generator.draft = None
         rates.setdefault("1 stream of 1000 without guesses", []).append(
-            write_all(generator, make_streams(vocabulary, 1, 1000))
+            write_all(generator, make_sequences(vocabulary, 1, 1000))
         )
         generator.draft = draft
     show(rates, "1 stream of 1000 without guesses")
@@ -244,7 +244,7 @@ def timed_once(call: Callable[[], object]) -> float:
 
 def first_wait(generator: Generator, vocabulary: Vocabulary, length: int) -> float:
     """Seconds from a request to its first character."""
-    [stream] = make_streams(vocabulary, 1, 1, ("ROMEO:\n" * length)[:length])
+    [stream] = make_sequences(vocabulary, 1, 1, ("ROMEO:\n" * length)[:length])
     began = time.perf_counter()
     list(generator.write(stream))
     return time.perf_counter() - began
@@ -259,7 +259,7 @@ def show_flatness(generator: Generator, vocabulary: Vocabulary, rounds: int) -> 
 
 def flatness(generator: Generator, vocabulary: Vocabulary) -> float:
     """How much dearer the last thousand of ten thousand characters are than the first after the window is full."""
-    [stream] = make_streams(vocabulary, 1, 10_000, " ")
+    [stream] = make_sequences(vocabulary, 1, 10_000, " ")
     times = {}
     for _ in generator.write(stream):
         times[len(stream.written)] = time.perf_counter()

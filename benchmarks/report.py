@@ -29,7 +29,7 @@ from model.checkpoint import Checkpoint, read_checkpoint
 from model.cli import run, settings_config
 from model.device import DeviceName, choose_numerics
 from model.generation.generator import load_generator
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from model.sampling.sampler import Sampling
 from training.dataset import Dataset
 from training.index import summarise
@@ -69,7 +69,8 @@ def write_samples(settings: BenchmarkSettings, checkpoint: Checkpoint) -> list[t
     for first in tqdm(range(0, settings.samples, SLOTS), leave=False, unit_scale=SLOTS, unit="text"):
         numbers = range(first, min(first + SLOTS, settings.samples))
         streams = {
-            Stream(vocabulary, prompt, sampling, settings.seed, i, LENGTH, details_from=0): 0.0 for i in numbers
+            TextSequence(vocabulary, prompt, sampling, settings.seed, i, LENGTH, details_from=0): 0.0
+            for i in numbers
         }
         for stream in streams:
             generator.add(stream)

@@ -26,7 +26,7 @@ from app.main import create_app
 from app.server.http_protocol import ServerConfig
 from app.serving.engine import Engine
 from app.settings import ServerSettings
-from benchmarks.decode import make_streams, write_all
+from benchmarks.decode import make_sequences, write_all
 from model.cli import run, settings_config
 
 HEARTBEAT = 0.005  # seconds
@@ -154,7 +154,7 @@ def main(settings: BenchmarkSettings) -> None:
         pool.apply(run_clients, (port, settings.clients, 50, {"report": True}))  # warm
         gc.freeze()  # as `python -m app` does
         for _ in range(settings.rounds):
-            streams = make_streams(server.vocabulary, settings.clients, settings.characters)
+            streams = make_sequences(server.vocabulary, settings.clients, settings.characters)
             bare.append(write_all(server.engine.generator, streams))  # the engine sleeps meanwhile
             server.lags.clear()
             rate, some = pool.apply(run_clients, (port, settings.clients, settings.characters, {}))

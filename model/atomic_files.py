@@ -38,7 +38,7 @@ Value = TypeVar("Value")
 STAGE = ".soliloquy"
 NOBODYS = {STAGE, "lost+found", ".DS_Store", ".gitkeep"}  # what an empty folder may hold
 READ_ATTEMPTS = 20  # before a folder that is replaced over and over is given up
-MOST_JSON = 1 << 26  # bytes
+MAX_JSON_BYTES = 1 << 26  # bytes
 MAX_TEXT_BYTES = 1 << 32
 BYTE_ORDER_MARKS = {  # that Windows' own programs begin a text with; UTF-32's begins with UTF-16's
     codecs.BOM_UTF8: "utf-8-sig",
@@ -49,7 +49,7 @@ BYTE_ORDER_MARKS = {  # that Windows' own programs begin a text with; UTF-32's b
 }
 SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_DEPTH = 16
-MAX_TEXT = 10_000  # characters
+MAX_STRING_LENGTH = 10_000  # characters
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 NO_SUCH_TYPE = (AttributeError, TypeError)  # of NumPy, where a safetensors file has a type that it lacks
 
@@ -88,7 +88,7 @@ def read_json(path: Path) -> Any:
         OSError: see `check_file`.
         ValueError: see `decode_text` and `parse_json`.
     """
-    return parse_json(read_text(path, MOST_JSON))
+    return parse_json(read_text(path, MAX_JSON_BYTES))
 
 
 def read_text(path: Path, most: int = MAX_TEXT_BYTES) -> str:
@@ -169,14 +169,14 @@ def _is_well_formed(text: str) -> bool:
 
 def printable(value: Any, depth: int = MAX_DEPTH) -> Any:
     """A JSON value whose texts can be shown: control characters and halves of surrogate pairs become U+FFFD, and
-    what is over `MAX_TEXT` characters is cut.
+    what is over `MAX_STRING_LENGTH` characters is cut.
 
     Raises:
         ValueError: nested too deep.
     """
     if isinstance(value, str):
         text = UNPRINTABLE.sub("\ufffd", value)
-        return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
+        return text if len(text) <= MAX_STRING_LENGTH else f"{text[: MAX_STRING_LENGTH - 1]}…"
     if not isinstance(value, list | dict):
         return value
     if depth == 0:

@@ -39,8 +39,8 @@ CONFIG_FILE = "config.json"
 RECORD_FILE = "training.json"
 DRAFT_FILE = "draft.safetensors"
 INDEX_FILE = "copies.safetensors"
-LARGEST = {"n_layer": 250, "n_embd": 1 << 16, "block_size": 1 << 16, "logit_scale": 1000}  # in a stranger's file
-MOST_HEADER = 1 << 20  # bytes
+MAX_SIZES = {"n_layer": 250, "n_embd": 1 << 16, "block_size": 1 << 16, "logit_scale": 1000}  # in a stranger's file
+MAX_HEADER_BYTES = 1 << 20  # bytes
 TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
@@ -277,7 +277,7 @@ def _shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
 def _read_weights(files: FolderReader, config: GPTConfig) -> tuple[dict[str, Tensor], str]:
     """The weights, checked, and the identity that the checkpoint had before one covered the vocabulary."""
     path = files.path("model.safetensors")
-    largest = MOST_HEADER + sum(8 * math.prod(shape) for shape in _shapes(config).values())
+    largest = MAX_HEADER_BYTES + sum(8 * math.prod(shape) for shape in _shapes(config).values())
     try:
         check_file(path, largest)
         stored = path.read_bytes()  # not mapped: who copies a new checkpoint over it must not change this one
@@ -321,7 +321,7 @@ def _read_config(path: Path) -> GPTConfig:
         config = GPTConfig(**fields)
     except (InputError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-    for name, most in LARGEST.items():
+    for name, most in MAX_SIZES.items():
         if getattr(config, name) > most:
             raise CheckpointError(f"{path}: {name}: {getattr(config, name):,} is more than {most:,}")
     return config

@@ -20,11 +20,11 @@ from model.device import DeviceName, DtypeName, GenerationDtypeName
 from model.errors import InputError
 
 HELP = ("--help", "-h")
-NOTHING = ("None", "none", "null")  # for a number that may be left out; nanoGPT writes --top_k=None
+NONE_WORDS = ("None", "none", "null")  # for a number that may be left out; nanoGPT writes --top_k=None
 TEXTS = (str, SecretStr)
 POSITIONAL = get_args(CliPositionalArg)[1]
 DEVICE_WITH_INDEX = re.compile(r"(cpu|cuda|mps):([0-9]+)")
-SHOWN = 80  # characters of a value in a message
+MAX_SHOWN_CHARACTERS = 80  # characters of a value in a message
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def read_flags(
             continue
         name, equals, value = argument.removeprefix("--").partition("=")
         if name in places or (name not in fields and name not in foreign):
-            raise InputError(f"--{name:.{SHOWN}}", _unknown(name, [*fields, *foreign]))
+            raise InputError(f"--{name:.{MAX_SHOWN_CHARACTERS}}", _unknown(name, [*fields, *foreign]))
         values[name] = value if equals else _next_value(name, fields.get(name), rest)
     given = [name for name in values if name in foreign]
     wrong = [name for name in given if values[name] not in foreign[name].accepted]
@@ -76,7 +76,7 @@ def read_flags(
     for name in given:
         del values[name]
     if len(by_place) > len(places):
-        raise InputError(f"{by_place[len(places)]:.{SHOWN}}", _not_a_flag(by_place[len(places)]))
+        raise InputError(f"{by_place[len(places)]:.{MAX_SHOWN_CHARACTERS}}", _not_a_flag(by_place[len(places)]))
     return values | dict(zip(places, by_place, strict=False))
 
 
@@ -91,7 +91,9 @@ def _next_value(name: str, field: FieldInfo | None, rest: list[str]) -> str:
     if not rest:
         raise InputError(f"--{name}", f"needs a value, --{name}=…")
     if rest[0].startswith("--") and not (field is not None and is_text(field)):
-        raise InputError(f"--{name}", f"needs a value, --{name}=…; after it comes {rest[0]:.{SHOWN}}")
+        raise InputError(
+            f"--{name}", f"needs a value, --{name}=…; after it comes {rest[0]:.{MAX_SHOWN_CHARACTERS}}"
+        )
     return rest.pop(0)
 
 
@@ -146,7 +148,7 @@ class ProgramSettings(BaseSettings):
             return value
         if not value.strip():
             raise PydanticCustomError("blank", "Input should not be blank")
-        return None if value in NOTHING and type(None) in get_args(field.annotation) else value
+        return None if value in NONE_WORDS and type(None) in get_args(field.annotation) else value
 
 
 class NotBlank(PydanticBaseSettingsSource):

@@ -16,7 +16,7 @@ from model.device import choose_numerics
 from model.errors import InputError
 from model.flags import DeviceFlag, ForeignFlag, GenerationDtypeFlag, ProgramSettings
 from model.generation.generator import load_generator
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from model.sampling.noise import SEED_LIMIT
 from model.sampling.sampler import Sampling
 
@@ -79,7 +79,9 @@ def sample(settings: SampleSettings) -> None:
     print(f"vocabulary of {len(checkpoint.vocabulary)} characters from {settings.out_dir / 'vocab.json'}")
     print(f"checkpoint {checkpoint.identity[:12]}, {numerics.name}, seed {settings.seed}")
     for index in range(settings.num_samples):
-        stream = Stream(checkpoint.vocabulary, prompt, sampling, settings.seed, index, settings.max_new_tokens)
+        stream = TextSequence(
+            checkpoint.vocabulary, prompt, sampling, settings.seed, index, settings.max_new_tokens
+        )
         stream.details_from, written, bits = (0 if settings.report else None), "", 0.0
         print(start, end="", flush=True)
         for piece in generator.write(stream):

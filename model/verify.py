@@ -20,7 +20,7 @@ from model.errors import InputError
 from model.flags import ProgramSettings
 from model.generation.generator import Generator, load_generator
 from model.generation.receipt import FORMER, Digest, Receipt
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 
 MAX_ANSWER = 1 << 28  # bytes; with all alternatives of all characters, an answer has some 100 MB
 
@@ -56,7 +56,7 @@ def verify(settings: VerifySettings) -> None:
     print("identical")
 
 
-def compare(generator: Generator, stream: Stream, digest: Digest) -> bool:
+def compare(generator: Generator, stream: TextSequence, digest: Digest) -> bool:
     """Whether the text is another; if so, say where."""
     text = "".join(piece.text for piece in generator.write(stream))
     if hashlib.sha256(text.encode()).hexdigest() == digest.sha256 and digest.text in (None, text):

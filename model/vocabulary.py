@@ -15,7 +15,7 @@ TYPEWRITER = {
     "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ß": "ss", "ł": "l", "Ł": "L",
     "[": "(", "]": ")", "{": "(", "}": ")",
 }  # fmt: skip
-MOST_MARKS = 30  # after one character
+MAX_COMBINING_MARKS = 30  # after one character
 
 
 class Vocabulary:
@@ -117,7 +117,7 @@ def split_marked(text: str) -> Iterator[tuple[int, str]]:
     """
     start = 0
     for position in range(1, len(text) + 1):
-        if position < len(text) and position - start <= MOST_MARKS and _is_mark(text[position]):
+        if position < len(text) and position - start <= MAX_COMBINING_MARKS and _is_mark(text[position]):
             continue
         yield start, text[start:position]
         start = position

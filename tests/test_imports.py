@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"app": {"app", "model"}, "training": {"training", "model"}, "model": {"model"}}
 WEB = {"fastapi", "starlette", "sse_starlette", "uvicorn", "jinja2"}
 MAY_IMPORT = {
-    # Of a room's own package: the rooms and modules that it may know besides itself. Rooms not named here may know all.
+    # What a room may know of its own package besides itself; a room that is not named here may know all of it.
     "app.settings": {"app.environment"},
     "app.problems": set[str](),
     "app.serving": {"app.settings", "app.problems"},

@@ -15,7 +15,7 @@ from model.analysis.overlap import CopyIndex, code_points
 # of held-out and generated Shakespeare, and more than 2 too long at 0.6 %; the longest run in 1,000 characters is
 # right in two texts of three, and 0.4 too long on average. Half of all characters end a run of 8: it says nothing.
 RUNGS = ((11, 1), (15, 2), (20, 1), (25, 2), (30, 1), (50, 8), (100, 8))
-MOST_BYTES = 8_000_000
+MAX_COPY_INDEX_BYTES = 8_000_000
 TRIES = 100
 
 Fingerprints = NDArray[np.uint64]
@@ -24,7 +24,7 @@ Fingerprints = NDArray[np.uint64]
 def choose_rungs(characters: int) -> Sequence[tuple[int, int]]:
     """`RUNGS`, or for a long text wider strides and then fewer lengths, so that its index keeps to 8 MB."""
     rungs: Sequence[tuple[int, int]] = RUNGS
-    while len(rungs) > 1 and sum(1.13 * characters / stride for _, stride in rungs) > MOST_BYTES:
+    while len(rungs) > 1 and sum(1.13 * characters / stride for _, stride in rungs) > MAX_COPY_INDEX_BYTES:
         wider = _widen(rungs)
         rungs = wider if wider != rungs else rungs[1:]
     return rungs

@@ -25,12 +25,12 @@ from model.vocabulary import Vocabulary
 from training.nanogpt import describe_text, read_data_vocabulary
 
 Ids = NDArray[np.uint16]
-MOST_BYTES = 1 << 40  # of a split
-RECORD_FILE = "dataset.json"
-FILES = ("train.bin", "val.bin", "vocab.json", RECORD_FILE)
+MAX_DATASET_BYTES = 1 << 40  # of a split
+DATASET_FILE = "dataset.json"
+FILES = ("train.bin", "val.bin", "vocab.json", DATASET_FILE)
 RECORDED = {"name", "characters", "bytes", "sha256"}
 TRAIN_SHARE = 0.9
-SHOWN = 3  # names in a refusal
+MAX_LISTED_NAMES = 3  # names in a refusal
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Dataset:
             self.train.astype("<u2").tofile(new / "train.bin")
             self.val.astype("<u2").tofile(new / "val.bin")
             self.vocabulary.save(new / "vocab.json")
-            (new / RECORD_FILE).write_text(json.dumps(self.source, indent=1) + "\n", encoding="utf-8")
+            (new / DATASET_FILE).write_text(json.dumps(self.source, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "Dataset":
@@ -71,7 +71,7 @@ class Dataset:
         Raises:
             DataError: missing, malformed, or empty.
         """
-        if not FolderReader(folder).path(RECORD_FILE).exists() and (folder / "train.bin").exists():
+        if not FolderReader(folder).path(DATASET_FILE).exists() and (folder / "train.bin").exists():
             return cls._load_nanogpt(folder)
         try:
             return read_whole(folder, cls._read)
@@ -80,9 +80,9 @@ class Dataset:
 
     @classmethod
     def _read(cls, files: FolderReader) -> "Dataset":
-        source = read_json(files.path(RECORD_FILE))
+        source = read_json(files.path(DATASET_FILE))
         if not isinstance(source, dict):
-            raise ValueError(f"{RECORD_FILE} holds no JSON object")
+            raise ValueError(f"{DATASET_FILE} holds no JSON object")
         vocabulary = Vocabulary.load(files.path("vocab.json"))
         train = _open_ids(files.path("train.bin"), vocabulary)
         val = _open_ids(files.path("val.bin"), vocabulary)
@@ -101,7 +101,7 @@ class Dataset:
 
 
 def _open_ids(path: Path, vocabulary: Vocabulary) -> Ids:
-    check_file(path, MOST_BYTES)
+    check_file(path, MAX_DATASET_BYTES)
     ids: Ids = np.memmap(path, dtype="<u2", mode="r")
     if ids.max() >= len(vocabulary):
         raise ValueError(f"{path.name} has the id {ids.max()}, and the vocabulary {len(vocabulary)} characters")
@@ -119,7 +119,9 @@ def check_replaceable(folder: Path) -> None:
     names = names_in(folder)
     if not names or _is_dataset(folder):
         return
-    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+    shown = ", ".join(names[:MAX_LISTED_NAMES]) + (
+        f" and {len(names) - MAX_LISTED_NAMES:,} more" if len(names) > MAX_LISTED_NAMES else ""
+    )
     raise InputError(
         "out_dir",
         f"{folder} is no data set, and holds files of yours: {shown}; use a folder of its own, such as "
@@ -129,7 +131,7 @@ def check_replaceable(folder: Path) -> None:
 
 def _is_dataset(folder: Path) -> bool:
     try:
-        record = read_json(FolderReader(folder).path(RECORD_FILE))
+        record = read_json(FolderReader(folder).path(DATASET_FILE))
     except (OSError, ValueError):
         return False
     return isinstance(record, dict) and record.keys() >= RECORDED

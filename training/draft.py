@@ -13,11 +13,11 @@ from model.cli import SettingsPath, run, settings_config
 from model.flags import ProgramSettings
 from model.sampling.ngram_draft import UNITS, Draft
 from training.dataset import Dataset, Ids, translate
-from training.ngram import MOST_CHARACTERS, KneserNey
+from training.ngram import MAX_COUNTED_CHARACTERS, KneserNey
 
 ORDER = 5  # a sixth agreed no more often with the bundled model, a fourth 0.07 less
 TABLE_BYTES = 2 << 20
-LEAST_COUNT = 2  # of a context, to be worth a row
+MIN_COUNT = 2  # of a context, to be worth a row
 
 
 class DraftSettings(ProgramSettings):
@@ -33,19 +33,19 @@ class DraftSettings(ProgramSettings):
 
 def make_draft(ids: Ids, vocab_size: int) -> Draft:
     """A table for the commonest contexts of the text, of up to four characters and 2 MB."""
-    text, base = ids[:MOST_CHARACTERS].astype(np.int64), vocab_size + 1
+    text, base = ids[:MAX_COUNTED_CHARACTERS].astype(np.int64), vocab_size + 1
     order = max(1, min(ORDER, len(text), int(63 / np.log2(base)) + 1))
     windows, keys, counts = np.zeros(len(text) + 1, np.int64), [np.zeros(1, np.int64)], [np.array([1 << 62])]
     for length in range(1, order):  # each window's key, of one more character
         windows = windows[:-1] * base + text[length - 1 :] + 1
         found, count = np.unique(windows, return_counts=True)
-        keys.append(found[count >= LEAST_COUNT])
-        counts.append(count[count >= LEAST_COUNT])
+        keys.append(found[count >= MIN_COUNT])
+        counts.append(count[count >= MIN_COUNT])
     room = max(1, TABLE_BYTES // (vocab_size + 8))
     every = np.concatenate(counts)
     least = np.sort(every)[-room - 1] if len(every) > room else 0  # more than `room` are at least as common
     kept = [key[count > least] for key, count in zip(keys, counts, strict=True)]
-    model = KneserNey(ids[:MOST_CHARACTERS], order, vocab_size)
+    model = KneserNey(ids[:MAX_COUNTED_CHARACTERS], order, vocab_size)
     digits = [key[:, None] // base ** np.arange(length)[::-1] % base - 1 for length, key in enumerate(kept)]
     surprise = np.concatenate([-np.log(model.distribution(contexts)) for contexts in digits])
     all_keys = np.concatenate(kept)

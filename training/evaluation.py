@@ -14,7 +14,7 @@ from model.errors import DataError
 from model.network import GPT, LayerCache
 from training.dataset import Ids, gather
 
-ROWS = 32
+BATCH_ROWS = 32
 CALIBRATION_BLOCKS = 256
 NEWTON_STEPS = 10
 
@@ -51,8 +51,8 @@ def evaluate(
         rest = 0
     else:
         rest = (len(ids) - 1) % block
-    batches = tqdm(range(0, len(starts), ROWS), disable=not progress, leave=False, unit="batch")
-    total = sum(_loss(network, ids, starts[i : i + ROWS], block, dtype) for i in batches)
+    batches = tqdm(range(0, len(starts), BATCH_ROWS), disable=not progress, leave=False, unit="batch")
+    total = sum(_loss(network, ids, starts[i : i + BATCH_ROWS], block, dtype) for i in batches)
     if rest:
         total += _loss(network, ids, np.array([whole * block]), rest, dtype)
     characters = len(starts) * block + rest
@@ -72,7 +72,9 @@ def fit_logit_scale(network: GPT, ids: Ids, dtype: torch.dtype) -> float:
     _check(network, ids, block + 1)
     whole = (len(ids) - 1) // block
     starts = np.linspace(0, whole - 1, min(whole, CALIBRATION_BLOCKS)).round().astype(np.int64) * block
-    pairs = [_predict(network, ids, starts[i : i + ROWS], block, dtype) for i in range(0, len(starts), ROWS)]
+    pairs = [
+        _predict(network, ids, starts[i : i + BATCH_ROWS], block, dtype) for i in range(0, len(starts), BATCH_ROWS)
+    ]
     logits = torch.cat([logits for logits, _ in pairs]).double() / network.logit_scale  # (N, V)
     targets = torch.cat([targets for _, targets in pairs])  # (N,)
     reached = logits.gather(1, targets[:, None]).mean()

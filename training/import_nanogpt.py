@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from model.atomic_files import names_in, replacing
-from model.checkpoint import LARGEST, TYPES, Checkpoint, TrainingRecord, write_checkpoint
+from model.checkpoint import MAX_SIZES, TYPES, Checkpoint, TrainingRecord, write_checkpoint
 from model.cli import SettingsPath, run, settings_config
 from model.config import GPTConfig
 from model.errors import CheckpointError, InputError
@@ -43,8 +43,8 @@ GPT2_VOCABULARIES = (50257, 50304)  # its tokens, and their number rounded up as
 MAX_LOSS = 1e6  # nats per character; nanoGPT begins with 1e9, before it has measured any
 MAX_SETTINGS = 1000
 MAX_SETTING = 1000  # characters, or items
-LISTED = 3  # names in one line
-SHOWN = 60  # characters of a stranger's text in a message
+MAX_LISTED_WEIGHTS = 3  # names in one line
+MAX_SHOWN_CHARACTERS = 60  # characters of a stranger's text in a message
 
 
 class ImportSettings(ProgramSettings):
@@ -139,8 +139,8 @@ def _read_config(arguments: dict[Any, Any], path: Path, notes: list[str]) -> GPT
         value = _plain(arguments[name])
         if type(value) is not int or value < 1:
             raise CheckpointError(f"{path}: model_args: {name}: {_shown(value)} is not a whole number from 1 up")
-        if value > LARGEST.get(name, value):
-            raise CheckpointError(f"{path}: model_args: {name}: {value:,} is more than {LARGEST[name]:,}")
+        if value > MAX_SIZES.get(name, value):
+            raise CheckpointError(f"{path}: model_args: {name}: {value:,} is more than {MAX_SIZES[name]:,}")
         values[name] = value
     bias = _plain(arguments.get("bias", True))
     if type(bias) is not bool:
@@ -240,8 +240,10 @@ def _read_recipe(config: object, notes: list[str]) -> dict[str, Any]:
         else:
             left_out.append(_shown(name))
     if left_out:
-        more = f" and {len(left_out) - LISTED:,} more" if len(left_out) > LISTED else ""
-        notes.append(f"config: left out, as a checkpoint cannot hold them: {', '.join(left_out[:LISTED])}{more}")
+        more = f" and {len(left_out) - MAX_LISTED_WEIGHTS:,} more" if len(left_out) > MAX_LISTED_WEIGHTS else ""
+        notes.append(
+            f"config: left out, as a checkpoint cannot hold them: {', '.join(left_out[:MAX_LISTED_WEIGHTS])}{more}"
+        )
     return recipe
 
 
@@ -280,7 +282,7 @@ def _shown(value: object) -> str:
     """A stranger's value in a message: itself if it is a short one, or its type."""
     if value is None or isinstance(value, bool | int | float | str):
         text = repr(value)
-        return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+        return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
     return f"a {type(value).__name__}"
 
 

@@ -15,7 +15,7 @@ from training.dataset import Ids
 
 Counts = NDArray[np.int64]
 BASELINES = (1, 2, 3, 5)
-MOST_CHARACTERS = 5_000_000  # to count in where time or memory matter more than the last digit
+MAX_COUNTED_CHARACTERS = 5_000_000  # to count in where time or memory matter more than the last digit
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def losses(train: Ids, val: Ids, vocab_size: int, orders: Iterable[int]) -> dict
 
 def baselines(train: Ids, val: Ids, vocab_size: int) -> dict[str, float]:
     """What a run's validation loss is to be compared with: those of chance and of models that only count."""
-    counted = losses(train[:MOST_CHARACTERS], val[:MOST_CHARACTERS], vocab_size, BASELINES)
+    counted = losses(train[:MAX_COUNTED_CHARACTERS], val[:MAX_COUNTED_CHARACTERS], vocab_size, BASELINES)
     return {"uniform": math.log(vocab_size)} | {f"{order}-gram": loss for order, loss in counted.items()}
 
 

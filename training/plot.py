@@ -41,7 +41,7 @@ class PlotSettings(ProgramSettings):
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One curve: its name, data set and points; `each` is how many characters a step read."""
 
     name: str
@@ -55,7 +55,7 @@ class Run:
         return [x for x, y in found if y is not None], [y for _, y in found if y is not None]
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> TrainingRun:
     """The curve in a checkpoint's training.json.
 
     Raises:
@@ -73,7 +73,7 @@ def read_run(folder: Path) -> Run:
         raise CheckpointError(f"{path}: has no loss curve of a run of training.train") from error
     if not points:
         raise CheckpointError(f"{path}: its loss curve has no points yet")
-    return Run(printable_name(folder.resolve()), sha256, points, each)
+    return TrainingRun(printable_name(folder.resolve()), sha256, points, each)
 
 
 def baselines(data: Path) -> dict[str, float]:
@@ -83,7 +83,7 @@ def baselines(data: Path) -> dict[str, float]:
     return {names[order]: loss for order, loss in found.items()}
 
 
-def draw(figure: "Figure", runs: list[Run], lines: dict[str, float]) -> "Figure":
+def draw(figure: "Figure", runs: list[TrainingRun], lines: dict[str, float]) -> "Figure":
     """Losses with `lines` across them; below, learning rate and speed where a run recorded them."""
     panels = {"lr": "learning rate", "tokens_per_second": "characters/s"}
     panels = {key: label for key, label in panels.items() if any(run.series(key)[0] for run in runs)}

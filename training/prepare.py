@@ -21,17 +21,17 @@ from model.atomic_files import check_file, decode_text, printable_name
 from model.cli import SettingsPath, run, settings_config
 from model.errors import DataError, InputError
 from model.flags import ProgramSettings
-from training.dataset import FILES, MOST_BYTES, Dataset, check_replaceable, from_text
+from training.dataset import FILES, MAX_DATASET_BYTES, Dataset, check_replaceable, from_text
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 SHAKESPEARE_NAME = "Tiny Shakespeare"
-LONGEST_NAME = 80  # characters
+MAX_NAME_LENGTH = 80  # characters
 CONTROLS = [chr(point) for point in (*range(0x20), *range(0x7F, 0xA0)) if chr(point) not in "\t\n\v\f\r\x85"]
 MANY_CONTROLS = 0.05  # of a text's characters; what has more of them is something else
 RARE = 10  # occurrences below which a character is hardly learned
 LITTLE = 100_000  # characters below which a text teaches little more than spelling
-LISTED = 20  # characters named at most in one line of the report
+MAX_LISTED_CHARACTERS = 20  # characters named at most in one line of the report
 
 
 def check_name(name: str) -> str:
@@ -40,9 +40,9 @@ def check_name(name: str) -> str:
     Raises:
         PydanticCustomError: it is empty, long, or has characters that cannot be seen.
     """
-    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+    if not name.strip() or len(name) > MAX_NAME_LENGTH or not name.isprintable():
         raise PydanticCustomError(
-            "name", "Input should be 1 to {most} printable characters", {"most": LONGEST_NAME}
+            "name", "Input should be 1 to {most} printable characters", {"most": MAX_NAME_LENGTH}
         )
     return name.strip()
 
@@ -123,7 +123,7 @@ def default_name(path: Path | None) -> str:
         return SHAKESPEARE_NAME
     name = printable_name(path if path.is_dir() else path.with_suffix(""))
     shown = "".join(character if character.isprintable() else " " for character in name)
-    return shown.strip()[:LONGEST_NAME].strip() or "a text"
+    return shown.strip()[:MAX_NAME_LENGTH].strip() or "a text"
 
 
 def advice(dataset: Dataset) -> list[str]:
@@ -153,7 +153,7 @@ def listed(counts: Counter[str]) -> str:
     """Characters with their counts, rarest first; those that cannot be seen by their name."""
     order = sorted(counts, key=lambda character: (counts[character], character))
     names = [c if c.isprintable() and not c.isspace() else unicodedata.name(c, f"U+{ord(c):04X}") for c in order]
-    shown = [f"{name} ({counts[c]:,})" for name, c in zip(names, order, strict=True)][:LISTED]
+    shown = [f"{name} ({counts[c]:,})" for name, c in zip(names, order, strict=True)][:MAX_LISTED_CHARACTERS]
     more = len(order) - len(shown)
     return f"{len(order):,} characters: {', '.join(shown)}" + (f", and {more:,} more" if more else "")
 
@@ -238,7 +238,7 @@ def read(path: Path) -> dict[str, bytes]:
     for file in paths:
         try:
             if file != path:  # who names a pipe means it; one in a folder would be waited for
-                check_file(file, MOST_BYTES)
+                check_file(file, MAX_DATASET_BYTES)
             contents[str(file)] = file.read_bytes()
         except OSError as error:
             raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error

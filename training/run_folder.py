@@ -21,8 +21,8 @@ from model.checkpoint import Checkpoint, has_checkpoint, write_checkpoint
 from model.errors import CheckpointError, InputError, SaveError
 
 RESUME_FILE = "resume/state.pt"
-NOTHING = "there is nothing to resume; begin a run without --resume, in a folder of its own"
-MOST_STATE = 1 << 40  # bytes
+NOTHING_TO_RESUME = "there is nothing to resume; begin a run without --resume, in a folder of its own"
+MAX_STATE_BYTES = 1 << 40  # bytes
 STATE_KINDS = {"architecture": str, "weights": dict, "optimizers": list, "progress": dict}
 
 
@@ -60,7 +60,7 @@ class RunFolder:
             raise InputError("out_dir", f"{self.folder} is a file; name a folder")
         if resume:
             if not has_state(self.folder):
-                raise CheckpointError(f"{self.folder / RESUME_FILE}: {NOTHING}")
+                raise CheckpointError(f"{self.folder / RESUME_FILE}: {NOTHING_TO_RESUME}")
             return
         if names_in(self.folder) or has_checkpoint(self.folder):
             remedy = "use another folder"
@@ -131,7 +131,7 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
     try:
         state = read_whole(folder, lambda files: _read_state(files.path(RESUME_FILE), device))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: {NOTHING}") from error
+        raise CheckpointError(f"{path}: {NOTHING_TO_RESUME}") from error
     except OSError as error:
         raise unusable(path, error.strerror or str(error)) from error
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
@@ -149,7 +149,7 @@ def unusable(path: Path, reason: str) -> CheckpointError:
 
 
 def _read_state(path: Path, device: torch.device) -> Any:
-    check_file(path, MOST_STATE)
+    check_file(path, MAX_STATE_BYTES)
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()

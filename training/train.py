@@ -19,7 +19,7 @@ from model.cli import run
 from model.device import Numerics, keep_freed_memory
 from model.errors import InputError
 from model.generation.generator import Generator
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from model.network import GPT
 from model.vocabulary import Vocabulary
 from training.dataset import Dataset
@@ -27,7 +27,7 @@ from training.distributed import Workers, join_workers
 from training.extras import Extras
 from training.run_folder import way_on
 from training.settings import NANOGPT_FLAGS, TrainSettings
-from training.trainer import Observer, Progress, Trainer
+from training.trainer import Progress, Trainer, TrainingObserver
 
 EVENT_FILES = "TensorBoard's event files"
 MANY_PASSES = 30  # over the training text; nanoGPT's Shakespeare model is at its best after about 20
@@ -43,7 +43,7 @@ def train(settings: TrainSettings) -> None:
         )
         stop = stack.enter_context(stop_signals())
         dataset = Dataset.load(settings.data)
-        report = Report(settings, dataset.vocabulary, workers)
+        report = ConsoleReport(settings, dataset.vocabulary, workers)
         stack.callback(report.close)
         trainer = Trainer(settings, dataset, report, workers)
         stack.callback(trainer.close)
@@ -77,7 +77,7 @@ def print_plan(trainer: Trainer) -> None:
         )
 
 
-class Report(Observer):
+class ConsoleReport(TrainingObserver):
     """What a run shows: a progress bar, lines, TensorBoard's event files. Only the leading process shows it."""
 
     def __init__(self, settings: TrainSettings, vocabulary: Vocabulary, workers: Workers) -> None:
@@ -177,7 +177,7 @@ def sample_text(network: GPT, vocabulary: Vocabulary, length: int) -> str:
     numerics = Numerics(next(network.parameters()).device, torch.float32)
     generator = Generator(EagerBackend(network, numerics, slots=1))
     start = vocabulary.encode(vocabulary.default_prompt)
-    stream = Stream(vocabulary, start, max_new_tokens=length)
+    stream = TextSequence(vocabulary, start, max_new_tokens=length)
     return "".join(piece.text for piece in generator.write(stream))
 
 

@@ -60,7 +60,7 @@ class Progress:
     baselines: dict[str, float] = dataclasses.field(default_factory=dict)  # found once, when the run begins
 
 
-class Observer:
+class TrainingObserver:
     """Is told what happens in a run, and writes the sample texts; this one does nothing."""
 
     def step(self, progress: Progress, loss: float) -> None:
@@ -88,12 +88,12 @@ class Trainer:
         self,
         settings: TrainSettings,
         dataset: Dataset,
-        observer: Observer | None = None,
+        observer: TrainingObserver | None = None,
         workers: Workers | None = None,
     ) -> None:
         train, self.held_out = hold_out(dataset.train, settings.calibration, settings.block_size)
         self.settings, self.dataset = settings, dataset
-        self.observer, self.workers = observer or Observer(), workers or Workers()
+        self.observer, self.workers = observer or TrainingObserver(), workers or Workers()
         self.extras = Extras(self.observer.warn)
         self.device = choose_device(settings.device)
         self.dtype = training_dtype(self.device, settings.dtype)

@@ -30,8 +30,8 @@ MAX_OPCODES = 1 << 21  # each makes at most one object, of about 200 bytes
 MAX_DIRECTORY = 1 << 22  # bytes of a zip archive's list of entries
 MAX_BITS = 1 << 10  # of a whole number
 MAX_DIMENSIONS = 16
-CHUNK = 1 << 20  # bytes read at a time
-SHOWN = 80  # characters of a stranger's text in a message
+READ_SIZE = 1 << 20  # bytes read at a time
+MAX_SHOWN_CHARACTERS = 80  # characters of a stranger's text in a message
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # protocol 2, and PyTorch's magic number
@@ -549,7 +549,7 @@ class _Archive:
         content = memoryview(bytearray(size))
         done = 0
         with self._archive.open(self._entries[name]) as entry:
-            while chunk := entry.read(CHUNK):
+            while chunk := entry.read(READ_SIZE):
                 content[done : done + len(chunk)] = chunk
                 done += len(chunk)
         if done != size:
@@ -606,4 +606,4 @@ TORCH_NAMES |= {f"torch.{name}": value for name, value in vars(torch).items() if
 
 def _shown(value: object) -> str:
     text = str(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"

@@ -12,14 +12,14 @@ from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from app.observability.exchange import meter_of
-from app.serving.job import Job
+from app.serving.request_handle import RequestHandle
 from model.errors import QueueFullError, SoliloquyError
 
 logger = logging.getLogger(__name__)
 
 MAX_UNREAD = 64 * 1024 * 1024  # bytes of answers that wait to be read, all together
 PART = 64 * 1024  # bytes handed to the connection at once, which then waits for its reader
-RETRY = 5  # seconds
+RETRY_SECONDS = 5  # seconds
 HEADERS = {"Cache-Control": "no-store"}
 
 
@@ -36,7 +36,7 @@ class Unread:
             QueueFullError: too much waits already.
         """
         if size > PART and self.bytes + size > MAX_UNREAD:
-            raise QueueFullError(f"{self.bytes:,} bytes of answers wait to be read already", RETRY)
+            raise QueueFullError(f"{self.bytes:,} bytes of answers wait to be read already", RETRY_SECONDS)
         self.bytes += size
 
     def remove(self, size: int) -> None:
@@ -79,7 +79,7 @@ class GrowingAnswer(Response):
 
     media_type = "application/json"
 
-    def __init__(self, job: Job, parts: AsyncIterator[str]) -> None:
+    def __init__(self, job: RequestHandle, parts: AsyncIterator[str]) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
         self._job = job
@@ -122,7 +122,7 @@ class GrowingAnswer(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def whole(job: Job | None, writing: Coroutine[Any, Any, str], request: Request) -> Response:
+async def whole(job: RequestHandle | None, writing: Coroutine[Any, Any, str], request: Request) -> Response:
     """A JSON answer; given up as soon as the client goes."""
     meter_of(request.scope).job = job
     answering = asyncio.ensure_future(writing)

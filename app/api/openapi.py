@@ -36,7 +36,7 @@ LATER = {
 
 
 DATA: dict[str, type[BaseModel]] = {"start": Start, "text": Text, "end": End, "done": Done, "error": ProblemObject}
-CHUNK = {
+OPENAI_CHUNK = {
     "type": "object",
     "properties": {"data": {"type": "string"}, "event": {"const": "message"}},  # what one without a name is called
     "required": ["data"],
@@ -82,7 +82,7 @@ def complete(document: dict[str, Any], keys: bool) -> None:
         operation["responses"]["200"] = {"description": EVENTS, "content": content}
     completions = document["paths"]["/v1/completions"]["post"]["responses"]["200"]
     completions["description"] = CHUNKS
-    completions["content"]["text/event-stream"] = {"schema": CHUNK}
+    completions["content"]["text/event-stream"] = {"schema": OPENAI_CHUNK}
     not_ready = {"application/json": {"schema": {"type": "object"}}}
     ready = document["paths"]["/health/ready"]["get"]["responses"]
     ready["503"] = {"description": "The server stops, or its generator has failed.", "content": not_ready}

@@ -9,15 +9,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.logprobs import json_parts
-from app.serving.job import Job
+from app.serving.request_handle import RequestHandle
 from app.serving.work import WorkQueue
 from model.analysis.report import LiveMarks, make_report, mark_content
 from model.checkpoint import Checkpoint
-from model.generation.stream import Stream, make_scored_stream
+from model.generation.sequence import TextSequence, make_scored_sequence
 from model.proceed import Proceed
 from model.sampling.sampler import Likelihood, Sampling
 
-MAX_TEXT = 100_000
+MAX_REPORTED_TEXT = 100_000
 
 
 class ReportRequest(BaseModel):
@@ -25,18 +25,18 @@ class ReportRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
-    text: str = Field(max_length=MAX_TEXT)
+    text: str = Field(max_length=MAX_REPORTED_TEXT)
     """What is looked at: by anyone, in any characters."""
-    prompt: str = Field("", max_length=MAX_TEXT)
+    prompt: str = Field("", max_length=MAX_REPORTED_TEXT)
     """What the text follows: the model's own surprise at it depends on that. Empty as in `/generate`."""
 
-    def stream(self, checkpoint: Checkpoint) -> Stream | None:
+    def stream(self, checkpoint: Checkpoint) -> TextSequence | None:
         """A stream that scores the text; None if it is empty or has characters that the model cannot read."""
         known = set(checkpoint.vocabulary.characters)
         if not self.text or not known.issuperset(self.text) or not known.issuperset(self.prompt):
             return None
         prompt = self.prompt or checkpoint.vocabulary.default_prompt
-        return make_scored_stream(
+        return make_scored_sequence(
             checkpoint.vocabulary, Sampling(), prompt=prompt, text=self.text, first=0, alternatives=0
         )
 
@@ -78,7 +78,7 @@ class LiveReport:
         return await self._reports.run(lambda proceed: write_report(text, self._checkpoint, bits, proceed))
 
 
-async def report_on(text: str, checkpoint: Checkpoint, job: Job | None, reports: WorkQueue) -> str:
+async def report_on(text: str, checkpoint: Checkpoint, job: RequestHandle | None, reports: WorkQueue) -> str:
     """The report, as JSON, of a text that `job` scores if the model can read it.
 
     Raises:

@@ -15,13 +15,13 @@ from app.api.resume import Place
 from app.api.schemas import GenerateRequest
 from app.observability.exchange import Meter
 from app.problems import to_problem
-from app.serving.job import Job
 from app.serving.model_card import ModelCard
+from app.serving.request_handle import RequestHandle
 from app.serving.work import WorkQueue
 from model.checkpoint import Checkpoint
 from model.errors import SoliloquyError
 from model.generation.receipt import Digest, Parameters, Receipt
-from model.generation.stream import FinishReason, Piece, Stream
+from model.generation.sequence import Chunk, FinishReason, TextSequence
 from model.sampling.sampler import Likelihood
 
 
@@ -58,7 +58,7 @@ class Answer:
 
     def __init__(
         self,
-        job: Job,
+        job: RequestHandle,
         request: GenerateRequest,
         card: ModelCard,
         checkpoint: Checkpoint,
@@ -83,7 +83,8 @@ class Answer:
     async def events(self) -> AsyncIterator[ServerSentEvent]:
         """`start`, then `text` and `end` as they come, then `done`; or `error`.
 
-        The first character goes out at once, then all that has come, about every 25 ms or rarer (`Job.pause`).
+        The first character goes out at once, then all that has come, about every 25 ms or rarer
+        (`RequestHandle.pause`).
         """
         try:
             yield _event("start", json_line(self._head))
@@ -118,7 +119,7 @@ class Answer:
         reports = await self._reports()
         return json_line(self._head | self._tail(), **reports, samples=samples)
 
-    def _frames(self, pieces: list[tuple[Stream, Piece]]) -> list[ServerSentEvent]:
+    def _frames(self, pieces: list[tuple[TextSequence, Chunk]]) -> list[ServerSentEvent]:
         frames = []
         for sample, text, likelihoods, marks in self._merge(pieces):
             if text:
@@ -135,11 +136,11 @@ class Answer:
         return replace(self._place, sent=tuple(one.sent for one in self._samples), done=done)
 
     def _merge(
-        self, pieces: list[tuple[Stream, Piece]]
+        self, pieces: list[tuple[TextSequence, Chunk]]
     ) -> Iterator[tuple[Sample, str, list[Likelihood], dict[str, Any]]]:
         """Per sample: its text that the client does not have, its likelihoods and marks; counted as sent."""
         self._meter.wrote(sum(len(piece.text) for _, piece in pieces))
-        by_sample: dict[int, list[Piece]] = {}
+        by_sample: dict[int, list[Chunk]] = {}
         for stream, piece in pieces:
             by_sample.setdefault(stream.sample, []).append(piece)
         for index, parts in sorted(by_sample.items()):

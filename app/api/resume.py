@@ -16,9 +16,9 @@ from model.sampling.noise import SEED_LIMIT
 from model.vocabulary import Vocabulary
 
 FIELD = "Last-Event-ID"
-LONGEST = 512  # more than any id has, so that nothing longer is ever searched
+MAX_TOKEN_LENGTH = 512  # more than any id has, so that nothing longer is ever searched
 FORM = re.compile(r"([0-9a-f]{12}):([a-z0-9-]+):([0-9a-f]{8}):([0-9]{1,16}):([0-9]{1,18}(?:,[0-9]{1,18})*)(:done)?")
-REMEDY = "write the text again without it"
+RESUME_REMEDY = "write the text again without it"
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Place:
         Raises:
             InputError: it is none.
         """
-        match = FORM.fullmatch(text) if len(text) <= LONGEST else None
+        match = FORM.fullmatch(text) if len(text) <= MAX_TOKEN_LENGTH else None
         if match is None or int(match[4]) >= SEED_LIMIT:
-            raise InputError(FIELD, f"is not the id of one of this server's events; {REMEDY}")
+            raise InputError(FIELD, f"is not the id of one of this server's events; {RESUME_REMEDY}")
         sent = tuple(map(int, match[5].split(",")))
         return cls(match[1], match[2], match[3], int(match[4]), sent, match[6] is not None)
 
@@ -75,11 +75,11 @@ def resume(
         return in_force, Place.beginning(in_force, card)
     place = Place.parse(header)
     if asked.seed not in (None, place.seed):
-        raise InputError(FIELD, f"is of a text with seed {place.seed}, not {asked.seed}; {REMEDY}")
+        raise InputError(FIELD, f"is of a text with seed {place.seed}, not {asked.seed}; {RESUME_REMEDY}")
     in_force = asked.model_copy(update={"seed": place.seed}).in_force(vocabulary)
     if place.checkpoint == card.former:
         raise InputError(
-            FIELD, f"names this checkpoint by {card.former}, {FORMER}; it is {card.checkpoint} now; {REMEDY}"
+            FIELD, f"names this checkpoint by {card.former}, {FORMER}; it is {card.checkpoint} now; {RESUME_REMEDY}"
         )
     _check(place, Place.beginning(in_force, card), in_force.max_new_tokens)
     return in_force, place
@@ -89,12 +89,14 @@ def _check(place: Place, beginning: Place, longest: int) -> None:
     """Refuse a place in another text than the one with this beginning."""
     if (place.checkpoint, place.numerics) != (beginning.checkpoint, beginning.numerics):
         there, here = (f"{one.checkpoint} on {one.numerics}" for one in (place, beginning))
-        raise InputError(FIELD, f"is of a text by {there}, but {here} writes here; {REMEDY}")
+        raise InputError(FIELD, f"is of a text by {there}, but {here} writes here; {RESUME_REMEDY}")
     if place.parameters != beginning.parameters:
-        raise InputError(FIELD, f"is of a text with other parameters; ask with the same ones, or {REMEDY}")
+        raise InputError(FIELD, f"is of a text with other parameters; ask with the same ones, or {RESUME_REMEDY}")
     if len(place.sent) != len(beginning.sent):
         raise InputError(
-            FIELD, f"counts {len(place.sent)} samples, not num_samples {len(beginning.sent)}; {REMEDY}"
+            FIELD, f"counts {len(place.sent)} samples, not num_samples {len(beginning.sent)}; {RESUME_REMEDY}"
         )
     if max(place.sent) > longest:
-        raise InputError(FIELD, f"counts {max(place.sent)} characters, but max_new_tokens is {longest}; {REMEDY}")
+        raise InputError(
+            FIELD, f"counts {max(place.sent)} characters, but max_new_tokens is {longest}; {RESUME_REMEDY}"
+        )

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.settings import MAX_NEW_TOKENS
 from model.errors import InputError
-from model.generation.stream import Stream, make_scored_stream, make_streams
+from model.generation.sequence import TextSequence, make_scored_sequence, make_sequences
 from model.sampling.noise import SEED_LIMIT
 from model.sampling.sampler import ALTERNATIVES, Sampling
 from model.vocabulary import Vocabulary
@@ -98,13 +98,13 @@ class GenerateRequest(Told):
         """All fields but those that are told apart from the parameters, or are of the answer's form."""
         return self.model_dump(exclude={"seed", "stream"})
 
-    def streams(self, vocabulary: Vocabulary, sent: Sequence[int]) -> list[Stream]:
+    def streams(self, vocabulary: Vocabulary, sent: Sequence[int]) -> list[TextSequence]:
         """One stream per sample; `sent` characters of each need no details.
 
         Raises:
             UnknownCharactersError: the prompt has characters outside the vocabulary.
         """
-        return make_streams(
+        return make_sequences(
             vocabulary,
             self.sampling(),
             prompt=self.prompt,
@@ -136,7 +136,7 @@ class ScoreRequest(Told):
     first: Whole = Field(0, ge=0)
     """Tell of the text's characters from this one on."""
 
-    def stream(self, vocabulary: Vocabulary) -> Stream:
+    def stream(self, vocabulary: Vocabulary) -> TextSequence:
         """The stream that reads the text.
 
         Raises:
@@ -145,7 +145,7 @@ class ScoreRequest(Told):
         """
         count = (len(self.text) - self.first) * self.alternatives
         check_told("alternatives", count, MAX_SCORED, "score a part of the text")
-        return make_scored_stream(
+        return make_scored_sequence(
             vocabulary,
             self.sampling(),
             prompt=self.prompt,

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict
 from app.api.logprobs import DetailsWriter, json_line
 from app.api.report import bits_of
 from app.api.schemas import ScoreRequest
-from app.serving.job import Job
 from app.serving.model_card import ModelCard
+from app.serving.request_handle import RequestHandle
 from model.vocabulary import Vocabulary
 
 
@@ -54,7 +54,9 @@ class Score(_Told):
     """The mean surprise of those, by the model alone."""
 
 
-async def score(job: Job, request: ScoreRequest, card: ModelCard, vocabulary: Vocabulary) -> AsyncIterator[str]:
+async def score(
+    job: RequestHandle, request: ScoreRequest, card: ModelCard, vocabulary: Vocabulary
+) -> AsyncIterator[str]:
     """The answer to a request in force, in parts. It can be large, so none of it waits for the rest.
 
     Raises:

@@ -8,7 +8,7 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from app.observability.exchange import meter_of
-from app.serving.job import Job
+from app.serving.request_handle import RequestHandle
 from app.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -17,7 +17,9 @@ logger = logging.getLogger(__name__)
 class JobStream(EventSourceResponse):
     """An event stream that gives its job up however it ends, even if it never began."""
 
-    def __init__(self, job: Job, events: AsyncIterator[ServerSentEvent], settings: ServerSettings) -> None:
+    def __init__(
+        self, job: RequestHandle, events: AsyncIterator[ServerSentEvent], settings: ServerSettings
+    ) -> None:
         super().__init__(
             events,
             sep="\n",

@@ -7,11 +7,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.observability import log
 from app.observability.metrics import Metrics
-from app.serving.job import Job
+from app.serving.request_handle import RequestHandle
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 LEFT = 499  # no answer: its client has left
-REASONS = {
+REASON_OF_STATUS = {
     400: "invalid",
     401: "unauthorized",
     403: "forbidden",
@@ -30,7 +30,7 @@ class Meter:
     def __init__(self, metrics: Metrics | None = None, keep_prompt: bool = False) -> None:
         self._metrics, self._keep_prompt = metrics, keep_prompt
         self._last = 0.0
-        self.job: Job | None = None
+        self.job: RequestHandle | None = None
         self.prompt: str | Sequence[str] | None = None
         self.characters = 0
         self.first_character: float | None = None  # seconds since the job was queued
@@ -108,7 +108,7 @@ class Exchange:
     def reason(self) -> str | None:
         """Why the request was refused, if it was."""
         given: str | None = self.scope["state"].get("reason")
-        return given or REASONS.get(self.status or 0)
+        return given or REASON_OF_STATUS.get(self.status or 0)
 
     @property
     def cancelled(self) -> bool:

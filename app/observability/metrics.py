@@ -20,7 +20,16 @@ WAITS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 GAPS = (0.026, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)  # few are under 0.025
 LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 LAG_PERIOD = 1.0
-REASONS = ("invalid", "unauthorized", "forbidden", "timeout", "too_large", "rate_limited", "queue_full", "draining")
+REFUSAL_REASONS = (
+    "invalid",
+    "unauthorized",
+    "forbidden",
+    "timeout",
+    "too_large",
+    "rate_limited",
+    "queue_full",
+    "draining",
+)
 
 
 class Metrics:
@@ -64,7 +73,7 @@ class Metrics:
         self.loop_lag = Histogram(
             "soliloquy_event_loop_lag_seconds", "How late the event loop wakes", buckets=LAGS, registry=own
         )
-        for reason in REASONS:
+        for reason in REFUSAL_REASONS:
             self.rejections.labels(reason)  # told as 0, so that the first one is seen as a change
         own.register(ServiceCollector(service, self))
         ProcessCollector(registry=own)

@@ -9,8 +9,8 @@ seen from there, whatever answers. Only who writes text has to say so, to the me
     meter.failed(error)         the stream has begun and ends with this
 
 `JobStream` and `whole` tell it the job. Who refuses a request for a reason that the status does not tell sets
-`request.state.reason` to one of `metrics.REASONS`; who refuses one before it reaches the app calls
-`Observer.refused`.
+`request.state.reason` to one of `metrics.REASON_OF_STATUS`; who refuses one before it reaches the app calls
+`RequestObserver.refused`.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.observability import log
-from app.observability.exchange import LEFT, REASONS, Exchange, Meter
+from app.observability.exchange import LEFT, REASON_OF_STATUS, Exchange, Meter
 from app.observability.metrics import Metrics
 from app.serving.service import Service
 from app.settings import ServerSettings
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("app.access")
 
 QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})  # asked every few seconds: logged when they fail
-LONGEST_PATH = 200
+MAX_PATH_LENGTH = 200
 
 
 class Observe:
     """Pure ASGI: neither buffers nor hides a disconnect."""
 
-    def __init__(self, app: ASGIApp, observer: "Observer") -> None:
+    def __init__(self, app: ASGIApp, observer: "RequestObserver") -> None:
         self.app, self._observer = app, observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,7 +69,7 @@ class Observe:
                 observer.tracing.end(span, exchange)
 
 
-class Observer:
+class RequestObserver:
     """The instruments of one app.
 
     Raises:
@@ -92,7 +92,7 @@ class Observer:
 
     def refused(self, status: int) -> None:
         """A connection was refused with this status, before there was a request to observe."""
-        if reason := REASONS.get(status):
+        if reason := REASON_OF_STATUS.get(status):
             self.metrics.rejections.labels(reason).inc()
 
     @asynccontextmanager
@@ -126,7 +126,7 @@ def make_tracing(settings: ServerSettings) -> "Tracing | None":
 def log_access(exchange: Exchange) -> None:
     """One line for the request: never its query, which may be a prompt, nor its headers, which may be keys."""
     scope, meter, status = exchange.scope, exchange.meter, exchange.status or LEFT
-    path = scope.get("raw_path", scope["path"].encode()).partition(b"?")[0].decode("latin-1")[:LONGEST_PATH]
+    path = scope.get("raw_path", scope["path"].encode()).partition(b"?")[0].decode("latin-1")[:MAX_PATH_LENGTH]
     facts = {
         "method": exchange.method,
         "path": path,

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 MAX_KEYS_BYTES = 1024 * 1024
 OPEN = frozenset({"/", "/info", "/docs", "/openapi.json"})  # without a key, and all below these:
 OPEN_FOLDERS = ("/static/", "/health/")
-KEY = re.compile(r"[!-~]+")  # what a header can carry, without spaces
+API_KEY_PATTERN = re.compile(r"[!-~]+")  # what a header can carry, without spaces
 BEARER = re.compile(rb"bearer +([!-~]+) *", re.IGNORECASE)
 
 
@@ -71,7 +71,7 @@ def read_keys(settings: ServerSettings) -> list[str]:
     for field, key in given:
         if not key:
             raise InputError(field, "has an empty key; leave it out where no key is wanted")
-        if not KEY.fullmatch(key):
+        if not API_KEY_PATTERN.fullmatch(key):
             raise InputError(field, "has a key with spaces or other characters that a header cannot carry")
     return [key for _, key in given]
 

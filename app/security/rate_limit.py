@@ -22,7 +22,7 @@ from app.problems import Problem
 from model.errors import InputError
 
 LIMITED = frozenset({"/generate", "/score", "/report", "/snapshots", "/v1/completions"})
-MOST_COUNTERS = 65_536  # some 20 MB; each client that asked in the last two windows has one or two
+MAX_COUNTERS = 65_536  # some 20 MB; each client that asked in the last two windows has one or two
 REFUSAL_GAP = 0.02  # seconds between two refusals: who asks on and on has to wait, and others notice nothing
 REFUSAL_WAIT = 5.0  # at most, enough for 250 that ask at once; when it is not, by chance within it
 CEILING_RETRY = 5  # seconds: nobody knows how long its other texts will take
@@ -57,7 +57,7 @@ class Counters(MemoryStorage):
         now = time.time()
         self.expirations.setdefault(key, now + expiry)
         oldest = next(iter(self.expirations))
-        while len(self.expirations) > MOST_COUNTERS or self.expirations[oldest] <= now:
+        while len(self.expirations) > MAX_COUNTERS or self.expirations[oldest] <= now:
             del self.expirations[oldest]
             self.storage.pop(oldest, None)
             oldest = next(iter(self.expirations))

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from uvicorn.server import ServerState
 
-from app.observability.middleware import Observer
+from app.observability.middleware import RequestObserver
 from app.problems import Problem
 from app.security.middleware import MAX_HEAD_BYTES, guarded
 from app.server.listening import Room
@@ -52,7 +52,7 @@ class ServerConfig(uvicorn.Config):
 
     def __init__(self, app: FastAPI, settings: ServerSettings, room: Room | None = None, **more: Any) -> None:
         self.settings = settings
-        self.observer: Observer = app.state.observer
+        self.observer: RequestObserver = app.state.observer
         self.room = room or Room()
         own: dict[str, Any] = {
             "host": settings.host,

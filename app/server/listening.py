@@ -31,7 +31,7 @@ BACKLOG = 2048  # connections that the kernel keeps until they are accepted
 ACCEPTED_AT_ONCE = 8  # before others have their turn
 SAFE_SECONDS = 0.1  # that a connection may wait for a request before its place can be another's
 SPARE_DESCRIPTORS = 48  # for files that are read while the server runs
-FEWEST_CONNECTIONS = 4
+MIN_CONNECTIONS = 4
 TELL_SECONDS = 60.0
 RETRY_SECONDS = 0.1
 ABSENT = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # an address, or its family, that this machine does not have
@@ -229,7 +229,7 @@ def make_room(settings: ServerSettings) -> int:
     places = min(settings.connections, left - min(SPARE_DESCRIPTORS, left // 2))
     texts = settings.slots + settings.queue_size
     remedy = f"raise the limit (ulimit -n) to {in_use + SPARE_DESCRIPTORS + texts}"
-    if places < min(FEWEST_CONNECTIONS, settings.connections):
+    if places < min(MIN_CONNECTIONS, settings.connections):
         raise InputError("connections", f"this process may have {limit} files open, {in_use} of them are; {remedy}")
     if places < min(texts, settings.connections):
         logger.warning(

@@ -9,24 +9,24 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from app.serving.job import Job
+from app.serving.request_handle import RequestHandle
 from model.errors import DrainingError, EngineFailedError, InputError, QueueFullError, SoliloquyError
 from model.generation.generator import Generator
-from model.generation.stream import Piece, Stream
+from model.generation.sequence import Chunk, TextSequence
 
 logger = logging.getLogger(__name__)
 
-MOST_FAILURES = 3
-RETRY = 10  # seconds until another server has probably taken over
+MAX_FAILURES = 3
+RETRY_SECONDS = 10  # seconds until another server has probably taken over
 
 
 class Engine:
     """A bounded queue in front of a generator's slots.
 
-    Threads: `submit`, `drain`, `retire` and `Job.cancel` may be called from any; everything else belongs to the
-    engine's own. `steps` counts calls of the generator, `failures` those that failed. A step that fails ends the
-    streams that were being written; those that wait are written after it. When the generator cannot go on, `failed`
-    is true.
+    Any thread may call `submit`, `drain`, `retire` and `RequestHandle.cancel`; all else belongs to its own.
+
+    `steps` counts calls of the generator, `failures` those that failed. A step that fails ends the texts that were
+    being written; those that wait are written after it. When the generator cannot go on, `failed` is true.
     """
 
     def __init__(self, generator: Generator, queue_size: int, buffer_characters: int) -> None:
@@ -34,8 +34,8 @@ class Engine:
         self._queue_size = queue_size
         self._buffer_characters = buffer_characters
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Job, Stream]] = deque()
-        self._active: dict[Stream, Job] = {}
+        self._waiting: deque[tuple[RequestHandle, TextSequence]] = deque()
+        self._active: dict[TextSequence, RequestHandle] = {}
         self._free = generator.free_slots  # as `submit` may count on, under the condition
         self._drain_at: float | None = None
         self._retiring = False
@@ -75,7 +75,7 @@ class Engine:
         """Start the engine's thread."""
         self._thread.start()
 
-    def submit(self, streams: Sequence[Stream]) -> Job:
+    def submit(self, streams: Sequence[TextSequence]) -> RequestHandle:
         """Queue the streams of one request; call it from the event loop that will read them.
 
         Raises:
@@ -90,12 +90,12 @@ class Engine:
             if self.failed:
                 raise EngineFailedError("the generator has failed; the server must be restarted")
             if self._drain_at is not None or self._retiring or self._closing:
-                raise DrainingError("the server is stopping", retry_after=RETRY)
+                raise DrainingError("the server is stopping", retry_after=RETRY_SECONDS)
             if len(self._waiting) + len(streams) > self._free + self._queue_size:
                 raise QueueFullError(
                     f"all {self.generator.backend.slots} slots are writing and the queue is full", retry_after=5
                 )
-            job = Job(streams, self._buffer_characters, self._notify, lambda: self.active)
+            job = RequestHandle(streams, self._buffer_characters, self._notify, lambda: self.active)
             self._waiting.extend((job, stream) for stream in streams)
             self._changed.notify()
         return job
@@ -159,8 +159,8 @@ class Engine:
         with self._changed:
             self._end(set(self._active.values()), EngineFailedError("the generator failed; ask for the rest again"))
         self.generator.reset()
-        if self._in_a_row >= MOST_FAILURES:
-            raise RuntimeError(f"{MOST_FAILURES} failures, and no text finished between them")
+        if self._in_a_row >= MAX_FAILURES:
+            raise RuntimeError(f"{MAX_FAILURES} failures, and no text finished between them")
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to do; False when the engine is to end."""
@@ -186,7 +186,7 @@ class Engine:
         """Free the slots and queue places of clients that have gone."""
         for stream in [stream for stream, job in self._active.items() if job.cancelled]:
             self._leave(stream)
-        gone: deque[tuple[Job, Stream]] = deque()
+        gone: deque[tuple[RequestHandle, TextSequence]] = deque()
         with self._changed:  # in one pass: thousands may leave together, and more while we look
             waiting, self._waiting = self._waiting, deque()
             for entry in waiting:
@@ -208,15 +208,15 @@ class Engine:
         running = [stream for stream, job in self._active.items() if not job.full]
         if running:
             self.steps += 1
-            woken: list[Job] = []
+            woken: list[RequestHandle] = []
             try:
                 for stream, piece in self.generator.step(running):
                     if job := self._deliver(stream, piece):
                         woken.append(job)
             finally:  # a text may have ended before the step failed at another
-                Job.wake(woken)
+                RequestHandle.wake(woken)
 
-    def _deliver(self, stream: Stream, piece: Piece) -> Job | None:
+    def _deliver(self, stream: TextSequence, piece: Chunk) -> RequestHandle | None:
         """Hand the piece over; the job, if its reader has to be woken."""
         job = self._active[stream]
         if piece.finish_reason is not None:
@@ -225,23 +225,23 @@ class Engine:
         told = piece.text or piece.finish_reason is not None
         return job if told and job.put(stream, piece) else None
 
-    def _leave(self, stream: Stream) -> None:
+    def _leave(self, stream: TextSequence) -> None:
         job = self._active.pop(stream)
         self.generator.remove(stream)
         with self._changed:
             self._free += 1
         job.leave()
 
-    def _jobs(self) -> set[Job]:
+    def _jobs(self) -> set[RequestHandle]:
         return {job for job, _ in self._waiting} | set(self._active.values())
 
-    def _not_begun(self) -> set[Job]:
+    def _not_begun(self) -> set[RequestHandle]:
         """The jobs all of whose streams wait, once no slot is free for them."""
         if self.generator.free_slots:
             return set()
         return {job for job, _ in self._waiting} - set(self._active.values())
 
-    def _end(self, jobs: set[Job], error: SoliloquyError | None = None) -> None:
+    def _end(self, jobs: set[RequestHandle], error: SoliloquyError | None = None) -> None:
         """Tell these clients that their texts will not be finished; with the condition held."""
         if error is None and self.failed:
             error = EngineFailedError("the generator failed before the text was finished")
@@ -251,4 +251,6 @@ class Engine:
             job.leave()
         self._waiting = deque(entry for entry in self._waiting if entry[0] not in jobs)
         for job in jobs:
-            job.fail(error or DrainingError("the server stopped before the text was finished", retry_after=RETRY))
+            job.fail(
+                error or DrainingError("the server stopped before the text was finished", retry_after=RETRY_SECONDS)
+            )

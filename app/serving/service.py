@@ -14,7 +14,7 @@ from model.checkpoint import Checkpoint, read_checkpoint
 from model.device import choose_numerics, give_back_memory
 from model.errors import CheckpointError, SoliloquyError
 from model.generation.generator import load_generator
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from model.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Serving:
         generator = load_generator(checkpoint, numerics, settings.slots, settings.threads)
         try:
             beginning = checkpoint.vocabulary.encode(checkpoint.vocabulary.default_prompt)
-            list(generator.write(Stream(checkpoint.vocabulary, beginning, max_new_tokens=1)))
+            list(generator.write(TextSequence(checkpoint.vocabulary, beginning, max_new_tokens=1)))
         except FloatingPointError as error:
             raise CheckpointError(f"{settings.checkpoint}: cannot write ({error})") from error
         engine = Engine(generator, settings.queue_size, settings.buffer_characters)

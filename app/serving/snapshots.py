@@ -14,7 +14,7 @@ from typing import Any
 from model.checkpoint import Checkpoint, has_checkpoint, read_checkpoint
 from model.device import Numerics
 from model.generation.generator import Generator, load_generator
-from model.generation.stream import make_streams
+from model.generation.sequence import make_sequences
 from model.proceed import Proceed
 from model.sampling.sampler import Sampling
 
@@ -43,7 +43,7 @@ class Snapshot:
         Raises:
             UnknownCharactersError: the prompt has characters outside the snapshot's vocabulary.
         """
-        [stream] = make_streams(
+        [stream] = make_sequences(
             self.checkpoint.vocabulary,
             wanted.sampling,
             prompt=wanted.prompt or self.checkpoint.vocabulary.default_prompt,

@@ -13,7 +13,7 @@ from typing import TypeVar
 from model.errors import DeadlineError, QueueFullError
 from model.proceed import Proceed
 
-RETRY = 5  # seconds until a place has probably become free
+RETRY_SECONDS = 5  # seconds until a place has probably become free
 
 Result = TypeVar("Result")
 
@@ -61,7 +61,7 @@ class WorkQueue:
             QueueFullError: there is none.
         """
         if self.taken >= self._places:
-            raise QueueFullError(f"all {self._places} places for a {self.name} are taken", RETRY)
+            raise QueueFullError(f"all {self._places} places for a {self.name} are taken", RETRY_SECONDS)
         self.taken += 1
         try:
             yield
@@ -94,7 +94,7 @@ class WorkQueue:
             raise DeadlineError(
                 f"the {self.name} was not ready within {self._seconds:g} seconds; "
                 "try again later, or ask for less text",
-                RETRY,
+                RETRY_SECONDS,
             ) from None
         finally:
             cancelled.set()

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Lengths = NDArray[np.int32]
-LONGEST = 1 << 10  # of a filter, in characters
-MOST_RUNGS = 64
-MOST_CELLS = 1 << 28
+MAX_RUN = 1 << 10  # of a filter, in characters
+MAX_RUNGS = 64
+MAX_CELLS = 1 << 28
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
@@ -26,7 +26,7 @@ def code_points(text: str) -> NDArray[np.uint32]:
 
 
 @dataclass(frozen=True)
-class Run:
+class CopiedRun:
     """Characters of a text, from `start` up to `end`, that stand word for word in the training text."""
 
     start: int
@@ -60,16 +60,16 @@ class CopyIndex:
         if self.rungs.dtype != np.int64 or self.rungs.ndim != 2 or self.rungs.shape[1] != 5 or not len(self.rungs):
             raise ValueError(f"rungs are {self.rungs.dtype} {self.rungs.shape}, not int64 (K, 5)")
         lengths, strides, segment, segments, _ = self.rungs.T
-        if len(self.rungs) > MOST_RUNGS:
-            raise ValueError(f"{len(self.rungs):,} filters are more than {MOST_RUNGS}")
-        if lengths.min() < 1 or lengths.max() > LONGEST or (np.diff(lengths) <= 0).any():
-            raise ValueError(f"lengths do not ascend from 1 or more to at most {LONGEST:,}")
-        if (strides < 1).any() or (strides > LONGEST).any():
-            raise ValueError(f"a stride is not from 1 to {LONGEST:,}")
+        if len(self.rungs) > MAX_RUNGS:
+            raise ValueError(f"{len(self.rungs):,} filters are more than {MAX_RUNGS}")
+        if lengths.min() < 1 or lengths.max() > MAX_RUN or (np.diff(lengths) <= 0).any():
+            raise ValueError(f"lengths do not ascend from 1 or more to at most {MAX_RUN:,}")
+        if (strides < 1).any() or (strides > MAX_RUN).any():
+            raise ValueError(f"a stride is not from 1 to {MAX_RUN:,}")
         if (segments < 0).any() or (segment < 1).any() or (segment & (segment - 1)).any():
             raise ValueError("a filter's segments are not powers of two")
-        if segment.max() > MOST_CELLS or segments.max() > MOST_CELLS:  # more would overflow below
-            raise ValueError(f"a filter has more than {MOST_CELLS:,} cells")
+        if segment.max() > MAX_CELLS or segments.max() > MAX_CELLS:  # more would overflow below
+            raise ValueError(f"a filter has more than {MAX_CELLS:,} cells")
         expected = int(np.where(segments, (segments + 2) * segment, 0).sum())
         if self.cells.dtype != np.uint8 or self.cells.shape != (expected,):
             raise ValueError(f"cells are {self.cells.dtype} {self.cells.shape}, not uint8 ({expected},)")
@@ -126,12 +126,12 @@ class CopyMeter:
         return lengths
 
 
-def find_runs(lengths: Lengths, least: int) -> list[Run]:
+def find_runs(lengths: Lengths, least: int) -> list[CopiedRun]:
     """The runs of `least` characters or more that are no part of a longer one, by their ends."""
     going_on = np.zeros(len(lengths), bool)
     going_on[:-1] = lengths[1:] > lengths[:-1]
     ends = np.flatnonzero((lengths >= max(1, least)) & ~going_on)
-    return [Run(int(end - lengths[end] + 1), int(end + 1)) for end in ends]
+    return [CopiedRun(int(end - lengths[end] + 1), int(end + 1)) for end in ends]
 
 
 def share_inside(lengths: Lengths, least: int) -> float:
@@ -143,12 +143,12 @@ def share_inside(lengths: Lengths, least: int) -> float:
     return float((np.cumsum(edges[:-1]) > 0).mean()) if len(lengths) else 0.0
 
 
-def apart(runs: list[Run]) -> list[Run]:
+def apart(runs: list[CopiedRun]) -> list[CopiedRun]:
     """Of runs that overlap the longest only, and of what is left the longest again; in the order of the text.
 
     A run that is no longer than those kept before it overlaps one of them only if one of its own ends lies inside.
     """
-    kept: list[Run] = []
+    kept: list[CopiedRun] = []
     taken = np.zeros(max((run.end for run in runs), default=0), bool)
     for run in sorted(runs, key=lambda one: (-one.length, one.start)):
         if not taken[run.start] and not taken[run.end - 1]:
@@ -157,12 +157,12 @@ def apart(runs: list[Run]) -> list[Run]:
     return sorted(kept, key=lambda one: one.start)
 
 
-def longest_run(lengths: Lengths) -> Run | None:
+def longest_run(lengths: Lengths) -> CopiedRun | None:
     """The first of the longest runs, if there is any."""
     if not len(lengths) or not lengths.max():
         return None
     end = int(lengths.argmax())
-    return Run(end - int(lengths[end]) + 1, end + 1)
+    return CopiedRun(end - int(lengths[end]) + 1, end + 1)
 
 
 def _before(length: int, stride: int) -> NDArray[np.int64]:

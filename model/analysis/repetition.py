@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from model.analysis.overlap import code_points
 
-LEAST_REPEATED = 16  # characters that a loop says again, at least; a shorter one is a figure of speech
-FARTHEST = 2000  # characters back; what comes again later is a refrain
+MIN_REPEATED = 16  # characters that a loop says again, at least; a shorter one is a figure of speech
+MAX_DISTANCE = 2000  # characters back; what comes again later is a refrain
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd: 2**64 by the golden ratio (Fibonacci hashing)
 
 
@@ -43,11 +43,11 @@ def find_loops(text: str) -> list[Loop]:
     same = fingerprints[places[1:]] == fingerprints[places[:-1]]
     back = np.zeros(len(fingerprints), np.int64)  # to the last place where the next 16 characters stood; or 0
     back[places[1:][same]] = (places[1:] - places[:-1])[same]
-    back[back > FARTHEST] = 0
+    back[back > MAX_DISTANCE] = 0
     edges = np.flatnonzero(np.diff(back, prepend=0, append=0))
     loops: list[Loop] = []
     for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        period, end = int(back[first]), last - 1 + LEAST_REPEATED
+        period, end = int(back[first]), last - 1 + MIN_REPEATED
         start = first - period
         if period and end - first >= period and (not loops or start >= loops[-1].end):
             loops.append(Loop(start, end, period))
@@ -57,7 +57,7 @@ def find_loops(text: str) -> list[Loop]:
 def _fingerprints(points: NDArray[np.uint32]) -> NDArray[np.uint64]:
     """(N - 15,) Of the 16 characters from each place on, by doubling: 1, 2, 4, 8, 16."""
     found, factor, length = points.astype(np.uint64) + np.uint64(1), FACTOR, 1
-    while length < LEAST_REPEATED:
+    while length < MIN_REPEATED:
         found = found[:-length] * factor + found[length:]
         with np.errstate(over="ignore"):
             factor, length = factor * factor, 2 * length

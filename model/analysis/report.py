@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from model.analysis.measure import FIGURES, Measurement, measure
-from model.analysis.overlap import CopyMeter, Lengths, Run, apart, find_runs, longest_run
+from model.analysis.overlap import CopiedRun, CopyMeter, Lengths, apart, find_runs, longest_run
 from model.analysis.suffix_array import Source
 from model.analysis.summary import Sentence, verdict, write_sentences
 from model.analysis.text_index import HeldOut, Range, TextIndex
@@ -14,7 +14,7 @@ from model.proceed import Proceed, go_on
 from model.sampling.ngram_draft import Draft
 from model.vocabulary import Vocabulary
 
-LISTED = 20  # characters from which a run is listed
+MIN_LISTED_RUN = 20  # characters from which a run is listed
 DIGITS = 6
 
 
@@ -31,7 +31,7 @@ class Report:
     """
 
     measured: Measurement
-    runs: tuple[tuple[Run, int | None], ...]
+    runs: tuple[tuple[CopiedRun, int | None], ...]
     shortest: int
     held_out: HeldOut | None
     sentences: dict[str, Sentence]
@@ -101,7 +101,7 @@ def make_report(
     if held_out and val_loss is not None:
         figures = {**held_out.figures, "model_bits": Range(val_loss / math.log(2))}
         held_out = replace(held_out, figures=figures)
-    runs, longest = apart(find_runs(measured.lengths, LISTED)), longest_run(measured.lengths)
+    runs, longest = apart(find_runs(measured.lengths, MIN_LISTED_RUN)), longest_run(measured.lengths)
     if longest and not runs:
         runs = [longest]
     places = [source.find(text[run.start : run.end]) if source else None for run in runs]

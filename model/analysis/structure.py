@@ -14,7 +14,7 @@ from typing import Literal
 Form = Literal["verse", "prose", "mixed"]
 HEADING = re.compile(r"^([^\W\d_][^\n:.!?;,]{0,39}):$", re.MULTILINE)
 PLAY = 0.05  # headings per line from which a text is a play; in Shakespeare's 0.22
-LEAST_LINES = 3  # that go on with a sentence, to tell verse from prose
+MIN_LINES = 3  # that go on with a sentence, to tell verse from prose
 SENTENCE_ENDS = tuple(".!?…。！？:")
 # What may close each sign; a guillemet or a German quotation mark opens in one language and closes in another.
 CLOSES = {")": "(", "]": "[", "}": "{", "”": "“„", "“": "„", "»": "«", "«": "»", '"': '"'}
@@ -159,4 +159,4 @@ def _verse(lines: list[str]) -> float | None:
         if before and not before.endswith(SENTENCE_ENDS) and line and line[0].isalpha()
     ]
     cased = [line[0].isupper() for line in begun if line[0].isupper() or line[0].islower()]
-    return sum(cased) / len(cased) if len(cased) >= LEAST_LINES else None
+    return sum(cased) / len(cased) if len(cased) >= MIN_LINES else None

@@ -23,7 +23,7 @@ from model.atomic_files import NO_SUCH_TYPE, check_file, parse_json
 from model.errors import CheckpointError
 
 INDEX_FORMAT = 1
-MOST_BYTES = 1 << 30  # of a file
+MAX_INDEX_BYTES = 1 << 30  # of a file
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class TextIndex:
             CheckpointError: the file cannot be read, or is no index, or is one of another text.
         """
         try:
-            check_file(path, MOST_BYTES)
+            check_file(path, MAX_INDEX_BYTES)
             with safe_open(path, "numpy") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping

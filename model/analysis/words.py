@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from model.proceed import Proceed, go_on
 
 LAST = "\U0010ffff"  # comes after every word that begins alike
-LEAST_SHARED = 2  # characters that an invented word shares with one that it is like
+MIN_SHARED = 2  # characters that an invented word shares with one that it is like
 MAX_MARKS = 30  # in a row
 MAX_LETTERS = 50  # in a word, marks included; the longest in an English dictionary has 45
 
@@ -96,7 +96,7 @@ class WordList:
         place = bisect_left(ordered.spellings, key)
         neighbours = ordered.spellings[max(0, place - 1) : place + 1]
         shared = max([_shared(key, one) for one in neighbours], default=0)
-        if shared < LEAST_SHARED:
+        if shared < MIN_SHARED:
             return None
         beginning = key[:shared]
         first = bisect_left(ordered.spellings, beginning)

@@ -12,10 +12,10 @@ from typing import NamedTuple, Protocol
 
 from model.config import GPTConfig
 from model.sampling.ngram_draft import Draft
-from model.sampling.noise import Luck
+from model.sampling.noise import GumbelNoise
 from model.sampling.sampler import Logits
 
-NOTE_SECONDS = 1.5  # what was compiled before is mostly there sooner
+NOTICE_SECONDS = 1.5  # what was compiled before is mostly there sooner
 NOT_FINITE = "the model's logits are not finite"
 
 
@@ -26,7 +26,7 @@ class Writing(NamedTuple):
     recent: Sequence[int]  # the last ids of its text; all but the last are in the slot
     most: int  # ids that it may write
     temperature: float
-    luck: Luck
+    luck: GumbelNoise
     place: int  # of the next id, where its noise is
 
 
@@ -101,7 +101,7 @@ class Backend(Protocol):
 @contextmanager
 def announced(note: str) -> Iterator[None]:
     """Say on stderr what is going on, if it takes longer than it does the second time."""
-    timer = Timer(NOTE_SECONDS, print, (note,), {"file": sys.stderr, "flush": True})
+    timer = Timer(NOTICE_SECONDS, print, (note,), {"file": sys.stderr, "flush": True})
     timer.start()
     try:
         yield

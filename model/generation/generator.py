@@ -13,8 +13,8 @@ from model.backends.base import NOT_FINITE, Backend, Writing
 from model.backends.eager import EagerBackend
 from model.checkpoint import Checkpoint
 from model.device import Numerics
-from model.generation.stream import Piece, Stream
-from model.sampling.ngram_draft import MOST_CHANCE, Draft
+from model.generation.sequence import Chunk, TextSequence
+from model.sampling.ngram_draft import MAX_CHANCE, Draft
 from model.sampling.noise import gumbel_noise
 from model.sampling.sampler import Likelihood, Logits, Sampling, draw, likelihoods
 
@@ -22,7 +22,7 @@ STEPS_BESIDE = 8  # that a backend draws ahead for some, while others wait for t
 
 
 @dataclass
-class Seat:
+class SlotState:
     """A stream's slot, the ids that the backend has still to read there, and the guesses that go with the last."""
 
     slot: int
@@ -36,8 +36,8 @@ class Turn:
     chosen by them up to the first that was not guessed, and what is told of each.
     """
 
-    stream: Stream
-    seat: Seat
+    stream: TextSequence
+    seat: SlotState
     logits: Logits
     ids: list[int] = field(default_factory=list)
     details: list[Likelihood | None] = field(default_factory=list)
@@ -50,14 +50,14 @@ class Generator:
         self.backend = backend
         self.draft = draft
         self._free = list(range(backend.slots))
-        self._seats: dict[Stream, Seat] = {}
+        self._seats: dict[TextSequence, SlotState] = {}
 
     @property
     def free_slots(self) -> int:
         """How many streams can be added."""
         return len(self._free)
 
-    def add(self, stream: Stream) -> None:
+    def add(self, stream: TextSequence) -> None:
         """Give the stream a slot; the next steps read its prompt, then write.
 
         A prompt longer than `block_size` is cut to its end, as in nanoGPT.
@@ -67,9 +67,9 @@ class Generator:
         """
         slot = self._free.pop(0)
         self.backend.forget(slot)
-        self._seats[stream] = Seat(slot, stream.context(self.backend.config.block_size))
+        self._seats[stream] = SlotState(slot, stream.context(self.backend.config.block_size))
 
-    def step(self, streams: Collection[Stream]) -> Iterator[tuple[Stream, Piece]]:
+    def step(self, streams: Collection[TextSequence]) -> Iterator[tuple[TextSequence, Chunk]]:
         """Write one or more characters of each stream whose prompt is read; read on in the others' prompts.
 
         A stream that ends leaves its slot. Prompts are read a little in each step, so that nobody's text stalls.
@@ -85,7 +85,7 @@ class Generator:
         for turn in turns:
             yield turn.stream, self._accept(turn)
 
-    def remove(self, stream: Stream) -> None:
+    def remove(self, stream: TextSequence) -> None:
         """Free the stream's slot, if it still has one."""
         seat = self._seats.pop(stream, None)
         if seat is not None:
@@ -98,7 +98,7 @@ class Generator:
         self._free = list(range(self.backend.slots))
         self.backend.reset()
 
-    def write(self, stream: Stream) -> PythonGenerator[Piece, None, None]:
+    def write(self, stream: TextSequence) -> PythonGenerator[Chunk, None, None]:
         """The whole of one stream, piece by piece."""
         self.add(stream)
         try:
@@ -108,7 +108,7 @@ class Generator:
         finally:
             self.remove(stream)
 
-    def _share_out(self, streams: list[Stream]) -> tuple[list[Stream], int, list[Stream]]:
+    def _share_out(self, streams: list[TextSequence]) -> tuple[list[TextSequence], int, list[TextSequence]]:
         """The streams that the backend draws for by itself, in how many steps, and those that take one step."""
         backend, ready = self.backend, [stream for stream in streams if self._can_go_ahead(stream)]
         rest = [] if len(ready) == len(streams) else [one for one in streams if not self._can_go_ahead(one)]
@@ -125,16 +125,16 @@ class Generator:
                 self._queue(stream)
         return ahead, min(steps, STEPS_BESIDE) if rest else steps, rest
 
-    def _queue(self, stream: Stream) -> None:
+    def _queue(self, stream: TextSequence) -> None:
         """Behind those that have waited longer."""
         self._seats[stream] = self._seats.pop(stream)
 
-    def _can_go_ahead(self, stream: Stream) -> bool:
+    def _can_go_ahead(self, stream: TextSequence) -> bool:
         """True if nothing but its last id is to be read, and every character can come."""
         seat = self._seats[stream]
         return len(seat.unread) == 1 and stream.draws_plainly and not self._is_full(seat)
 
-    def _write_ahead(self, streams: list[Stream], steps: int) -> list[Turn]:
+    def _write_ahead(self, streams: list[TextSequence], steps: int) -> list[Turn]:
         """Some steps in one call; what a stream writes beyond a stop string goes nowhere."""
         guesses = self._most_guesses(len(streams))
         draft = self.draft if guesses else None
@@ -152,10 +152,10 @@ class Generator:
 
     def _most_guesses(self, streams: int) -> int:
         """For each of so many streams that all draw: none where they would have to be too sure."""
-        worthwhile = streams * self.backend.guess_cost <= MOST_CHANCE * (streams + self.backend.call_cost)
+        worthwhile = streams * self.backend.guess_cost <= MAX_CHANCE * (streams + self.backend.call_cost)
         return self.backend.drafts if self.draft is not None and worthwhile else 0
 
-    def _write_next(self, streams: list[Stream]) -> list[Turn]:
+    def _write_next(self, streams: list[TextSequence]) -> list[Turn]:
         """One step, in which prompts are read on too."""
         runs = self._plan(streams)
         logits = self.backend.extend({self._seats[stream].slot: run for stream, run in runs.items()})
@@ -169,10 +169,10 @@ class Generator:
         self._choose(turns)
         return turns
 
-    def _plan(self, streams: list[Stream]) -> dict[Stream, list[int]]:
+    def _plan(self, streams: list[TextSequence]) -> dict[TextSequence, list[int]]:
         """The ids that each stream's slot reads next: a part of its prompt, or its last character and guesses."""
         backend = self.backend
-        room, runs, writing = backend.prompt_rows, dict[Stream, list[int]](), list[Stream]()
+        room, runs, writing = backend.prompt_rows, dict[TextSequence, list[int]](), list[TextSequence]()
         for stream in streams:
             seat = self._seats[stream]
             if self._is_full(seat):
@@ -190,7 +190,7 @@ class Generator:
         self._read_ahead([stream for stream in writing if stream.given is not None], runs, room)
         return runs
 
-    def _read_ahead(self, writing: list[Stream], runs: dict[Stream, list[int]], room: int) -> None:
+    def _read_ahead(self, writing: list[TextSequence], runs: dict[TextSequence, list[int]], room: int) -> None:
         """Add ids that are given to the runs of their streams, like guesses that are right; `room` is what prompts
         have left.
         """
@@ -203,7 +203,7 @@ class Generator:
             runs[stream] = runs[stream] + seat.drafts
             room -= len(seat.drafts)
 
-    def _guess(self, writing: list[Stream], runs: dict[Stream, list[int]]) -> None:
+    def _guess(self, writing: list[TextSequence], runs: dict[TextSequence, list[int]]) -> None:
         """Add guesses to the runs of streams that draw, while one more makes a character cheaper on average."""
         if self.draft is None or not self.backend.drafts:
             return
@@ -213,7 +213,7 @@ class Generator:
             seat, chance = self._seats[stream], 1.0
             seat.drafts = []
             most = min(self.backend.drafts, stream.remaining - 1, self._places_left(seat) - 1)
-            if most < 1 or price * expected / cost > MOST_CHANCE:
+            if most < 1 or price * expected / cost > MAX_CHANCE:
                 continue
             recent = stream.context(self.draft.longest)
             for guess, right in zip(*self.draft.guess(recent, *stream.noise(most)), strict=True):
@@ -258,7 +258,7 @@ class Generator:
         for (turn, _), one in zip(rows, told, strict=True):
             turn.details.append(one)
 
-    def _accept(self, turn: Turn) -> Piece:
+    def _accept(self, turn: Turn) -> Chunk:
         """Write what was chosen, and forget the guesses that were wrong."""
         stream, seat = turn.stream, turn.seat
         wrong, seat.drafts, seat.unread = len(seat.drafts) + 1 - len(turn.ids), [], turn.ids[-1:]
@@ -269,11 +269,11 @@ class Generator:
             self.backend.forget(seat.slot, self.backend.length(seat.slot) - wrong)
         return piece
 
-    def _is_full(self, seat: Seat) -> bool:
+    def _is_full(self, seat: SlotState) -> bool:
         """Learned positions cannot roll: a full window keeps its newer half and begins again."""
         return self._places_left(seat) == 0
 
-    def _places_left(self, seat: Seat) -> int:
+    def _places_left(self, seat: SlotState) -> int:
         config = self.backend.config
         return config.block_size - self.backend.length(seat.slot) if config.positions == "learned" else 1 << 62
 

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.generation.stream import Stream, make_streams
+from model.generation.sequence import TextSequence, make_sequences
 from model.sampling.noise import SEED_LIMIT
 from model.sampling.sampler import Sampling
 from model.vocabulary import Vocabulary
@@ -46,7 +46,7 @@ class Receipt(BaseModel):
     parameters: Parameters
     samples: list[Digest]
 
-    def streams(self, vocabulary: Vocabulary) -> list[Stream]:
+    def streams(self, vocabulary: Vocabulary) -> list[TextSequence]:
         """The streams that write the same samples again.
 
         Raises:
@@ -54,7 +54,7 @@ class Receipt(BaseModel):
             UnknownCharactersError: the prompt is of another vocabulary.
         """
         asked = self.parameters
-        return make_streams(
+        return make_sequences(
             vocabulary,
             Sampling(asked.temperature, asked.top_k, asked.top_p, asked.min_p),
             prompt=asked.prompt,

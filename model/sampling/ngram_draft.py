@@ -19,9 +19,9 @@ from safetensors.numpy import load_file, save
 from model.atomic_files import NO_SUCH_TYPE, check_file
 from model.errors import CheckpointError
 
-MOST_BYTES = 1 << 30  # of a file
+MAX_DRAFT_BYTES = 1 << 30  # of a file
 UNITS = 24  # of surprise in a nat: a byte holds up to 10.6 nats
-MOST_CHANCE = 0.9  # where a guess would have to be surer, none is asked for
+MAX_CHANCE = 0.9  # where a guess would have to be surer, none is asked for
 CERTAINTY = 0.85  # per nat of margin: what the bundled model's own characters agreed with at temperatures 0.5 to 1
 
 
@@ -94,7 +94,7 @@ class Draft:
             CheckpointError: the file cannot be read, or is of another vocabulary.
         """
         try:
-            check_file(path, MOST_BYTES)
+            check_file(path, MAX_DRAFT_BYTES)
             tensors = load_file(path)
             keys, surprise = tensors["keys"], tensors["surprise"]
         except (OSError, SafetensorError, KeyError, *NO_SUCH_TYPE) as error:

@@ -58,7 +58,7 @@ def gumbel_noise(seed: int, sample: int, position: int, count: int, vocab_size: 
     return noise
 
 
-class Luck:
+class GumbelNoise:
     """The noise of one text's draws, computed some places ahead."""
 
     def __init__(self, seed: int, sample: int, vocab_size: int) -> None:

@@ -13,7 +13,7 @@ from model.errors import InputError
 
 Logits = NDArray[np.float32]
 ALTERNATIVES = 5
-LEAST_TOP_P = 1e-30  # also in float32
+MIN_TOP_P = 1e-30  # also in float32
 LN2 = math.log(2)
 
 
@@ -38,7 +38,7 @@ class Sampling:
         if self.top_p is not None and not 0 <= self.top_p <= 1:
             raise InputError("top_p", f"{self.top_p} is not between 0 and 1")
         if self.top_p == 0:  # the likeliest alone: it is above any such bound by itself
-            object.__setattr__(self, "top_p", LEAST_TOP_P)
+            object.__setattr__(self, "top_p", MIN_TOP_P)
         if self.min_p is not None and not 0 <= self.min_p <= 1:
             raise InputError("min_p", f"{self.min_p} is not between 0 and 1")
 

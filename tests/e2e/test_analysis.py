@@ -20,7 +20,7 @@ from app.api import report
 from app.main import create_app
 from app.serving import service
 from app.serving.engine import Engine
-from app.serving.job import Job
+from app.serving.request_handle import RequestHandle
 from app.settings import ServerSettings
 from model.analysis.report import Report, make_report
 from model.checkpoint import write_checkpoint
@@ -170,9 +170,9 @@ def test_snapshots_end_with_their_client(analysed: LiveServer, monkeypatch: pyte
 
 def test_a_large_score_that_nobody_reads_is_not_made(server: LiveServer) -> None:
     """55 MB were made and kept for each client, and joined in one go on the event loop."""
-    jobs: list[Job] = []
+    jobs: list[RequestHandle] = []
 
-    def submit(streams: Any) -> Job:
+    def submit(streams: Any) -> RequestHandle:
         jobs.append(Engine.submit(server.engine, streams))
         return jobs[-1]
 

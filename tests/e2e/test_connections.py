@@ -16,9 +16,9 @@ from app.main import create_app
 from app.security.middleware import MAX_HEAD_BYTES
 from app.server import http_protocol as connections
 from app.server.http_protocol import Connection
-from app.serving.job import Job
+from app.serving.request_handle import RequestHandle
 from app.settings import ServerSettings
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from tests.conftest import LiveServer
 
 POST = b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
@@ -277,9 +277,9 @@ def test_a_body_that_comes_after_its_answer_does_not_end_the_connection(server: 
 def test_a_client_that_never_reads_is_cut_off(hasty: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it was sent does not wait for it for ever, wherever it waits, and the model does not write far ahead."""
     monkeypatch.setattr(connections, "GRACE", 0.1)
-    jobs: list[Job] = []
+    jobs: list[RequestHandle] = []
 
-    def submit(streams: Sequence[Stream]) -> Job:
+    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
         jobs.append(type(hasty.engine).submit(hasty.engine, streams))
         return jobs[-1]
 

@@ -13,7 +13,7 @@ import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse
 
 from app.serving.service import Service
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from model.sampling.sampler import Logits
 from tests.conftest import LiveServer
 from tests.e2e.test_process import serving
@@ -42,7 +42,7 @@ async def events_of(
 
 
 def expected(seed: int, length: int, weights: int = 0) -> str:
-    stream = Stream(VOCABULARY, VOCABULARY.encode("ROMEO:"), seed=seed, max_new_tokens=length)
+    stream = TextSequence(VOCABULARY, VOCABULARY.encode("ROMEO:"), seed=seed, max_new_tokens=length)
     generator = tiny_generator(checkpoint=tiny_checkpoint(seed=weights))
     return "".join(piece.text for piece in generator.write(stream))
 

@@ -24,7 +24,7 @@ from schemathesis.schemas import APIOperation
 
 from app.main import create_app
 from app.security import rate_limit as limits
-from app.serving import job as jobs
+from app.serving import request_handle as jobs
 from app.settings import ServerSettings
 from model.checkpoint import write_checkpoint
 from tests.conftest import LiveServer

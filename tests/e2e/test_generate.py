@@ -13,11 +13,11 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse, connect_sse
 
-from app.serving import job as jobs
-from app.serving.job import Job
+from app.serving import request_handle as jobs
+from app.serving.request_handle import RequestHandle
 from model.checkpoint import read_checkpoint
 from model.cli import run
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from model.verify import VerifySettings, verify
 from tests.conftest import PATIENCE, LiveServer, ask_and_leave
 from tests.tiny import VOCABULARY, tiny_generator
@@ -27,7 +27,7 @@ ASKED = {"prompt": "ROMEO:", "max_new_tokens": 120, "seed": 7, "num_samples": 2}
 
 def expected(prompt: str, seed: int, length: int, sample: int = 0) -> str:
     """The text by the model alone."""
-    stream = Stream(VOCABULARY, VOCABULARY.encode(prompt), seed=seed, sample=sample, max_new_tokens=length)
+    stream = TextSequence(VOCABULARY, VOCABULARY.encode(prompt), seed=seed, sample=sample, max_new_tokens=length)
     return "".join(piece.text for piece in tiny_generator().write(stream))
 
 
@@ -193,7 +193,7 @@ def test_32_clients_stream_at_once_then_a_queue_then_503(server: LiveServer) -> 
     engine, gate = server.engine, server.gate
     gate.may_pass = lambda: bool(engine._waiting and engine.generator.free_slots)
 
-    def submit(streams: Sequence[Stream]) -> Job:
+    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
         job = type(engine).submit(engine, streams)
         with gate.changed:
             gate.changed.notify_all()
@@ -231,9 +231,9 @@ def test_32_clients_stream_at_once_then_a_queue_then_503(server: LiveServer) -> 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_drops_frees_its_slot(server: LiveServer, stream: bool) -> None:
-    jobs: list[Job] = []
+    jobs: list[RequestHandle] = []
 
-    def submit(streams: Sequence[Stream]) -> Job:
+    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
         jobs.append(type(server.engine).submit(server.engine, streams))
         return jobs[-1]
 
@@ -252,10 +252,10 @@ def test_a_client_that_drops_frees_its_slot(server: LiveServer, stream: bool) ->
 
 def test_a_client_that_never_reads_is_dropped(impatient_server: LiveServer) -> None:
     """Its text first fills the buffers of both machines; then its slots are freed, and the server goes on."""
-    jobs: list[Job] = []
+    jobs: list[RequestHandle] = []
     engine = impatient_server.engine
 
-    def submit(streams: Sequence[Stream]) -> Job:
+    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
         jobs.append(type(engine).submit(engine, streams))
         return jobs[-1]
 

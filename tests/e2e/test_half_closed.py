@@ -14,8 +14,8 @@ from typing import Any
 import h11
 import pytest
 
-from app.serving.job import Job
-from model.generation.stream import Stream
+from app.serving.request_handle import RequestHandle
+from model.generation.sequence import TextSequence
 from tests.conftest import LiveServer
 from tests.e2e.test_connections import ALIVE, check_problem, connect, other_side, rest, until
 from tests.e2e.test_generate import expected
@@ -48,11 +48,11 @@ def read_answer(received: bytes) -> tuple[int, bytes]:
 
 
 @pytest.fixture
-def jobs(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+def jobs(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> list[RequestHandle]:
     """What the server has been asked to write."""
-    found: list[Job] = []
+    found: list[RequestHandle] = []
 
-    def submit(streams: Sequence[Stream]) -> Job:
+    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
         found.append(type(server.engine).submit(server.engine, streams))
         return found[-1]
 
@@ -129,7 +129,7 @@ def test_a_cut_off_request_has_the_form_of_its_path(server: LiveServer) -> None:
 @pytest.mark.parametrize("half_closed", [False, True])
 @pytest.mark.parametrize(("version", "stream"), [("1.1", True), ("1.1", False), ("1.0", False)])
 def test_a_client_that_goes_is_noticed_before_anything_is_written(
-    server: LiveServer, jobs: list[Job], version: str, stream: bool, half_closed: bool
+    server: LiveServer, jobs: list[RequestHandle], version: str, stream: bool, half_closed: bool
 ) -> None:
     """The steps are held: no text would ever be sent to it. So it is with one that waits in the queue."""
     server.gate.close()
@@ -150,7 +150,7 @@ def test_a_client_that_goes_is_noticed_before_anything_is_written(
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_a_client_that_goes_while_its_text_is_written_is_noticed(
-    server: LiveServer, jobs: list[Job], version: str
+    server: LiveServer, jobs: list[RequestHandle], version: str
 ) -> None:
     with connect(server) as client:
         client.sendall(post(ASKED | {"max_new_tokens": 100_000}, version))

@@ -33,7 +33,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 sys.argv = ["app", *sys.argv[1:]]
 runpy.run_module("app", run_name="__main__")
 """
-MOST_LOG_BYTES = 20_000
+MAX_LOG_BYTES = 20_000
 
 
 class Process:
@@ -109,7 +109,7 @@ def test_more_sockets_than_descriptors_keep_nobody_out_and_write_no_log(
             with socket.create_connection(("127.0.0.1", server.port), timeout=60) as one:
                 one.sendall(b"nonsense\r\n\r\n")
                 one.recv(100)
-    assert len(server.said) < MOST_LOG_BYTES, server.said
+    assert len(server.said) < MAX_LOG_BYTES, server.said
     assert "Traceback" not in server.said
     assert "Too many open files" not in server.said
     assert ("enough for" in server.said) == (hard == 64)

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from app.main import create_app
-from app.serving.job import Job
+from app.serving.request_handle import RequestHandle
 from app.settings import ServerSettings
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from tests.conftest import LiveServer
 
 VARYING = ("date", "x-request-id", "content-length", "transfer-encoding")
@@ -32,11 +32,11 @@ def client(server: LiveServer) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def jobs(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+def jobs(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> list[RequestHandle]:
     """Those that were submitted."""
-    found: list[Job] = []
+    found: list[RequestHandle] = []
 
-    def submit(streams: Sequence[Stream]) -> Job:
+    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
         found.append(type(server.engine).submit(server.engine, streams))
         return found[-1]
 
@@ -53,7 +53,7 @@ def jobs(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
         *(TEXT, "/generate?temperature=x", "/generate?prompt=%E6%97%A5", "/generate?stream=false"),
     ],
 )
-def test_head_is_get_without_a_body(client: httpx.Client, path: str, jobs: list[Job]) -> None:
+def test_head_is_get_without_a_body(client: httpx.Client, path: str, jobs: list[RequestHandle]) -> None:
     """HEAD was 405 on all but the health checks. It has GET's status and headers, the length where it is known, and
     nothing is written for it: RFC 9110, 9.3.2.
     """
@@ -142,7 +142,9 @@ def test_the_header_wins_over_the_query(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("stop", ["", "&stop=e", "&num_samples=3&stop=e&stop=a"])
-def test_who_has_all_is_told_that_there_is_no_more(client: httpx.Client, stop: str, jobs: list[Job]) -> None:
+def test_who_has_all_is_told_that_there_is_no_more(
+    client: httpx.Client, stop: str, jobs: list[RequestHandle]
+) -> None:
     """An `EventSource` that was left open after `done` asked for the text again and again. `done` has an id, and
     who comes back with it gets 204, on whichever way; who has not seen it gets the end of every sample.
     """

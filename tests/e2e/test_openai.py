@@ -18,10 +18,10 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types import Completion, CompletionChoice
 
 from app.main import create_app
-from app.serving.job import Job
+from app.serving.request_handle import RequestHandle
 from app.settings import ServerSettings
 from model.generation.generator import Generator
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from model.sampling.sampler import Sampling
 from tests.conftest import PATIENCE, LiveServer
 from tests.tiny import VOCABULARY, tiny_generator
@@ -38,7 +38,7 @@ def generator() -> Generator:
 
 def alone(prompt: str, seed: int, length: int, sample: int = 0, sampling: Sampling = PLAIN) -> str:
     """The text by the model alone."""
-    stream = Stream(VOCABULARY, VOCABULARY.encode(prompt), sampling, seed, sample, length)
+    stream = TextSequence(VOCABULARY, VOCABULARY.encode(prompt), sampling, seed, sample, length)
     return "".join(piece.text for piece in generator().write(stream))
 
 
@@ -369,9 +369,9 @@ def test_many_at_once_by_the_async_client(server: LiveServer) -> None:
 def test_a_client_that_leaves_frees_its_slots(
     client: OpenAI, server: LiveServer, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs: list[Job] = []
+    jobs: list[RequestHandle] = []
 
-    def submit(streams: Sequence[Stream]) -> Job:
+    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
         jobs.append(type(server.engine).submit(server.engine, streams))
         return jobs[-1]
 

@@ -12,9 +12,9 @@ import pytest
 
 from app.main import create_app
 from app.security.middleware import MAX_BODY_BYTES
-from app.serving.job import Job
+from app.serving.request_handle import RequestHandle
 from app.settings import ServerSettings
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from tests.conftest import PATIENCE, LiveServer
 from tests.e2e.proxy import Proxy, free_ports
 from tests.e2e.test_generate import expected
@@ -74,7 +74,7 @@ def test_a_client_that_drops_is_missed_at_once(server: LiveServer, proxy: Proxy)
     """Before there is anything to be sent to it."""
     missed = threading.Event()
 
-    def submit(streams: Sequence[Stream]) -> Job:
+    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
         job = type(server.engine).submit(server.engine, streams)
         cancel = job.cancel
 

@@ -12,7 +12,7 @@ from app.main import create_app
 from app.settings import ServerSettings
 from model.checkpoint import read_checkpoint
 from model.generation.generator import load_generator
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from tests.conftest import LiveServer
 from tests.e2e.conftest import BUNDLED
 from tests.tiny import INT8, tiny_folder
@@ -114,7 +114,7 @@ def test_each_snapshot_writes_what_it_writes_alone(bundled_server: LiveServer) -
     for one in (answer["snapshots"][0], answer["snapshots"][-1]):
         checkpoint = read_checkpoint(folder / f"{one['step']:06d}")
         prompt = checkpoint.vocabulary.encode("ROMEO:\n")
-        stream = Stream(checkpoint.vocabulary, prompt, seed=3, max_new_tokens=100)
+        stream = TextSequence(checkpoint.vocabulary, prompt, seed=3, max_new_tokens=100)
         alone = "".join(piece.text for piece in load_generator(checkpoint, INT8, 1, 1).write(stream))
         assert one["text"] == alone
     losses = [point["val"] for point in answer["curve"]]

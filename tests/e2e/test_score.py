@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.serving.job import Job
-from model.generation.stream import Stream
+from app.serving.request_handle import RequestHandle
+from model.generation.sequence import TextSequence
 from tests.conftest import PATIENCE, LiveServer, ask_and_leave
 from tests.tiny import VOCABULARY
 
@@ -82,9 +82,9 @@ def test_unknown_characters_are_named(server: LiveServer, field: str) -> None:
 
 
 def test_a_client_that_drops_frees_its_slot(server: LiveServer) -> None:
-    jobs: list[Job] = []
+    jobs: list[RequestHandle] = []
 
-    def submit(streams: Sequence[Stream]) -> Job:
+    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
         jobs.append(type(server.engine).submit(server.engine, streams))
         return jobs[-1]
 

@@ -26,7 +26,7 @@ from model.analysis.overlap import CopyIndex
 from model.checkpoint import Checkpoint, CurvePoint, TrainingRecord, read_checkpoint, write_checkpoint
 from model.errors import CheckpointError
 from model.generation.generator import load_generator
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from tests.conftest import LiveServer
 from tests.model.mutations import FILES, mutate
 from tests.tiny import CPU, INT8, report_of, tiny_checkpoint, tiny_draft, tiny_index, tiny_play
@@ -88,7 +88,7 @@ def use(checkpoint: Checkpoint) -> None:
     """Serve it: its card, a text, a report. Weights that are finite but far too large end in a known error."""
     json.dumps(ModelCard.of(checkpoint, INT8).content(), allow_nan=False, ensure_ascii=False).encode()
     generator = load_generator(checkpoint, CPU, slots=2)
-    stream = Stream(checkpoint.vocabulary, [0], max_new_tokens=20, details_from=0)
+    stream = TextSequence(checkpoint.vocabulary, [0], max_new_tokens=20, details_from=0)
     with suppress(FloatingPointError):
         "".join(piece.text for piece in generator.write(stream)).encode()
     if checkpoint.index is not None:

@@ -17,12 +17,12 @@ from training import run_folder
 from training import trainer as trainer_module
 from training.dataset import from_text
 from training.run_folder import RunFolder
-from training.trainer import Observer, Trainer
+from training.trainer import Trainer, TrainingObserver
 
 TEXT = "To be, or not to be: that is the question.\n" * 40
 
 
-class Listener(Observer):
+class Listener(TrainingObserver):
     """Keeps the warnings."""
 
     def __init__(self, sample: Callable[[GPT], str]) -> None:

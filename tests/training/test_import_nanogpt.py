@@ -13,7 +13,7 @@ from torch import Tensor
 from model.checkpoint import read_checkpoint
 from model.cli import run
 from model.generation.generator import load_generator
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from model.sampling.sampler import Sampling
 from tests.tiny import CPU
 from training.import_nanogpt import ImportSettings, import_nanogpt
@@ -120,7 +120,7 @@ def test_greedy_text_is_nanogpts_while_it_fits(files: Path) -> None:
     ids = [3, 1, 4]
     while len(ids) < BLOCK:
         ids.append(int(reference(weights, ids)[-1].argmax()))
-    stream = Stream(checkpoint.vocabulary, ids[:3], Sampling(temperature=0), max_new_tokens=BLOCK - 3)
+    stream = TextSequence(checkpoint.vocabulary, ids[:3], Sampling(temperature=0), max_new_tokens=BLOCK - 3)
     text = "".join(piece.text for piece in load_generator(checkpoint, CPU, 1).write(stream))
     assert text == checkpoint.vocabulary.decode(ids[3:])
     assert checkpoint.training["val_loss"] == 1.5

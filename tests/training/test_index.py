@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from model.analysis.measure import measure
-from model.analysis.overlap import LONGEST
+from model.analysis.overlap import MAX_RUN
 from model.analysis.text_index import TextIndex, digest_of
 from model.checkpoint import INDEX_FILE, read_checkpoint, write_checkpoint
 from model.cli import run
 from model.errors import CheckpointError
 from tests.tiny import tiny_folder, tiny_index, tiny_play
-from training.copies import MOST_BYTES, RUNGS, choose_rungs, make_copies
+from training.copies import MAX_COPY_INDEX_BYTES, RUNGS, choose_rungs, make_copies
 from training.dataset import Dataset, from_text
 from training.index import IndexSettings, add_index, cut, make_index
 
@@ -186,7 +186,7 @@ def test_a_long_text_has_wider_strides_then_fewer_filters() -> None:
     assert choose_rungs(1_000_000) == RUNGS
     for characters in (5_000_000, 50_000_000, 200_000_000):
         rungs = choose_rungs(characters)
-        assert sum(1.13 * characters / stride for _, stride in rungs) <= MOST_BYTES
+        assert sum(1.13 * characters / stride for _, stride in rungs) <= MAX_COPY_INDEX_BYTES
         assert [least for least, _ in rungs] == [least for least, _ in RUNGS][-len(rungs) :]
     assert len(choose_rungs(10**12)) == 1
 
@@ -209,9 +209,9 @@ def test_the_filters_fit_together_for_every_size_of_text(first: int) -> None:
         rungs = choose_rungs(size)
         lengths = [least - stride + 1 for least, stride in rungs]
         assert lengths == sorted(set(lengths)), size
-        assert 1 <= lengths[0] <= lengths[-1] <= LONGEST, size
+        assert 1 <= lengths[0] <= lengths[-1] <= MAX_RUN, size
         assert [least for least, _ in rungs] == [least for least, _ in RUNGS][-len(rungs) :], size
-        assert len(rungs) == 1 or sum(1.13 * size / stride for _, stride in rungs) <= MOST_BYTES, size
+        assert len(rungs) == 1 or sum(1.13 * size / stride for _, stride in rungs) <= MAX_COPY_INDEX_BYTES, size
         size += max(1, min(size // 1000, 1 << 16))
 
 

@@ -15,7 +15,7 @@ from model.checkpoint import read_checkpoint
 from training.dataset import Dataset, from_text
 from training.run_folder import load_state
 from training.settings import TrainSettings
-from training.trainer import Observer, Progress, Trainer
+from training.trainer import Progress, Trainer, TrainingObserver
 
 KILLS = 100
 SMALL: dict[str, Any] = {
@@ -35,7 +35,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-class Announcer(Observer):
+class Announcer(TrainingObserver):
     """Says that a step has been taken, and so that a save begins."""
 
     def __init__(self, pipe: Connection) -> None:
@@ -45,7 +45,7 @@ class Announcer(Observer):
         self.pipe.send(progress.step)
 
 
-def trainer(folder: Path, resume: bool, observer: Observer | None = None) -> Trainer:
+def trainer(folder: Path, resume: bool, observer: TrainingObserver | None = None) -> Trainer:
     torch.set_num_threads(1)
     dataset: Dataset = from_text("To be, or not to be: that is the question.\n" * 20, {"name": "hamlet"})
     settings = TrainSettings(data=Path("unused"), out_dir=folder, resume=resume, **SMALL)

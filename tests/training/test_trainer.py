@@ -15,7 +15,7 @@ from training.evaluation import evaluate
 from training.ngram import baselines
 from training.optimizers import learning_rate_factor
 from training.settings import PRESETS, TrainSettings
-from training.trainer import Observer, Progress, Trainer
+from training.trainer import Progress, Trainer, TrainingObserver
 
 TEXT = "To be, or not to be: that is the question.\n" * 40
 SMALL: dict[str, Any] = {
@@ -46,7 +46,7 @@ def losses(trainer: Trainer) -> list[tuple[float | None, float]]:
     return [(point["train"], point["val"]) for point in trainer.progress.curve]
 
 
-class Recorder(Observer):
+class Recorder(TrainingObserver):
     """Keeps every step's loss."""
 
     def __init__(self) -> None:
@@ -210,7 +210,7 @@ def test_accumulated_parts_make_the_step_of_one_batch(tmp_path: Path, dataset: D
     assert parts.losses == pytest.approx(whole.losses, abs=1e-4)
 
 
-class Poison(Observer):
+class Poison(TrainingObserver):
     """Makes the gradient of some steps non-finite, through the embedding."""
 
     trainer: Trainer

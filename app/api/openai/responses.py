@@ -13,16 +13,16 @@ from app.api.logprobs import json_line
 from app.api.openai.schemas import CompletionRequest
 from app.observability.exchange import Meter
 from app.problems import to_problem
-from app.serving.job import Job
+from app.serving.request_handle import RequestHandle
 from model.errors import SoliloquyError
-from model.generation.stream import Piece, Stream
+from model.generation.sequence import Chunk, TextSequence
 from model.sampling.sampler import Likelihood
 from model.vocabulary import Vocabulary
 
-LEAST_LOGPROB = -9999.0  # OpenAI's own, for JSON has no infinity
+MIN_LOGPROB = -9999.0  # OpenAI's own, for JSON has no infinity
 
-Row = tuple[str, str, str, str]  # the JSON of one character in each of `COLUMNS`
-COLUMNS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+Row = tuple[str, str, str, str]  # the JSON of one character in each of `LOGPROB_COLUMNS`
+LOGPROB_COLUMNS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
 
 
 class LogprobsWriter:
@@ -44,7 +44,7 @@ class LogprobsWriter:
     @staticmethod
     def object(rows: Sequence[Row]) -> str:
         """The object that these rows make."""
-        lists = (f'"{name}":[{",".join(row[i] for row in rows)}]' for i, name in enumerate(COLUMNS))
+        lists = (f'"{name}":[{",".join(row[i] for row in rows)}]' for i, name in enumerate(LOGPROB_COLUMNS))
         return f"{{{','.join(lists)}}}"
 
     def _row(self, character: str, one: Likelihood, offset: int) -> Row:
@@ -58,24 +58,24 @@ class LogprobsWriter:
 class Choice:
     """One text of an answer, made of the texts of its streams one after another, whichever comes first."""
 
-    def __init__(self, index: int, prompt: str, streams: Sequence[Stream]) -> None:
+    def __init__(self, index: int, prompt: str, streams: Sequence[TextSequence]) -> None:
         self.index, self.prompt = index, prompt
         self.written = 0
-        self._come: dict[Stream, list[Piece]] = {stream: [] for stream in streams}
+        self._come: dict[TextSequence, list[Chunk]] = {stream: [] for stream in streams}
 
     @property
     def ended(self) -> bool:
         """True once all of it has been taken."""
         return not self._come
 
-    def add(self, stream: Stream, piece: Piece) -> None:
+    def add(self, stream: TextSequence, piece: Chunk) -> None:
         """Count and keep a piece that has come."""
         self._come[stream].append(piece)
         self.written += len(piece.text) if stream.given is None else 0
 
-    def take(self) -> list[Piece]:
+    def take(self) -> list[Chunk]:
         """The pieces whose turn it is."""
-        taken: list[Piece] = []
+        taken: list[Chunk] = []
         for stream, pieces in list(self._come.items()):
             taken += pieces
             if not pieces or pieces[-1].finish_reason is None:
@@ -105,9 +105,9 @@ class CompletionAnswer:
 
     def __init__(
         self,
-        job: Job,
+        job: RequestHandle,
         request: CompletionRequest,
-        choices: Sequence[Sequence[Stream]],
+        choices: Sequence[Sequence[TextSequence]],
         vocabulary: Vocabulary,
         about: dict[str, object],
         meter: Meter,
@@ -129,7 +129,7 @@ class CompletionAnswer:
     async def events(self) -> AsyncIterator[ServerSentEvent]:
         """Chunks as text comes, each of one choice, then `[DONE]`; or an error. No frame has an id or a name.
 
-        The first character goes out at once, then all that has come, about every 25 ms (`Job.pause`).
+        The first character goes out at once, then all that has come, about every 25 ms (`RequestHandle.pause`).
         """
         options = self._request.stream_options
         counted = options is not None and options.include_usage
@@ -171,7 +171,7 @@ class CompletionAnswer:
             rows = [self._writer.first_row(text)] if scored else None
             yield Part(choice, text, rows, "length" if choice.ended else None)
 
-    def _parts(self, pieces: list[tuple[Stream, Piece]]) -> Iterator[Part]:
+    def _parts(self, pieces: list[tuple[TextSequence, Chunk]]) -> Iterator[Part]:
         if written := sum(len(piece.text) for stream, piece in pieces if stream.given is None):
             self._meter.wrote(written)
         for stream, piece in pieces:
@@ -181,7 +181,7 @@ class CompletionAnswer:
             if taken := choice.take():
                 yield self._part(choice, taken)
 
-    def _part(self, choice: Choice, pieces: list[Piece]) -> Part:
+    def _part(self, choice: Choice, pieces: list[Chunk]) -> Part:
         text = "".join(piece.text for piece in pieces)
         rows, offset = None, self._offsets[choice.index]
         if self._request.logprobs is not None:
@@ -202,7 +202,7 @@ def _joined(choice: Choice, parts: Sequence[Part]) -> Part:
 
 
 def _logprob(probability: float) -> str:
-    return f"{math.log(probability) if probability else LEAST_LOGPROB:.6g}"
+    return f"{math.log(probability) if probability else MIN_LOGPROB:.6g}"
 
 
 def _frame(data: str) -> ServerSentEvent:

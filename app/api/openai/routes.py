@@ -18,13 +18,13 @@ from app.observability.exchange import meter_of
 from app.problems import Problem
 from app.security.rate_limit import claim_streams
 from app.serving.engine import Engine
-from app.serving.job import Job
+from app.serving.request_handle import RequestHandle
 from app.serving.service import Serving
 from app.settings import ServerSettings
 from model.atomic_files import printable_name
 from model.errors import InputError
 from model.generation.receipt import FORMER
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 
 router = APIRouter(prefix="/v1")
 
@@ -89,7 +89,7 @@ def _unknown(name: str, serving: Serving, settings: ServerSettings) -> Problem:
     return Problem(404, message, {"errors": errors, "code": "model_not_found"})
 
 
-def _submit(request: Request, engine: Engine, streams: list[Stream]) -> Job:
+def _submit(request: Request, engine: Engine, streams: list[TextSequence]) -> RequestHandle:
     """Queue the streams, if their client may have so many written.
 
     Raises:

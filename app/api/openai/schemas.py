@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from app.api.schemas import MAX_PROMPT, MAX_SAMPLES, MAX_STOP, MAX_STOPS, MAX_TOLD, Whole
 from app.settings import MAX_NEW_TOKENS
 from model.errors import InputError
-from model.generation.stream import Stream, make_scored_stream, make_streams
+from model.generation.sequence import TextSequence, make_scored_sequence, make_sequences
 from model.sampling.noise import SEED_LIMIT
 from model.sampling.sampler import Sampling
 from model.vocabulary import Vocabulary
@@ -162,7 +162,7 @@ class CompletionRequest(OpenAIModel):
             update={"seed": seed, "prompt": prompts, "max_tokens": min(self.max_tokens, longest)}
         )
 
-    def streams(self, vocabulary: Vocabulary) -> list[list[Stream]]:
+    def streams(self, vocabulary: Vocabulary) -> list[list[TextSequence]]:
         """Of each choice, the streams whose texts it is made of, in their order.
 
         These are one that `/generate` writes, and before it one that scores the prompt from its second character
@@ -181,8 +181,8 @@ class CompletionRequest(OpenAIModel):
     def _sampling(self) -> Sampling:
         return Sampling(self.temperature, self.top_k if self.top_k > 0 else None, self.top_p, self.min_p)
 
-    def _written(self, vocabulary: Vocabulary, prompt: str) -> list[Stream]:
-        return make_streams(
+    def _written(self, vocabulary: Vocabulary, prompt: str) -> list[TextSequence]:
+        return make_sequences(
             vocabulary,
             self._sampling(),
             prompt=prompt,
@@ -194,10 +194,10 @@ class CompletionRequest(OpenAIModel):
             alternatives=self.logprobs or 0,
         )
 
-    def _scored(self, vocabulary: Vocabulary, prompt: str) -> list[Stream]:
+    def _scored(self, vocabulary: Vocabulary, prompt: str) -> list[TextSequence]:
         if not self.echo or self.logprobs is None or len(prompt) == 1:
             return []
-        stream = make_scored_stream(
+        stream = make_scored_sequence(
             vocabulary, self._sampling(), prompt=prompt[0], text=prompt[1:], first=0, alternatives=self.logprobs
         )
         return [stream]

@@ -10,13 +10,13 @@ from model.backends.cpu.multi_step import CONTEXT, Guessing
 from model.backends.cpu.worker_pool import NO_GUESSING, Team
 from model.device import usable_cores
 from model.network import GPT
-from model.sampling.ngram_draft import CERTAINTY, MOST_CHANCE, UNITS, Draft
+from model.sampling.ngram_draft import CERTAINTY, MAX_CHANCE, UNITS, Draft
 from model.sampling.sampler import Logits
 
-MOST_STEPS = 8  # in one `write`: other work has to wait for them
+MAX_STEPS = 8  # in one `write`: other work has to wait for them
 # Of more streams, so many at a time are drawn in: after a few steps their keys and values are in the processor's
 # caches, where those of all have no room. More steps would be faster still, but text would come in larger lumps.
-MOST_STREAMS = 32
+MAX_SEQUENCES = 32
 NOTE = "compiling the generator for this CPU"
 
 
@@ -92,14 +92,14 @@ class Int8Backend:
 
     def streams_ahead(self, streams: int) -> int:
         """How many of so many streams one `write` should draw in."""
-        return min(streams, MOST_STREAMS)
+        return min(streams, MAX_SEQUENCES)
 
     def steps_ahead(self, streams: int, guesses: int) -> int:
         """Steps that one `write` should take; a single one is better taken by `extend`.
 
         A stream whose guesses are so good that its places are full pauses for the rest of them.
         """
-        steps = min(MOST_STEPS, self._team.places // streams)
+        steps = min(MAX_STEPS, self._team.places // streams)
         return steps if steps > 1 else 0
 
     def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
@@ -107,7 +107,7 @@ class Int8Backend:
         guessing = NO_GUESSING
         if draft is not None:
             table = draft.keys, draft.surprise, min(draft.longest, CONTEXT), 1 / UNITS, CERTAINTY
-            guessing = Guessing(*table, self.drafts, self.call_cost, self.guess_cost, MOST_CHANCE)
+            guessing = Guessing(*table, self.drafts, self.call_cost, self.guess_cost, MAX_CHANCE)
         lengths = [self._lengths[one.slot] for one in writings]
         learned, most = self.config.positions == "learned", self.config.block_size
         left = [most - length if learned else one.most for one, length in zip(writings, lengths, strict=True)]

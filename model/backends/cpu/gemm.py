@@ -17,7 +17,7 @@ from model.backends.cpu.microkernel import COLUMNS, GROUP, has_vnni, make_tiles
 from model.jit import inner
 
 OFFSET = 128
-LEAST_FOR_AMX = 6  # rows: a tile takes as long for one as for sixteen
+MIN_ROWS_FOR_AMX = 6  # rows: a tile takes as long for one as for sixteen
 
 
 def pack(matrix: NDArray[np.int8]) -> NDArray[np.uint8]:
@@ -55,7 +55,7 @@ def multiply(
             beyond `rows` are read and written too.
         ahead: bytes from the columns to what is multiplied next, if that is worth asking the memory for.
     """
-    if tiles and rows >= LEAST_FOR_AMX and steps % amx.STEPS == 0:
+    if tiles and rows >= MIN_ROWS_FOR_AMX and steps % amx.STEPS == 0:
         for block in range(blocks):
             for row in range(0, rows, amx.MOST * amx.ROWS):
                 tall = min((rows - row - 1) // amx.ROWS, amx.MOST - 1)

@@ -32,11 +32,11 @@ from model.jit import compile_and_call
 
 # In an order: first row, end, parts that each row is cut into, members that take part. The first member's also has
 # the steps for which rows are not cut, and for how many they were last time. That is after a step with more than
-# MOST_DELAYS in meetings for each other member: if other programs keep the cores busy, each meeting waits until the
+# MAX_DELAYS in meetings for each other member: if other programs keep the cores busy, each meeting waits until the
 # system lets the last member go on. Each time that cutting them again is no better, they are left whole for longer.
 FIRST, END, PARTS, MEMBERS, APART, PERIOD = range(6)
-MOST_DELAYS, LEAST_APART, MOST_APART = 4, 4, 64
-PATIENCE = 5  # in meetings, while there is no such step; who sleeps has had more than MOST_DELAYS
+MAX_DELAYS, MIN_APART, MAX_APART = 4, 4, 64
+PATIENCE = 5  # in meetings, while there is no such step; who sleeps has had more than MAX_DELAYS
 DISMISS = -1
 MAX_PLACES, MAX_NOISE = 2048, 1 << 18
 
@@ -149,8 +149,8 @@ def _judge(link: Link, order: Indices, late: int) -> None:
     """Whether rows that were cut, with so many delays in meetings, shall be cut again. The last meeting's may be
     told too late, and count in the next step.
     """
-    crowded = late > MOST_DELAYS * (order[PARTS] - 1)
-    order[PERIOD] = min(MOST_APART, max(LEAST_APART, 2 * order[PERIOD])) if crowded else 0
+    crowded = late > MAX_DELAYS * (order[PARTS] - 1)
+    order[PERIOD] = min(MAX_APART, max(MIN_APART, 2 * order[PERIOD])) if crowded else 0
     order[APART] = order[PERIOD]
     be_patient(link, 1 if crowded else PATIENCE)
 

@@ -14,17 +14,17 @@ from triton.errors import TritonError
 from model.backends.base import NOT_FINITE, Writing, announced, check_run
 from model.backends.cuda import drawing, kernels
 from model.backends.cuda.step import Step
-from model.backends.cuda.table import MOST_CHARACTERS, make_table
+from model.backends.cuda.table import MAX_VOCABULARY, make_table
 from model.device import Numerics
 from model.errors import DeviceError
 from model.network import GPT
 from model.sampling.ngram_draft import Draft, context_keys
 from model.sampling.sampler import Logits
 
-LEAST_ROWS = 16  # of a graph; there is one for each power of two from here on
+MIN_ROWS = 16  # of a graph; there is one for each power of two from here on
 WIDTHS = ((32, 8), (128, 4), (512, 2))  # up to so many streams draw in so many rows each: one, and guesses
-MOST_STEPS = 32  # in one `write`: 5 milliseconds for one stream, 25 for 512
-MOST_PLACES = 1 << 24  # logits that one `write` can hold
+MAX_STEPS = 32  # in one `write`: 5 milliseconds for one stream, 25 for 512
+MAX_POSITIONS = 1 << 24  # logits that one `write` can hold
 NOTE = "compiling the generator for this GPU"
 _capturing = Lock()  # PyTorch captures one graph at a time; beside it nobody should run out of memory
 REMEDY = "it needs a C compiler, gcc, and Python's headers the first time; or choose cpu"
@@ -50,9 +50,9 @@ class CudaBackend:
         self.config = network.config
         self.slots = slots
         vocab_size = self.config.vocab_size
-        self._draft = draft if vocab_size <= MOST_CHARACTERS else None
+        self._draft = draft if vocab_size <= MAX_VOCABULARY else None
         self._most = max(self.prompt_rows, *(size for size, _ in self._shapes()))
-        self._most_steps = max(1, min(MOST_STEPS, MOST_PLACES // (self._most * vocab_size)))
+        self._most_steps = max(1, min(MAX_STEPS, MAX_POSITIONS // (self._most * vocab_size)))
         self._lengths = [0] * slots
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         try:
@@ -215,4 +215,4 @@ class CudaBackend:
 
 def _size(rows: int) -> int:
     """Rows of the smallest graph that has so many."""
-    return max(LEAST_ROWS, int(triton.next_power_of_2(rows)))
+    return max(MIN_ROWS, int(triton.next_power_of_2(rows)))

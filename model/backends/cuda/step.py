@@ -24,7 +24,7 @@ BLOCK_RING, RING_WARPS = 64, 2
 RING_MULTIPLE = 8  # each layer's keys begin at 16 bytes for any number of slots: else sums are grouped otherwise
 EARLY_ROWS = 128  # up to so many, a kernel is launched before the last one has ended; for more it does not pay
 STAGES, STAGE_BYTES = 4, 16384  # of a product's weights that are on their way; wider ones, fewer and smaller
-MOST_DRAWN = 4096  # characters that are looked at together
+MAX_DRAWN = 4096  # characters that are looked at together
 NORMS = {"rmsnorm": kernels.RMS.value, "layernorm": kernels.LAYER.value}
 ACTIVATIONS = {"relu2": kernels.RELU2.value, "gelu": kernels.GELU.value}
 
@@ -184,7 +184,7 @@ class Step:
 
     def _drawing(self) -> dict[str, Any]:
         vocab_size = self.config.vocab_size
-        block = min(MOST_DRAWN, triton.next_power_of_2(vocab_size))
+        block = min(MAX_DRAWN, triton.next_power_of_2(vocab_size))
         return {"STRIDE": self._cache_shape["STRIDE"], "VOCABULARY": vocab_size, "BLOCK": block}
 
     def _linear(

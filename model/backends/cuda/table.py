@@ -9,7 +9,7 @@ from torch import Tensor
 from model.backends.cuda.drawing import HASH, HASH_SHIFT
 from model.sampling.ngram_draft import Draft
 
-MOST_CHARACTERS = 4096  # in a vocabulary: a guess looks at all of them at once
+MAX_VOCABULARY = 4096  # in a vocabulary: a guess looks at all of them at once
 
 
 class Table(NamedTuple):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from app.api.responses import Answer
 from app.api.resume import Place, resume
 from app.api.schemas import GenerateRequest
-from app.serving import job as jobs
+from app.serving import request_handle as jobs
 from app.serving.engine import Engine
 from app.serving.model_card import ModelCard
 from app.serving.work import WorkQueue

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from app.main import create_app
-from app.observability.metrics import REASONS, Metrics
+from app.observability.metrics import REFUSAL_REASONS, Metrics
 from app.serving.engine import Engine
 from app.serving.service import Service
 from app.settings import ServerSettings
@@ -159,7 +159,7 @@ def test_no_client_can_make_a_new_label(app: FastAPI, path: str, method: str) ->
     )
     assert routes <= ROUTES
     assert methods <= {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "_OTHER"}
-    assert reasons == set(REASONS)
+    assert reasons == set(REFUSAL_REASONS)
 
 
 def test_dashboard_and_alerts_ask_for_what_is_told(app: FastAPI) -> None:
@@ -168,7 +168,7 @@ def test_dashboard_and_alerts_ask_for_what_is_told(app: FastAPI) -> None:
     assert asked <= names
     own = {name for name in names if name.startswith("soliloquy_")}
     assert {name for name in own if not name.endswith(("_sum", "_count"))} <= asked, "told, but on no panel"
-    assert set(re.findall(r'reason="(\w+)"', alerts)) <= set(REASONS)
+    assert set(re.findall(r'reason="(\w+)"', alerts)) <= set(REFUSAL_REASONS)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on this machine")

@@ -141,7 +141,7 @@ def test_only_what_costs_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_counters_of_many_addresses_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MOST_COUNTERS", 100)
+    monkeypatch.setattr(limits, "MAX_COUNTERS", 100)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
     counters = Counters()

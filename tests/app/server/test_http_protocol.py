@@ -19,15 +19,15 @@ from app.api.responses import Answer
 from app.api.resume import Place
 from app.api.schemas import GenerateRequest
 from app.main import create_app
-from app.serving import job as jobs
-from app.serving.job import Job
+from app.serving import request_handle as jobs
 from app.serving.model_card import ModelCard
+from app.serving.request_handle import RequestHandle
 from app.serving.work import WorkQueue
 from app.settings import ServerSettings
 from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from model.errors import SoliloquyError
 from model.generation.generator import Generator, load_generator
-from model.generation.stream import Piece, Stream, make_streams
+from model.generation.sequence import Chunk, TextSequence, make_sequences
 from model.sampling.sampler import Likelihood, Sampling
 from model.vocabulary import Vocabulary
 from tests.conftest import LiveServer
@@ -132,18 +132,18 @@ def read_strictly(body: bytes) -> list[Dispatched]:
 
 async def write(request: GenerateRequest, pieces: Sequence[tuple[int, str]], error: str | None) -> bytes:
     """The body of a stream in which these texts of these samples come, one at a time, and then perhaps an error."""
-    streams = [Stream(VOCABULARY, [0], sample=sample) for sample in range(request.num_samples)]
-    job = Job(streams, 1 << 20, lambda: None)
+    streams = [TextSequence(VOCABULARY, [0], sample=sample) for sample in range(request.num_samples)]
+    job = RequestHandle(streams, 1 << 20, lambda: None)
     likelihood = Likelihood(0.5, 0.25, 2, 1.5, ((0, 0.5, 0.75), (9, 0.25, 0.0)))
     answer = Answer(job, request, CARD, tiny_checkpoint(), Place.beginning(request, CARD), REPORTS).events()
     body = b""
     for sample, text in pieces:
-        job.put(streams[sample], Piece(text, (likelihood,) * len(text) if request.details else ()))
+        job.put(streams[sample], Chunk(text, (likelihood,) * len(text) if request.details else ()))
     if error is not None:
         job.fail(SoliloquyError(error))
     else:
         for stream in streams:
-            job.put(stream, Piece("", (), "stop"))
+            job.put(stream, Chunk("", (), "stop"))
     async for event in answer:
         body += event.encode()
     return body
@@ -207,7 +207,7 @@ def wild(checkpoint: tuple[Path, Checkpoint]) -> Iterator[tuple[LiveServer, http
 
 def expected(generator: Generator, **asked: Any) -> list[str]:
     """The texts by the model alone."""
-    streams = make_streams(WILD, Sampling(temperature=1.0), num_samples=2, max_new_tokens=60, **asked)
+    streams = make_sequences(WILD, Sampling(temperature=1.0), num_samples=2, max_new_tokens=60, **asked)
     return ["".join(piece.text for piece in generator.write(stream)) for stream in streams]
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.serving.engine import MOST_FAILURES, Engine
-from app.serving.job import Job
+from app.serving.engine import MAX_FAILURES, Engine
+from app.serving.request_handle import RequestHandle
 from model.backends.eager import EagerBackend
 from model.device import Numerics
 from model.errors import DrainingError, EngineFailedError, InputError, QueueFullError
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from model.sampling.sampler import Logits, Sampling
 from tests.app.gate import GatedBackend
 from tests.conftest import PATIENCE
@@ -23,15 +23,15 @@ from tests.tiny import DEVICES, INT8, VOCABULARY, tiny_generator
 ENDLESS = 100_000
 
 
-def make_stream(seed: int = 0, length: int = ENDLESS) -> Stream:
-    return Stream(VOCABULARY, VOCABULARY.encode("ROMEO:"), seed=seed, max_new_tokens=length)
+def make_stream(seed: int = 0, length: int = ENDLESS) -> TextSequence:
+    return TextSequence(VOCABULARY, VOCABULARY.encode("ROMEO:"), seed=seed, max_new_tokens=length)
 
 
 def expected(seed: int, length: int) -> str:
     return "".join(piece.text for piece in tiny_generator().write(make_stream(seed, length)))
 
 
-async def read(job: Job) -> str:
+async def read(job: RequestHandle) -> str:
     text = ""
     while pieces := await job.take():
         text += "".join(piece.text for _, piece in pieces)
@@ -241,7 +241,7 @@ async def test_an_engine_that_fails_again_and_again_says_so(
         with suppress(EngineFailedError):
             jobs.append(engine.submit([make_stream()]))
             await read(jobs[-1])
-    assert len(jobs) <= MOST_FAILURES + 1
+    assert len(jobs) <= MAX_FAILURES + 1
     assert not engine.ready
     with pytest.raises(EngineFailedError, match="must be restarted"):
         engine.submit([make_stream()])
@@ -286,12 +286,14 @@ async def test_the_more_are_written_the_rarer_texts_are_flushed_all_together(
     loop = asyncio.get_running_loop()
     for late in (0, 0.004, -0.006):
         monkeypatch.setattr(loop, "time", lambda late=late: 10 + late)
-        await Job([make_stream()], 50, lambda: None, lambda: active).pause()
+        await RequestHandle([make_stream()], 50, lambda: None, lambda: active).pause()
     assert slept == pytest.approx([seconds, seconds - 0.004, seconds + 0.006])
 
 
 async def test_samples_of_a_request_differ_and_do_not_wait_for_each_other(engine: Engine) -> None:
-    streams = [Stream(VOCABULARY, [0], Sampling(), seed=5, sample=sample, max_new_tokens=25) for sample in range(3)]
+    streams = [
+        TextSequence(VOCABULARY, [0], Sampling(), seed=5, sample=sample, max_new_tokens=25) for sample in range(3)
+    ]
     job = engine.submit(streams)
     assert len(await read(job)) == 75
     assert len({tuple(stream.written) for stream in streams}) == 3

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from app.serving.job import Job
+from app.serving.request_handle import RequestHandle
 from app.serving.service import Service, Serving
 from app.settings import ServerSettings
 from model.checkpoint import write_checkpoint
 from model.errors import DrainingError
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from tests.tiny import LEARNED, VOCABULARY, tiny_checkpoint, tiny_folder, tiny_generator
 
 
-def make_stream(seed: int, length: int) -> Stream:
-    return Stream(VOCABULARY, VOCABULARY.encode("ROMEO:"), seed=seed, max_new_tokens=length)
+def make_stream(seed: int, length: int) -> TextSequence:
+    return TextSequence(VOCABULARY, VOCABULARY.encode("ROMEO:"), seed=seed, max_new_tokens=length)
 
 
-async def read(job: Job) -> str:
+async def read(job: RequestHandle) -> str:
     text = ""
     while pieces := await job.take():
         text += "".join(piece.text for _, piece in pieces)

@@ -14,12 +14,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from benchmarks.report import find_other
-from model.analysis.overlap import CopyIndex, CopyMeter, Lengths, Run, apart, find_runs, longest_run, share_inside
+from model.analysis.overlap import (
+    CopiedRun,
+    CopyIndex,
+    CopyMeter,
+    Lengths,
+    apart,
+    find_runs,
+    longest_run,
+    share_inside,
+)
 from model.analysis.suffix_array import Source
 from model.checkpoint import read_checkpoint
 from model.device import Numerics
 from model.generation.generator import load_generator
-from model.generation.stream import Stream
+from model.generation.sequence import TextSequence
 from model.sampling.sampler import Sampling
 from tests.tiny import INT8, tiny_play
 from training.copies import RUNGS, make_copies
@@ -104,11 +113,11 @@ def lengths(*values: int) -> Lengths:
 
 def test_runs_end_where_the_length_grows_no_more() -> None:
     told = lengths(0, 0, 3, 4, 3, 3, 4, 0, 3)
-    assert find_runs(told, 3) == [Run(0, 4), Run(2, 5), Run(3, 7), Run(6, 9)]
-    assert find_runs(told, 4) == [Run(0, 4), Run(3, 7)]
+    assert find_runs(told, 3) == [CopiedRun(0, 4), CopiedRun(2, 5), CopiedRun(3, 7), CopiedRun(6, 9)]
+    assert find_runs(told, 4) == [CopiedRun(0, 4), CopiedRun(3, 7)]
     assert find_runs(told, 5) == []
-    assert longest_run(told) == Run(0, 4)
-    assert apart(find_runs(told, 3)) == [Run(0, 4), Run(6, 9)]
+    assert longest_run(told) == CopiedRun(0, 4)
+    assert apart(find_runs(told, 3)) == [CopiedRun(0, 4), CopiedRun(6, 9)]
     assert apart([]) == []
     assert longest_run(lengths(0, 0)) is None
     assert longest_run(lengths()) is None
@@ -163,7 +172,7 @@ def bundled() -> CopyIndex:
 def write(characters: int, numerics: Numerics) -> str:
     """A text by the bundled model."""
     checkpoint = read_checkpoint(BUNDLED)
-    stream = Stream(checkpoint.vocabulary, checkpoint.vocabulary.encode("\n"), Sampling(), 1, 0, characters)
+    stream = TextSequence(checkpoint.vocabulary, checkpoint.vocabulary.encode("\n"), Sampling(), 1, 0, characters)
     return "".join(piece.text for piece in load_generator(checkpoint, numerics, 1).write(stream))
 
 
@@ -172,7 +181,7 @@ def test_copied_pieces_are_found_by_the_index_alone(shakespeare: str, bundled: C
     text, pieces = own[:200], []
     for i, size in enumerate(random.integers(20, 401, 10), start=1):
         start = int(random.integers(0, len(shakespeare) - size))
-        pieces.append(Run(len(text), len(text) + int(size)))
+        pieces.append(CopiedRun(len(text), len(text) + int(size)))
         text += shakespeare[start : start + size] + own[200 * i : 200 * i + 200]
     runs = find_runs(bundled.lengths(text), 18)
     found = [

@@ -15,7 +15,7 @@ from model.checkpoint import read_checkpoint
 from model.config import GPTConfig
 from model.device import Numerics
 from model.generation.generator import Generator, load_generator
-from model.generation.stream import Piece, Stream
+from model.generation.sequence import Chunk, TextSequence
 from model.sampling.ngram_draft import Draft
 from model.sampling.sampler import Sampling
 from tests.tiny import CPU, INT8, LEARNED, ROTARY, VOCABULARY, tiny_checkpoint, tiny_draft, tiny_generator
@@ -31,14 +31,16 @@ BUNDLED = Path(__file__).parents[2] / "checkpoints" / "shakespeare-char"
 PROMPT = "ROMEO: what light through yonder window breaks"
 
 
-def make_stream(index: int, length: int = 60) -> Stream:
+def make_stream(index: int, length: int = 60) -> TextSequence:
     prompt = VOCABULARY.encode(PROMPT[: 1 + 5 * index % len(PROMPT)])
     sampling = SAMPLINGS[index % len(SAMPLINGS)]
     stop = ("qu", "z") if index % 4 == 3 else ()
-    return Stream(VOCABULARY, prompt, sampling, seed=index, sample=index % 3, max_new_tokens=length, stop=stop)
+    return TextSequence(
+        VOCABULARY, prompt, sampling, seed=index, sample=index % 3, max_new_tokens=length, stop=stop
+    )
 
 
-def write(generator: Generator, stream: Stream) -> str:
+def write(generator: Generator, stream: TextSequence) -> str:
     return "".join(piece.text for piece in generator.write(stream))
 
 
@@ -60,7 +62,7 @@ def test_the_same_request_gives_the_same_text_in_any_company(
     generator.draft = tiny_draft() if drafts else None
     chance = random.Random(threads)
     waiting = [make_stream(index) for index in range(16)] + [make_stream(index) for index in range(0, 16, 3)]
-    texts, ended, active = dict.fromkeys(waiting, ""), list[Stream](), list[Stream]()
+    texts, ended, active = dict.fromkeys(waiting, ""), list[TextSequence](), list[TextSequence]()
     while waiting or active:
         while waiting and generator.free_slots and chance.random() < 0.5:
             active.append(waiting.pop(0))
@@ -97,7 +99,7 @@ def test_guesses_never_change_a_text(
     for draft in (None, tiny_draft()):
         generator = tiny_generator(config, slots=1)
         generator.draft = draft
-        stream = Stream(
+        stream = TextSequence(
             VOCABULARY, [3], Sampling(temperature, top_k, top_p), seed=seed, max_new_tokens=70, stop=stop
         )
         texts.append((write(generator, stream), stream.written))
@@ -108,7 +110,7 @@ def test_guesses_never_change_a_text(
 def test_nobody_waits_for_ever_while_others_read_their_windows_again(numerics: Numerics) -> None:
     """Windows that begin again went before prompts that had not been read at all: half of the streams starved."""
     generator = tiny_generator(LEARNED, 12, numerics, 1)
-    streams = [Stream(VOCABULARY, [i], seed=i, max_new_tokens=10_000) for i in range(12)]
+    streams = [TextSequence(VOCABULARY, [i], seed=i, max_new_tokens=10_000) for i in range(12)]
     for stream in streams:
         generator.add(stream)
     for _ in range(200):
@@ -125,9 +127,9 @@ def test_steps_ahead_never_change_a_text(
 ) -> None:
     """Streams that the backend draws by itself, several steps in a call, and what is told of their characters."""
 
-    def streams() -> list[Stream]:
+    def streams() -> list[TextSequence]:
         return [
-            Stream(
+            TextSequence(
                 *(VOCABULARY, [3 + index], Sampling([0.8, 0, 0.3, 2][index % 4]), index),
                 max_new_tokens=20 + 9 * index,
                 stop=("qu", "z", "e t") if index % 3 == 2 else (),
@@ -136,13 +138,13 @@ def test_steps_ahead_never_change_a_text(
             for index in range(12)
         ]
 
-    told: list[list[list[Piece]]] = []
+    told: list[list[list[Chunk]]] = []
     for ahead in (False, True):
         generator = tiny_generator(config, 12, INT8, threads)
         generator.draft = tiny_draft() if drafts else None
         if not ahead:
             monkeypatch.setattr(generator.backend, "steps_ahead", lambda streams, guesses: 0)
-        pieces: dict[Stream, list[Piece]] = {stream: [] for stream in streams()}
+        pieces: dict[TextSequence, list[Chunk]] = {stream: [] for stream in streams()}
         chance, writing = random.Random(0), list(pieces)
         for stream in writing:
             generator.add(stream)
@@ -153,7 +155,7 @@ def test_steps_ahead_never_change_a_text(
                 pieces[stream].append(piece)
                 if piece.finish_reason:
                     writing.remove(stream)
-        told.append([[Piece.joined(one)] for one in pieces.values()])
+        told.append([[Chunk.joined(one)] for one in pieces.values()])
         assert generator.free_slots == 12
         most = max(len(stream.written) for stream in pieces)
         assert calls < most if ahead else calls >= most / 8
@@ -165,7 +167,7 @@ def test_nothing_is_told_of_numbers_that_are_not_finite(steps: int, monkeypatch:
     generator = tiny_generator(slots=2)
     monkeypatch.setattr(generator.backend, "steps_ahead", lambda streams, guesses: steps)
     assert isinstance(generator.backend, Int8Backend)
-    streams = [Stream(VOCABULARY, [3 + index], seed=index, max_new_tokens=40) for index in range(2)]
+    streams = [TextSequence(VOCABULARY, [3 + index], seed=index, max_new_tokens=40) for index in range(2)]
     for stream in streams:
         generator.add(stream)
     while any(len(stream.written) < 5 for stream in streams):
@@ -182,7 +184,7 @@ def test_nothing_is_told_of_numbers_that_are_not_finite(steps: int, monkeypatch:
 def test_right_guesses_save_calls() -> None:
     """A draft that says what the model says: 7 guesses and one more character a step, of which 8 are one call."""
     generator = tiny_generator(slots=1)
-    written = VOCABULARY.encode(write(generator, Stream(VOCABULARY, [3], Sampling(0), max_new_tokens=200)))
+    written = VOCABULARY.encode(write(generator, TextSequence(VOCABULARY, [3], Sampling(0), max_new_tokens=200)))
     contexts = {tuple(([3, *written[:i]])[-6:]): written[i] for i in range(200)}
     base = len(VOCABULARY) + 1
     keys = {reduce(lambda key, id_: key * base + id_ + 1, context, 0): id_ for context, id_ in contexts.items()}
@@ -192,7 +194,7 @@ def test_right_guesses_save_calls() -> None:
         surprise[row, keys.get(key, 0)] = 0
     generator.draft = Draft(ordered, surprise)
     for sampling, calls in ((Sampling(0), 1 + 3), (Sampling(1, top_k=1), 200 / 8)):
-        again = Stream(VOCABULARY, [3], sampling, max_new_tokens=200)
+        again = TextSequence(VOCABULARY, [3], sampling, max_new_tokens=200)
         generator.add(again)
         made = 0
         while again.remaining:
@@ -211,7 +213,7 @@ def test_guesses_never_change_the_bundled_models_text() -> None:
 
     def write_all() -> tuple[list[list[int]], int]:
         waiting = [
-            Stream(
+            TextSequence(
                 vocabulary,
                 vocabulary.encode(prompts[: place + 1]),
                 samplings[place % len(samplings)],
@@ -221,7 +223,7 @@ def test_guesses_never_change_the_bundled_models_text() -> None:
             )
             for place in range(100)
         ]
-        streams, active, calls = list(waiting), list[Stream](), 0
+        streams, active, calls = list(waiting), list[TextSequence](), 0
         while waiting or active:
             while waiting and len(active) < 3:
                 active.append(waiting.pop(0))
@@ -242,7 +244,7 @@ def test_guesses_never_change_the_bundled_models_text() -> None:
 def test_learned_positions_keep_the_newer_half() -> None:
     """When the window is full, greedy text continues as if its last half were a new prompt."""
     generator, length = tiny_generator(LEARNED, 1, CPU), 100
-    stream = Stream(VOCABULARY, VOCABULARY.encode("ROMEO:"), Sampling(temperature=0), max_new_tokens=length)
+    stream = TextSequence(VOCABULARY, VOCABULARY.encode("ROMEO:"), Sampling(temperature=0), max_new_tokens=length)
     written = VOCABULARY.encode(write(generator, stream))
     network, context = tiny_checkpoint(LEARNED).network(), VOCABULARY.encode("ROMEO:")
     for character in written:
@@ -256,8 +258,8 @@ def test_learned_positions_keep_the_newer_half() -> None:
 
 def test_a_long_prompt_is_cut_to_its_end() -> None:
     end = "what light through"[-16:]
-    long = Stream(VOCABULARY, VOCABULARY.encode("ROMEO: But soft, " + end))
-    short = Stream(VOCABULARY, VOCABULARY.encode(end))
+    long = TextSequence(VOCABULARY, VOCABULARY.encode("ROMEO: But soft, " + end))
+    short = TextSequence(VOCABULARY, VOCABULARY.encode(end))
     generator = tiny_generator(ROTARY, slots=1)
     assert write(generator, long) == write(generator, short)
 

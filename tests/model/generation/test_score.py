@@ -14,7 +14,7 @@ from model.config import GPTConfig
 from model.device import Numerics
 from model.errors import InputError, UnknownCharactersError
 from model.generation.generator import Generator, load_generator
-from model.generation.stream import Stream, make_scored_stream, make_streams
+from model.generation.sequence import TextSequence, make_scored_sequence, make_sequences
 from model.sampling.sampler import Likelihood, Sampling
 from tests.tiny import CPU, INT8, LEARNED, ROTARY, VOCABULARY, tiny_checkpoint, tiny_draft, tiny_generator
 
@@ -29,14 +29,14 @@ SAMPLINGS = [
 ]
 
 
-def read(generator: Generator, stream: Stream) -> tuple[str, list[Likelihood]]:
+def read(generator: Generator, stream: TextSequence) -> tuple[str, list[Likelihood]]:
     """All that a stream writes and tells, alone."""
     pieces = list(generator.write(stream))
     return "".join(piece.text for piece in pieces), [one for piece in pieces for one in piece.details]
 
 
-def written(generator: Generator, prompt: str, sampling: Sampling, seed: int = 3, length: int = 60) -> Stream:
-    [stream] = make_streams(
+def written(generator: Generator, prompt: str, sampling: Sampling, seed: int = 3, length: int = 60) -> TextSequence:
+    [stream] = make_sequences(
         VOCABULARY,
         sampling,
         prompt=prompt,
@@ -50,8 +50,8 @@ def written(generator: Generator, prompt: str, sampling: Sampling, seed: int = 3
     return stream
 
 
-def scored(prompt: str, text: str, sampling: Sampling, first: int = 0) -> Stream:
-    return make_scored_stream(VOCABULARY, sampling, prompt=prompt, text=text, first=first, alternatives=9)
+def scored(prompt: str, text: str, sampling: Sampling, first: int = 0) -> TextSequence:
+    return make_scored_sequence(VOCABULARY, sampling, prompt=prompt, text=text, first=first, alternatives=9)
 
 
 def flat(details: list[Likelihood]) -> list[float]:
@@ -105,7 +105,7 @@ def test_scores_and_texts_in_one_company(config: GPTConfig, numerics: Numerics) 
     """They join, pause, leave and end at random steps; each text and each score is as if alone."""
     alone = tiny_generator(config, 1, numerics, 1)
     chance = random.Random(5)
-    texts, waiting, whole = {}, list[Stream](), dict[Stream, tuple[str, list[Likelihood]]]()
+    texts, waiting, whole = {}, list[TextSequence](), dict[TextSequence, tuple[str, list[Likelihood]]]()
     for index in range(14):
         prompt, sampling = PROMPT[: 1 + 5 * index % len(PROMPT)], SAMPLINGS[index % len(SAMPLINGS)]
         whole[stream := written(alone, prompt, sampling, index)] = read(
@@ -117,7 +117,7 @@ def test_scores_and_texts_in_one_company(config: GPTConfig, numerics: Numerics) 
     chance.shuffle(waiting)
     generator = tiny_generator(config, 6, numerics, 2)
     generator.draft = tiny_draft()
-    active, details, ended = list[Stream](), dict[Stream, list[Likelihood]](), list[Stream]()
+    active, details, ended = list[TextSequence](), dict[TextSequence, list[Likelihood]](), list[TextSequence]()
     while waiting or active:
         while waiting and generator.free_slots and chance.random() < 0.5:
             active.append(waiting.pop(0))
@@ -144,7 +144,7 @@ def test_long_scores_do_not_hold_others_up() -> None:
     """A text goes on in every step, a prompt is read at once, and every score moves too."""
     generator = tiny_generator(ROTARY, 8, INT8, 1)
     scores = [scored("R", "ab" * 300, Sampling()) for _ in range(5)]
-    text, late = (Stream(VOCABULARY, VOCABULARY.encode(PROMPT), seed=i, max_new_tokens=100) for i in range(2))
+    text, late = (TextSequence(VOCABULARY, VOCABULARY.encode(PROMPT), seed=i, max_new_tokens=100) for i in range(2))
     for stream in [*scores, text]:
         generator.add(stream)
     list(generator.step([*scores, text]))
@@ -194,9 +194,9 @@ def test_the_bundled_models_texts_are_scored_as_they_were_told() -> None:
     """Twice its window of 256 characters, written with guesses and read in chunks."""
     checkpoint = read_checkpoint(BUNDLED)
     generator, vocabulary = load_generator(checkpoint, INT8, slots=2), checkpoint.vocabulary
-    [stream] = make_streams(
+    [stream] = make_sequences(
         vocabulary, Sampling(), prompt=PROMPT, seed=1, num_samples=1, max_new_tokens=512, stop=(), details_from=[0]
     )
     text, expected = read(generator, stream)
-    again = make_scored_stream(vocabulary, Sampling(), prompt=PROMPT, text=text, first=100, alternatives=5)
+    again = make_scored_sequence(vocabulary, Sampling(), prompt=PROMPT, text=text, first=100, alternatives=5)
     assert read(generator, again) == (text, expected[100:])

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.sampling.noise import SEED_LIMIT, Luck, gumbel_noise, philox4x32
+from model.sampling.noise import SEED_LIMIT, GumbelNoise, gumbel_noise, philox4x32
 
 seeds = st.integers(0, SEED_LIMIT - 1)
 
@@ -51,7 +51,7 @@ def test_noise_is_standard_gumbel() -> None:
 @given(asked=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 100)), min_size=1, max_size=20))
 def test_luck_is_the_same_noise_wherever_it_is_asked_for(asked: list[tuple[int, int]]) -> None:
     """Also after places that were asked for before it; and what was given does not change."""
-    luck, expected = Luck(5, 2, 6), gumbel_noise(5, 2, 0, 400, 6)
+    luck, expected = GumbelNoise(5, 2, 6), gumbel_noise(5, 2, 0, 400, 6)
     given_out = [luck.at(position, count) for position, count in asked]
     for (position, count), noise in zip(asked, given_out, strict=True):
         assert np.array_equal(noise, expected[position : position + count])

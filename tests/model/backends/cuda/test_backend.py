@@ -20,9 +20,9 @@ from model.config import GPTConfig
 from model.device import Numerics
 from model.errors import DeviceError
 from model.generation.generator import Generator, load_generator
-from model.generation.stream import Piece, Stream
+from model.generation.sequence import Chunk, TextSequence
 from model.network import GPT
-from model.sampling.noise import Luck
+from model.sampling.noise import GumbelNoise
 from model.sampling.sampler import Sampling
 from tests.tiny import CPU, LEARNED, ROTARY, VOCABULARY, tiny_checkpoint, tiny_draft
 
@@ -126,7 +126,7 @@ def test_a_row_is_bitwise_the_same_alone_and_in_company(config: GPTConfig, numer
 def test_it_draws_what_the_draw_draws() -> None:
     """Large seeds, places far on, temperatures beside each other, and a limit that ends a row first."""
     seeds = ((2**53 - 1, 0), (2**32 + 7, 3), (5, 1000), (2**53 - 1, 0), (6, 0))
-    lucks = [Luck(seed, sample, len(VOCABULARY)) for seed, sample in seeds]
+    lucks = [GumbelNoise(seed, sample, len(VOCABULARY)) for seed, sample in seeds]
     places = (0, 100_000, 7, 100_000, 0)
     most = (6, 2, 6, 6, 6)
     temperatures = (0.8, 0.8, 2.0, 2.0, 0.0)
@@ -158,7 +158,7 @@ def test_it_guesses_what_the_draft_guesses() -> None:
     ]
     backend = CudaBackend(network_of(ROTARY), FLOAT32, len(contexts), draft)
     writings = [
-        Writing(slot, recent, 8, [0.0, 0.8, 2.0][slot % 3], Luck(slot, 0, len(VOCABULARY)), 5 * slot)
+        Writing(slot, recent, 8, [0.0, 0.8, 2.0][slot % 3], GumbelNoise(slot, 0, len(VOCABULARY)), 5 * slot)
         for slot, recent in enumerate(contexts)
     ]
     size, width = backend._shape(len(contexts), guesses=True)
@@ -198,7 +198,7 @@ def test_models_are_loaded_beside_each_other_and_beside_texts() -> None:
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rows, too: interpreted, a step takes a tenth of a second."""
     if not GPU:
-        monkeypatch.setattr("model.backends.cuda.backend.MOST_STEPS", 2)
+        monkeypatch.setattr("model.backends.cuda.backend.MAX_STEPS", 2)
         monkeypatch.setattr("model.backends.cuda.backend.WIDTHS", ((4, 4),))
 
 
@@ -218,18 +218,18 @@ def test_texts_are_the_references(config: GPTConfig, monkeypatch: pytest.MonkeyP
     The ring, of 8 places, is written over and over.
     """
     monkeypatch.setattr(CudaBackend, "chunk", 4)
-    told: list[list[Piece]] = []
+    told: list[list[Chunk]] = []
     for generator in generators(config):
         streams = [
-            Stream(VOCABULARY, text(1), Sampling(0.8), 1, max_new_tokens=11),
-            Stream(VOCABULARY, text(40), Sampling(1.0, top_p=0.9), 2, max_new_tokens=3, details_from=1),
-            Stream(VOCABULARY, text(5), Sampling(0.5), 3, max_new_tokens=6, stop=("e", "q")),
-            Stream(VOCABULARY, text(9), Sampling(0), 4, max_new_tokens=4, details_from=0),
-            Stream(VOCABULARY, text(3), Sampling(2), 5, max_new_tokens=3),
-            Stream(VOCABULARY, text(7), Sampling(), 6, max_new_tokens=4, details_from=2, given=text(4, 1)),
+            TextSequence(VOCABULARY, text(1), Sampling(0.8), 1, max_new_tokens=11),
+            TextSequence(VOCABULARY, text(40), Sampling(1.0, top_p=0.9), 2, max_new_tokens=3, details_from=1),
+            TextSequence(VOCABULARY, text(5), Sampling(0.5), 3, max_new_tokens=6, stop=("e", "q")),
+            TextSequence(VOCABULARY, text(9), Sampling(0), 4, max_new_tokens=4, details_from=0),
+            TextSequence(VOCABULARY, text(3), Sampling(2), 5, max_new_tokens=3),
+            TextSequence(VOCABULARY, text(7), Sampling(), 6, max_new_tokens=4, details_from=2, given=text(4, 1)),
         ]
-        pieces: dict[Stream, list[Piece]] = {stream: [] for stream in streams}
-        chance, waiting, writing = np.random.default_rng(0), list(streams), list[Stream]()
+        pieces: dict[TextSequence, list[Chunk]] = {stream: [] for stream in streams}
+        chance, waiting, writing = np.random.default_rng(0), list(streams), list[TextSequence]()
         while waiting or writing:
             while waiting and generator.free_slots and chance.random() < 0.5:
                 writing.append(waiting.pop(0))
@@ -238,7 +238,7 @@ def test_texts_are_the_references(config: GPTConfig, monkeypatch: pytest.MonkeyP
                 pieces[stream].append(piece)
                 if piece.finish_reason:
                     writing.remove(stream)
-        told.append([Piece.joined(one) for one in pieces.values()])
+        told.append([Chunk.joined(one) for one in pieces.values()])
     for pieces_of_kernels in told[1:]:
         for piece, expected in zip(pieces_of_kernels, told[0], strict=True):
             assert (piece.text, piece.finish_reason) == (expected.text, expected.finish_reason)
@@ -250,7 +250,7 @@ def test_texts_are_the_references(config: GPTConfig, monkeypatch: pytest.MonkeyP
 @pytest.mark.filterwarnings("ignore:invalid value")  # NumPy says so
 def test_nothing_is_told_of_numbers_that_are_not_finite() -> None:
     generator = Generator(CudaBackend(tiny_checkpoint().network(), FLOAT32, 2))
-    streams = [Stream(VOCABULARY, [3 + index], seed=index, max_new_tokens=20) for index in range(2)]
+    streams = [TextSequence(VOCABULARY, [3 + index], seed=index, max_new_tokens=20) for index in range(2)]
     for stream in streams:
         generator.add(stream)
     list(generator.step(streams))
@@ -260,8 +260,8 @@ def test_nothing_is_told_of_numbers_that_are_not_finite() -> None:
         list(generator.step(streams))
     assert [len(stream.written) for stream in streams] == [1, 1]
     generator.reset()
-    again = Stream(VOCABULARY, [3], max_new_tokens=5)
-    reference = Stream(VOCABULARY, [3], max_new_tokens=5)
+    again = TextSequence(VOCABULARY, [3], max_new_tokens=5)
+    reference = TextSequence(VOCABULARY, [3], max_new_tokens=5)
     list(generator.write(again)), list(load_generator(tiny_checkpoint(), CPU, 1).write(reference))
     assert again.written == reference.written
 

@@ -11,14 +11,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from model.errors import SoliloquyError
-from model.generation.stream import Piece, Stream
+from model.generation.sequence import Chunk, TextSequence
 
-FLUSH_SECONDS = 0.025  # between two flushes of a text
+FRAME_SECONDS = 0.025  # between two flushes of a text
 FLUSHED_STREAMS = 16  # that can be flushed so often
-MOST_STRETCH = 4.0
+MAX_STRETCH = 4.0
 
 
-class Job:
+class RequestHandle:
     """A request's streams and its bounded buffer.
 
     `released` is set once none of its streams has a slot or waits for one. `active` tells how many streams are
@@ -27,7 +27,7 @@ class Job:
 
     def __init__(
         self,
-        streams: Sequence[Stream],
+        streams: Sequence[TextSequence],
         buffer_characters: int,
         on_change: Callable[[], None],
         active: Callable[[], int] = lambda: 1,
@@ -43,7 +43,7 @@ class Job:
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._lock = threading.Lock()
-        self._pieces: list[tuple[Stream, Piece]] = []
+        self._pieces: list[tuple[TextSequence, Chunk]] = []
         self._buffered = 0
         self._error: SoliloquyError | None = None
         self._unfinished = len(self.streams)
@@ -54,7 +54,7 @@ class Job:
         """True while the reader is too far behind for more text."""
         return self._buffered >= self._limit
 
-    def put(self, stream: Stream, piece: Piece) -> bool:
+    def put(self, stream: TextSequence, piece: Chunk) -> bool:
         """Hand a piece over, from the engine's thread; True if the reader has to be woken."""
         if self.first_character is None:
             self.first_character = time.monotonic()
@@ -73,14 +73,14 @@ class Job:
     def fail(self, error: SoliloquyError) -> None:
         """End the job with an error, from the engine's thread."""
         self._error = error
-        Job.wake([self])
+        RequestHandle.wake([self])
 
     def cancel(self) -> None:
         """Nobody reads any more: give up what is unwritten. Harmless when the job has ended."""
         self.cancelled = True
         self._on_change()
 
-    async def take(self) -> list[tuple[Stream, Piece]]:
+    async def take(self) -> list[tuple[TextSequence, Chunk]]:
         """Wait for pieces and take all of them; empty once every stream has ended.
 
         Raises:
@@ -105,14 +105,14 @@ class Job:
         """Until the text may be flushed again. The more are written, the rarer: else frames of one character each
         would take the time that all of them need. Texts are flushed together, which costs less than each by itself.
         """
-        seconds = FLUSH_SECONDS * min(MOST_STRETCH, max(1.0, self._active() / FLUSHED_STREAMS))
+        seconds = FRAME_SECONDS * min(MAX_STRETCH, max(1.0, self._active() / FLUSHED_STREAMS))
         if seconds:
             now = self._loop.time()
-            seconds = round((now + seconds) / FLUSH_SECONDS) * FLUSH_SECONDS - now
+            seconds = round((now + seconds) / FRAME_SECONDS) * FRAME_SECONDS - now
         await asyncio.sleep(seconds)
 
     @staticmethod
-    def wake(jobs: Iterable["Job"]) -> None:
+    def wake(jobs: Iterable["RequestHandle"]) -> None:
         """Wake the readers of these jobs, from the engine's thread: with one system call for each loop."""
         arrived = defaultdict(list)
         for job in jobs:

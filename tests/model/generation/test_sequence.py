@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.generation.stream import Piece, Stream, make_streams
+from model.generation.sequence import Chunk, TextSequence, make_sequences
 from model.sampling.noise import gumbel_noise
 from model.sampling.sampler import Likelihood, Sampling
 from model.vocabulary import Vocabulary
@@ -10,9 +10,9 @@ from model.vocabulary import Vocabulary
 ABC = Vocabulary("abc")
 
 
-def spell(text: str, **settings: object) -> tuple[list[Piece], Stream]:
+def spell(text: str, **settings: object) -> tuple[list[Chunk], TextSequence]:
     """The pieces of a stream whose model insists on `text`."""
-    stream = Stream(ABC, [0], Sampling(temperature=0), max_new_tokens=len(text), **settings)  # type: ignore[arg-type]
+    stream = TextSequence(ABC, [0], Sampling(temperature=0), max_new_tokens=len(text), **settings)  # type: ignore[arg-type]
     pieces = []
     for character in text:
         [chosen] = ABC.encode(character)
@@ -59,7 +59,7 @@ def test_details_are_told_from_a_place_on(text: str, stop: list[str], first: int
 
 def test_a_stop_string_that_cannot_be_written_ends_nothing() -> None:
     """It was refused, as "<|endoftext|>" is by most vocabularies; it never matches, and holds nothing back."""
-    [stream] = make_streams(
+    [stream] = make_sequences(
         ABC, Sampling(), prompt="a", seed=0, num_samples=1, max_new_tokens=9, stop=["<|end|>", "a日", "", "ab"]
     )
     assert stream.stop == ("ab",)
@@ -74,7 +74,7 @@ def test_text_is_held_only_while_it_may_be_a_stop_string() -> None:
 
 def test_each_character_has_the_luck_of_its_position() -> None:
     """Far beyond what is computed ahead, and for some places at once."""
-    stream = Stream(ABC, [0], Sampling(temperature=1), seed=5, sample=2, max_new_tokens=200)
+    stream = TextSequence(ABC, [0], Sampling(temperature=1), seed=5, sample=2, max_new_tokens=200)
     expected = gumbel_noise(5, 2, 0, 210, 3)
     for place in range(200):
         for count in (1, 8):
@@ -85,7 +85,7 @@ def test_each_character_has_the_luck_of_its_position() -> None:
 
 
 def test_context_spans_prompt_and_text() -> None:
-    stream = Stream(ABC, [0, 1, 2], Sampling(temperature=0))
+    stream = TextSequence(ABC, [0, 1, 2], Sampling(temperature=0))
     stream.written.extend([1, 1])
     assert stream.context(2) == [1, 1]
     assert stream.context(4) == [1, 2, 1, 1]

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import InputError
-from model.sampling.noise import Luck
+from model.sampling.noise import GumbelNoise
 from model.sampling.sampler import ALTERNATIVES, Likelihood, Sampling
 from model.vocabulary import Vocabulary
 
 FinishReason = Literal["length", "stop"]
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """What one step released: text (empty while it may be the beginning of a stop string), and the end if it was.
 
     `details` has one entry per character of `text`, from the stream's `details_from` on.
@@ -26,7 +26,7 @@ class Piece(NamedTuple):
     finish_reason: FinishReason | None = None
 
     @classmethod
-    def joined(cls, pieces: Sequence["Piece"]) -> "Piece":
+    def joined(cls, pieces: Sequence["Chunk"]) -> "Chunk":
         """One or more that follow each other, as one."""
         if len(pieces) == 1:
             return pieces[0]
@@ -36,7 +36,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(eq=False)
-class Stream:
+class TextSequence:
     """One sample of one request. The text does not contain the prompt, nor the stop string that ended it.
 
     From the character `details_from` on, each one's likelihood is told, with so many `alternatives`; None for no
@@ -61,7 +61,7 @@ class Stream:
         self._pending = ""
         self._pending_details: list[Likelihood] = []
         self._plain = self.sampling.temperature == 0 or self.sampling.keeps_all(len(self.vocabulary))
-        self.luck = Luck(self.seed, self.sample, len(self.vocabulary))
+        self.luck = GumbelNoise(self.seed, self.sample, len(self.vocabulary))
 
     @property
     def remaining(self) -> int:
@@ -86,21 +86,21 @@ class Stream:
         """How many of the next `count` characters come before the first whose likelihood is told."""
         return count if self.details_from is None else min(count, max(0, self.details_from - len(self.written)))
 
-    def accept(self, chosen: Sequence[int], details: Sequence[Likelihood | None]) -> Piece:
+    def accept(self, chosen: Sequence[int], details: Sequence[Likelihood | None]) -> Chunk:
         """Write ids that were drawn, up to the end, with what is told of each; return what can be shown."""
         if not self.stop:  # all of it
             self.written += chosen
             text = "".join([self.vocabulary.characters[id_] for id_ in chosen])
             told = tuple([one for one in details if one is not None])
-            return Piece(text, told, None if self.remaining > 0 else "length")
+            return Chunk(text, told, None if self.remaining > 0 else "length")
         pieces = []
         for id_, likelihood in zip(chosen, details, strict=True):
             pieces.append(self._accept(id_, likelihood))
             if pieces[-1].finish_reason is not None:
                 break
-        return Piece.joined(pieces)
+        return Chunk.joined(pieces)
 
-    def _accept(self, chosen: int, likelihood: Likelihood | None) -> Piece:
+    def _accept(self, chosen: int, likelihood: Likelihood | None) -> Chunk:
         """Write one id."""
         self.written.append(chosen)
         self._pending += self.vocabulary.characters[chosen]
@@ -123,15 +123,15 @@ class Stream:
             return np.zeros((count, len(self.vocabulary))), 0.0
         return self.luck.at(len(self.written), count), self.sampling.temperature
 
-    def _release(self, held: int, finish_reason: FinishReason | None) -> Piece:
+    def _release(self, held: int, finish_reason: FinishReason | None) -> Chunk:
         """Let go of all pending text but its last `held` characters."""
         end, told = len(self._pending) - held, max(0, len(self._pending_details) - held)
-        piece = Piece(self._pending[:end], tuple(self._pending_details[:told]), finish_reason)
+        piece = Chunk(self._pending[:end], tuple(self._pending_details[:told]), finish_reason)
         self._pending, self._pending_details = self._pending[end:], self._pending_details[told:]
         return piece
 
 
-def make_streams(
+def make_sequences(
     vocabulary: Vocabulary,
     sampling: Sampling,
     *,
@@ -142,7 +142,7 @@ def make_streams(
     stop: Sequence[str],
     details_from: Sequence[int] | None = None,
     alternatives: int = ALTERNATIVES,
-) -> list[Stream]:
+) -> list[TextSequence]:
     """One stream for each sample of a request, each with its own `details_from` if given.
 
     Raises:
@@ -155,21 +155,21 @@ def make_streams(
     written = tuple(text for text in stop if text and vocabulary.can_write(text))  # others never are
     places: Sequence[int | None] = [None] * num_samples if details_from is None else details_from
     return [
-        Stream(vocabulary, ids, sampling, seed, sample, max_new_tokens, written, place, alternatives)
+        TextSequence(vocabulary, ids, sampling, seed, sample, max_new_tokens, written, place, alternatives)
         for sample, place in enumerate(places)
     ]
 
 
-def make_scored_stream(
+def make_scored_sequence(
     vocabulary: Vocabulary, sampling: Sampling, *, prompt: str, text: str, first: int, alternatives: int
-) -> Stream:
+) -> TextSequence:
     """A stream that writes a given text and tells the likelihoods of its characters from `first` on.
 
     Raises:
         InputError: the prompt is empty, or `first` is not in the text.
         UnknownCharactersError: the prompt or the text has characters outside the vocabulary.
     """
-    stream = make_streams(
+    stream = make_sequences(
         vocabulary,
         sampling,
         prompt=prompt,
