@@ -86,8 +86,9 @@ def settings_of(module: str) -> type[BaseSettings]:
     if module == "app":
         return ServerSettings
     for value in vars(importlib.import_module(module)).values():
-        is_settings = isinstance(value, type) and issubclass(value, BaseSettings)
-        if is_settings and value.model_config.get("cli_prog_name") == f"python -m {module}":
+        if not (isinstance(value, type) and issubclass(value, BaseSettings)):
+            continue
+        if value.model_config.get("cli_prog_name") == f"python -m {module}":
             return value
     raise LookupError(f"{module} has no settings")
 
