@@ -121,10 +121,10 @@ def words_of_the_code() -> frozenset[str]:
 @cache
 def names_of_files() -> frozenset[str]:
     """The name of every file in the folders that belong to the repository."""
-    top = [path for path in ROOT.iterdir() if path.is_file()]
-    folders = (*SOURCES, "docs", "templates", "checkpoints")
-    below = [path for folder in folders for path in (ROOT / folder).rglob("*")]
-    return frozenset(path.name for path in (*top, *below))
+    names = {path.name for path in ROOT.iterdir() if path.is_file()}
+    for folder in (*SOURCES, "docs", "templates", "checkpoints"):
+        names.update(path.name for path in (ROOT / folder).rglob("*"))
+    return frozenset(names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
