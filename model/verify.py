@@ -47,7 +47,7 @@ def verify(settings: VerifySettings) -> None:
         here = f"{settings.checkpoint} holds {checkpoint.identity[:12]}"
         raise InputError("checkpoint", f"the receipt is of {receipt.checkpoint[:12]}, but {here}")
     generator = load_generator(checkpoint, numerics_named(receipt.numerics), slots=1)
-    streams = receipt.streams(checkpoint.vocabulary)
+    streams = receipt.sequences(checkpoint.vocabulary)
     if [digest.index for digest in receipt.samples] != [stream.sample for stream in streams]:
         raise InputError("samples", f"the receipt does not list samples 0 to {len(streams) - 1}")
     differing = [compare(generator, *pair) for pair in zip(streams, receipt.samples, strict=True)]

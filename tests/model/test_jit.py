@@ -8,7 +8,7 @@ from numba.core import caching, config
 
 from model import jit
 from model.jit import SOURCES, compile_and_call
-from model.sampling.ngram_kernels import guess
+from model.sampling.ngram_kernels import propose
 
 MODEL = Path(jit.__file__).parent
 
@@ -75,4 +75,4 @@ def test_a_function_is_loaded_once_for_all_models() -> None:
 
 
 def test_importing_programs_compiles_nothing() -> None:
-    assert not hasattr(guess, "signatures")
+    assert not hasattr(propose, "signatures")

@@ -11,7 +11,7 @@ import numpy as np
 from numba import types
 from numba.experimental import structref
 
-from model.backends.base import NOT_FINITE, Writing
+from model.backends.base import NOT_FINITE, DecodeInput
 from model.backends.cpu.barrier import Link, await_call, be_patient, call, close_links, delays, make_links, meet
 from model.backends.cpu.buffers import (
     CHUNK,
@@ -27,7 +27,14 @@ from model.backends.cpu.buffers import (
     make_scratch,
 )
 from model.backends.cpu.forward import forward
-from model.backends.cpu.multi_step import CONTEXT, Ahead, Guessing, make_ahead, propose, settle
+from model.backends.cpu.multi_step import (
+    CONTEXT,
+    DecodeState,
+    Speculation,
+    draw_rows,
+    make_decode_state,
+    propose_rows,
+)
 from model.jit import compile_and_call
 
 # In an order: first row, end, parts that each row is cut into, members that take part. The first member's also has
@@ -44,7 +51,7 @@ MAX_PLACES, MAX_NOISE = 2048, 1 << 18
 READ, READ_BY_AMX = 5.0, 10.5  # reading all weights once; by AMX, rows cost less
 ALONE = 0.28  # of each row, what every thread does for itself where they compute it together
 
-NO_GUESSING = Guessing(np.zeros(1, np.int64), np.zeros((1, 1), np.uint8), 0, 1.0, 1.0, 0, 1.0, 1.0, 0.0)
+NO_SPECULATION = Speculation(np.zeros(1, np.int64), np.zeros((1, 1), np.uint8), 0, 1.0, 1.0, 0, 1.0, 1.0, 0.0)
 
 _FIELDS = [
     "shape",
@@ -92,7 +99,7 @@ def make_member(
     ends: Indices,
     logits: Floats,
     link: Link,
-    ahead: Ahead,
+    ahead: DecodeState,
 ) -> Any:
     """To be compiled."""
     return _new_member(shape, weights, cache, scratch, results, shared, orders, rows, ends, logits, link, ahead)
@@ -155,7 +162,7 @@ def _judge(link: Link, order: Indices, late: int) -> None:
     be_patient(link, 1 if crowded else PATIENCE)
 
 
-def work(m: Any, runs: int, steps: int, streams: int, stride: int, guessing: Guessing) -> None:
+def work(m: Any, runs: int, steps: int, streams: int, stride: int, speculation: Speculation) -> None:
     """Compute with the others a step of the `runs` that are there, or `steps` of some streams ahead, or dismiss the
     others (member 0, `DISMISS` steps); or compute one step at each call until dismissed (the others).
     """
@@ -167,7 +174,7 @@ def work(m: Any, runs: int, steps: int, streams: int, stride: int, guessing: Gue
                     _order(m.orders[member], 0, 0, 0, 0)
                     call(m.link, member)
             if steps > 0 and streams:
-                runs = propose(m.ahead, streams, stride, guessing, m.rows, m.ends)
+                runs = propose_rows(m.ahead, streams, stride, speculation, m.rows, m.ends)
             if steps <= 0 or runs == 0:
                 break
             crowded, before = m.orders[0, APART] > 0, delays(m.link)
@@ -184,7 +191,7 @@ def work(m: Any, runs: int, steps: int, streams: int, stride: int, guessing: Gue
         if m.link.me == 0 and m.orders[0, PARTS] > 1:
             _judge(m.link, m.orders[0], delays(m.link) - before)
         if m.link.me == 0 and streams:
-            settle(m.ahead, streams, stride, m.rows, m.ends, m.logits)
+            draw_rows(m.ahead, streams, stride, m.rows, m.ends, m.logits)
 
 
 class Team:
@@ -200,7 +207,7 @@ class Team:
         self._orders = np.zeros((members, PERIOD + 1), dtype=np.int64)
         self._rows, self._ends = np.zeros((3, slots * CHUNK), dtype=np.int64), np.zeros(slots, dtype=np.int64)
         self._logits = np.zeros((slots * CHUNK, vocab_size), dtype=np.float32)
-        self._ahead = make_ahead(slots, self.places, vocab_size)
+        self._ahead = make_decode_state(slots, self.places, vocab_size)
         shared, links = make_results(weights), make_links(members)
         memory = [
             (
@@ -214,11 +221,11 @@ class Team:
         weakref.finalize(self, _close, links, threads, ends).atexit = False  # a step may go on until the very end
         make = compile_and_call(make_member, *memory[0])
         self._first, *others = [make(*one) for one in memory]
-        self._work = compile_and_call(work, self._first, 0, 0, 0, 0, NO_GUESSING)
-        ends.append(partial(self._work, self._first, 0, DISMISS, 0, 0, NO_GUESSING))
+        self._work = compile_and_call(work, self._first, 0, 0, 0, 0, NO_SPECULATION)
+        ends.append(partial(self._work, self._first, 0, DISMISS, 0, 0, NO_SPECULATION))
         for number, member in enumerate(others, start=1):
             thread = Thread(
-                target=self._work, args=(member, 0, 0, 0, 0, NO_GUESSING), name=f"kernel-{number}", daemon=True
+                target=self._work, args=(member, 0, 0, 0, 0, NO_SPECULATION), name=f"kernel-{number}", daemon=True
             )
             thread.start()
             threads.append(thread)
@@ -227,11 +234,11 @@ class Team:
         """The logits (n, V) after each of the rows (3, n): slots, positions, tokens, in runs that end at `ends`."""
         self._rows[:, : ends[-1]] = rows
         self._ends[: len(ends)] = ends
-        self._work(self._first, len(ends), 1, 0, 0, NO_GUESSING)
+        self._work(self._first, len(ends), 1, 0, 0, NO_SPECULATION)
         return self._logits[: ends[-1]].copy()
 
     def write(
-        self, writings: Sequence[tuple[Writing, int, int]], steps: int, guessing: Guessing
+        self, writings: Sequence[tuple[DecodeInput, int, int]], steps: int, speculation: Speculation
     ) -> list[tuple[list[int], Floats]]:
         """What each stream writes in these steps, and the logits (n, V) that each id was drawn from.
 
@@ -242,13 +249,13 @@ class Team:
         """
         ahead, stride = self._ahead, self.places // len(writings)
         for s, (one, length, most) in enumerate(writings):
-            count = min(stride, one.most)
-            ahead.slots[s], ahead.positions[s], ahead.lasts[s] = one.slot, length, one.recent[-1]
+            count = min(stride, one.max_tokens)
+            ahead.slots[s], ahead.positions[s], ahead.last_ids[s] = one.slot, length, one.context[-1]
             ahead.contexts[s] = -1
-            ahead.contexts[s, -len(one.recent) :] = one.recent[-CONTEXT:]
-            ahead.noise[s * stride :][:count] = one.luck.at(one.place, count) if one.temperature else 0.0
+            ahead.contexts[s, -len(one.context) :] = one.context[-CONTEXT:]
+            ahead.noise[s * stride :][:count] = one.gumbel_noise.at(one.position, count) if one.temperature else 0.0
             ahead.counts[s], ahead.limits[s], ahead.temperatures[s] = 0, min(count, most), one.temperature
-        self._work(self._first, 0, steps, len(writings), stride, guessing)
+        self._work(self._first, 0, steps, len(writings), stride, speculation)
         places = [
             slice(s * stride, s * stride + count) for s, count in enumerate(ahead.counts[: len(writings)].tolist())
         ]

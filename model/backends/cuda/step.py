@@ -14,7 +14,7 @@ from model.backends.cuda import drawing, kernels
 from model.backends.cuda.table import Table
 from model.device import Numerics
 from model.network import GPT, ROTARY_BASE
-from model.sampling.ngram_draft import UNITS
+from model.sampling.ngram_draft import UNITS_PER_NAT
 from model.sampling.sampler import Logits
 
 # Sums are grouped by these, so they are the same for any number of rows:
@@ -178,7 +178,7 @@ class Step:
             PROBES=self._table.probes,
             CONTEXTS=len(self._table.powers),
             KEYS=(self.config.vocab_size + 1) ** self._table.longest,
-            NATS=1 / UNITS,
+            NATS=1 / UNITS_PER_NAT,
             **self._drawing(),
         )
 

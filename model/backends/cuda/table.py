@@ -26,8 +26,8 @@ class Table(NamedTuple):
 def make_table(draft: Draft | None, vocab_size: int, device: torch.device) -> Table:
     """The table of a draft, or one that has the empty context only."""
     keys = np.zeros(1, np.int64) if draft is None else draft.keys
-    surprise = np.zeros((1, vocab_size), np.uint8) if draft is None else draft.surprise
-    longest = 0 if draft is None else draft.longest
+    surprise = np.zeros((1, vocab_size), np.uint8) if draft is None else draft.surprisal
+    longest = 0 if draft is None else draft.max_context
     size = 1 << (4 * len(keys)).bit_length()
     slots, places = np.full(size, -1, np.int64), np.zeros(size, np.int32)
     waiting, distance = np.arange(len(keys)), 0

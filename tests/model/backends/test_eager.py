@@ -38,9 +38,9 @@ def test_cached_equals_uncached(config: GPTConfig, prompt: int, numerics: Numeri
     network, ids = tiny_checkpoint(config).network(), text(16)
     expected = uncached(network, ids)
     backend = EagerBackend(network, numerics, slots=3)
-    np.testing.assert_allclose(backend.extend({1: ids[:prompt]})[1], expected[:prompt], atol=1e-4)
+    np.testing.assert_allclose(backend.forward({1: ids[:prompt]})[1], expected[:prompt], atol=1e-4)
     for place in range(prompt, 16):
-        np.testing.assert_allclose(backend.extend({1: [ids[place]]})[1][0], expected[place], atol=1e-4)
+        np.testing.assert_allclose(backend.forward({1: [ids[place]]})[1][0], expected[place], atol=1e-4)
 
 
 @pytest.mark.parametrize("numerics", DEVICES, ids=lambda numerics: numerics.name)
@@ -49,9 +49,9 @@ def test_a_rotary_ring_equals_a_sliding_window(prompt: int, numerics: Numerics) 
     network, ids = tiny_checkpoint(ROTARY).network(), text(100)
     expected = uncached(network, ids)
     backend = EagerBackend(network, numerics, slots=1)
-    backend.extend({0: ids[:prompt]})
+    backend.forward({0: ids[:prompt]})
     for place in range(prompt, 100):
-        [logits] = backend.extend({0: [ids[place]]})[0]
+        [logits] = backend.forward({0: [ids[place]]})[0]
         np.testing.assert_allclose(logits, expected[place], atol=1e-3, err_msg=f"position {place}")
 
 
@@ -63,13 +63,13 @@ def test_a_row_is_bitwise_the_same_alone_and_in_company(config: GPTConfig, numer
     texts = [text(12, config.vocab_size, seed) for seed in range(16)]
     together = EagerBackend(network, numerics, slots=16)
     for slot, ids in enumerate(texts):
-        together.extend({slot: ids[:4]})
-    rows = [together.extend({slot: [ids[4 + step]] for slot, ids in enumerate(texts)}) for step in range(8)]
+        together.forward({slot: ids[:4]})
+    rows = [together.forward({slot: [ids[4 + step]] for slot, ids in enumerate(texts)}) for step in range(8)]
     for slot in (0, 5, 15):
         alone = EagerBackend(network, numerics, slots=1)
-        alone.extend({0: texts[slot][:4]})
+        alone.forward({0: texts[slot][:4]})
         for step in range(8):
-            assert np.array_equal(alone.extend({0: [texts[slot][4 + step]]})[0], rows[step][slot])
+            assert np.array_equal(alone.forward({0: [texts[slot][4 + step]]})[0], rows[step][slot])
 
 
 def by_place(x: Tensor, place: int) -> bool:
@@ -107,13 +107,13 @@ def test_bits_do_not_depend_on_how_a_library_rounds(
     texts = [text(6, config.vocab_size, seed) for seed in range(11)]
     together = EagerBackend(network, CPU, slots=11)
     for slot, ids in enumerate(texts):
-        together.extend({slot: ids[:3]})
-    steps = [together.extend({slot: [ids[step]] for slot, ids in enumerate(texts)}) for step in range(3, 6)]
+        together.forward({slot: ids[:3]})
+    steps = [together.forward({slot: [ids[step]] for slot, ids in enumerate(texts)}) for step in range(3, 6)]
     for slot, ids in enumerate(texts):
         alone = EagerBackend(network, CPU, slots=1)
-        alone.extend({0: ids[:3]})
+        alone.forward({0: ids[:3]})
         for step, logits in enumerate(steps):
-            assert np.array_equal(alone.extend({0: [ids[3 + step]]})[0], logits[slot])
+            assert np.array_equal(alone.forward({0: [ids[3 + step]]})[0], logits[slot])
 
 
 def test_bits_do_not_depend_on_the_number_of_threads() -> None:
@@ -123,7 +123,7 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
     for threads in (1, 2):
         torch.set_num_threads(threads)
         backend = EagerBackend(network, CPU, slots=1)
-        results.append(np.concatenate([backend.extend({0: ids})[0][-1], backend.extend({0: [3]})[0][0]]))
+        results.append(np.concatenate([backend.forward({0: ids})[0][-1], backend.forward({0: [3]})[0][0]]))
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
     assert np.array_equal(results[0], results[1])
@@ -135,12 +135,12 @@ def test_a_slot_that_sits_out_steps_is_not_disturbed(config: GPTConfig, numerics
     network, ids = tiny_checkpoint(config).network(), text(16)
     expected = uncached(network, ids[:8])
     backend = EagerBackend(network, numerics, slots=2)
-    backend.extend({0: ids[:6]})
-    backend.extend({1: ids[:3]})
+    backend.forward({0: ids[:6]})
+    backend.forward({1: ids[:3]})
     for step in range(8):
-        backend.extend({1: [ids[step]]})  # slot 0 shares the group and waits
-    backend.extend({0: [ids[6]]})
-    np.testing.assert_allclose(backend.extend({0: [ids[7]]})[0][0], expected[7], atol=1e-4)
+        backend.forward({1: [ids[step]]})  # slot 0 shares the group and waits
+    backend.forward({0: [ids[6]]})
+    np.testing.assert_allclose(backend.forward({0: [ids[7]]})[0][0], expected[7], atol=1e-4)
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=lambda numerics: numerics.device.type)
@@ -150,8 +150,8 @@ def test_half_precision_is_near(device: Numerics) -> None:
     [expected] = uncached(network, ids)[-1:]
     half = Numerics(device.device, torch.bfloat16)
     backend = EagerBackend(network, half, slots=2)
-    backend.extend({0: ids[:30]})
+    backend.forward({0: ids[:30]})
     for place in range(30, 40):
-        [logits] = backend.extend({0: [ids[place]]})[0]
+        [logits] = backend.forward({0: [ids[place]]})[0]
     np.testing.assert_allclose(logits, expected, atol=0.02)
     assert np.abs(expected).max() > 0.2

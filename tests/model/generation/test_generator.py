@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.backends.base import DecodePlan
 from model.backends.cpu.backend import Int8Backend
 from model.checkpoint import read_checkpoint
 from model.config import GPTConfig
@@ -58,8 +59,7 @@ def test_the_same_request_gives_the_same_text_in_any_company(
     """Streams join, pause, are given up and end at random steps; whatever was written is as if written alone."""
     expected = alone(config, numerics)
     assert len(set(expected)) == 16
-    generator = tiny_generator(config, 7, numerics, threads)
-    generator.draft = tiny_draft() if drafts else None
+    generator = tiny_generator(config, 7, numerics, threads, draft=tiny_draft() if drafts else None)
     chance = random.Random(threads)
     waiting = [make_stream(index) for index in range(16)] + [make_stream(index) for index in range(0, 16, 3)]
     texts, ended, active = dict.fromkeys(waiting, ""), list[TextSequence](), list[TextSequence]()
@@ -97,8 +97,7 @@ def test_guesses_never_change_a_text(
 ) -> None:
     texts = []
     for draft in (None, tiny_draft()):
-        generator = tiny_generator(config, slots=1)
-        generator.draft = draft
+        generator = tiny_generator(config, slots=1, draft=draft)
         stream = TextSequence(
             VOCABULARY, [3], Sampling(temperature, top_k, top_p), seed=seed, max_new_tokens=70, stop=stop
         )
@@ -140,10 +139,9 @@ def test_steps_ahead_never_change_a_text(
 
     told: list[list[list[Chunk]]] = []
     for ahead in (False, True):
-        generator = tiny_generator(config, 12, INT8, threads)
-        generator.draft = tiny_draft() if drafts else None
+        generator = tiny_generator(config, 12, INT8, threads, draft=tiny_draft() if drafts else None)
         if not ahead:
-            monkeypatch.setattr(generator.backend, "steps_ahead", lambda streams, guesses: 0)
+            monkeypatch.setattr(generator.backend, "plan_decode", lambda ready: DecodePlan(ready, 0))
         pieces: dict[TextSequence, list[Chunk]] = {stream: [] for stream in streams()}
         chance, writing = random.Random(0), list(pieces)
         for stream in writing:
@@ -165,7 +163,7 @@ def test_steps_ahead_never_change_a_text(
 @pytest.mark.parametrize("steps", [0, 4])
 def test_nothing_is_told_of_numbers_that_are_not_finite(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = tiny_generator(slots=2)
-    monkeypatch.setattr(generator.backend, "steps_ahead", lambda streams, guesses: steps)
+    monkeypatch.setattr(generator.backend, "plan_decode", lambda ready: DecodePlan(ready, steps))
     assert isinstance(generator.backend, Int8Backend)
     streams = [TextSequence(VOCABULARY, [3 + index], seed=index, max_new_tokens=40) for index in range(2)]
     for stream in streams:
@@ -189,10 +187,10 @@ def test_right_guesses_save_calls() -> None:
     base = len(VOCABULARY) + 1
     keys = {reduce(lambda key, id_: key * base + id_ + 1, context, 0): id_ for context, id_ in contexts.items()}
     ordered = np.array(sorted({0, *keys}), dtype=np.int64)
-    surprise = np.full((len(ordered), len(VOCABULARY)), 255, dtype=np.uint8)
+    surprisal = np.full((len(ordered), len(VOCABULARY)), 255, dtype=np.uint8)
     for row, key in enumerate(ordered.tolist()):
-        surprise[row, keys.get(key, 0)] = 0
-    generator.draft = Draft(ordered, surprise)
+        surprisal[row, keys.get(key, 0)] = 0
+    generator = tiny_generator(slots=1, draft=Draft(ordered, surprisal))
     for sampling, calls in ((Sampling(0), 1 + 3), (Sampling(1, top_k=1), 200 / 8)):
         again = TextSequence(VOCABULARY, [3], sampling, max_new_tokens=200)
         generator.add(again)

@@ -77,8 +77,7 @@ def test_a_score_tells_what_was_told_when_the_text_was_written(
     config: GPTConfig, numerics: Numerics, prompt: int, length: int, first: int, sampling: Sampling, seed: int
 ) -> None:
     """Beyond `block_size`, 16, too, where rotary windows roll and learned positions begin again."""
-    generator, first = tiny_generator(config, 1, numerics, 1), first % length
-    generator.draft = tiny_draft()
+    generator, first = tiny_generator(config, 1, numerics, 1, draft=tiny_draft()), first % length
     text, expected = read(generator, written(generator, PROMPT[:prompt], sampling, seed, length))
     again, told = read(generator, scored(PROMPT[:prompt], text, sampling, first))
     assert again == text
@@ -115,8 +114,7 @@ def test_scores_and_texts_in_one_company(config: GPTConfig, numerics: Numerics) 
         whole[score := scored(prompt, text, sampling, first=index)] = text, whole[stream][1][index:]
         waiting += [stream, score]
     chance.shuffle(waiting)
-    generator = tiny_generator(config, 6, numerics, 2)
-    generator.draft = tiny_draft()
+    generator = tiny_generator(config, 6, numerics, 2, draft=tiny_draft())
     active, details, ended = list[TextSequence](), dict[TextSequence, list[Likelihood]](), list[TextSequence]()
     while waiting or active:
         while waiting and generator.free_slots and chance.random() < 0.5:
@@ -149,21 +147,21 @@ def test_long_scores_do_not_hold_others_up() -> None:
         generator.add(stream)
     list(generator.step([*scores, text]))
     rows = []
-    extend = generator.backend.extend
+    forward = generator.backend.forward
 
     def counted(runs: Any) -> Any:
         rows.append(sum(map(len, runs.values())))
-        return extend(runs)
+        return forward(runs)
 
-    generator.backend.extend = counted  # type: ignore[method-assign]
+    generator.backend.forward = counted  # type: ignore[method-assign]
     generator.add(late)
     for step in range(20):
         list(generator.step([*scores, text, late]))
         assert len(text.written) == step + 2
         assert len(late.written) == step + 1
         assert all(len(score.written) >= step + 2 for score in scores)
-    assert max(rows) <= generator.backend.prompt_rows + 7
-    assert sum(rows) > 20 * generator.backend.prompt_rows  # what prompts leave is used
+    assert max(rows) <= generator.backend.prefill_budget + 7
+    assert sum(rows) > 20 * generator.backend.prefill_budget  # what prompts leave is used
 
 
 def test_a_score_reads_many_characters_in_one_call() -> None:
@@ -174,7 +172,7 @@ def test_a_score_reads_many_characters_in_one_call() -> None:
     while generator.free_slots == 0:
         list(generator.step([stream]))
         calls += 1
-    assert calls == 160 / generator.backend.chunk
+    assert calls == 160 / generator.backend.prefill_chunk
 
 
 def test_what_cannot_be_scored_is_refused_by_name() -> None:

@@ -17,7 +17,7 @@ def spell(text: str, **settings: object) -> tuple[list[Chunk], TextSequence]:
     for character in text:
         [chosen] = ABC.encode(character)
         told = (
-            None if stream.untold(1) else Likelihood(1.0, 1.0, len(stream.written), 0.0, ())
+            None if stream.count_without_logprobs(1) else Likelihood(1.0, 1.0, len(stream.written), 0.0, ())
         )  # its place, to find it
         pieces.append(stream.accept([chosen], [told]))
         if pieces[-1].finish_reason:
@@ -78,9 +78,7 @@ def test_each_character_has_the_luck_of_its_position() -> None:
     expected = gumbel_noise(5, 2, 0, 210, 3)
     for place in range(200):
         for count in (1, 8):
-            noise, temperature = stream.noise(count)
-            assert np.array_equal(noise, expected[place : place + count])
-            assert temperature == 1
+            assert np.array_equal(stream.noise(count), expected[place : place + count])
         stream.accept([0], [None])
 
 

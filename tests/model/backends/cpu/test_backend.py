@@ -41,10 +41,10 @@ def network_of(config: GPTConfig) -> GPT:
 
 def read(backend: Int8Backend, slot: int, ids: list[int], pieces: list[int]) -> Logits:
     """Logits (T, V) of a sequence that is read in pieces of these sizes."""
-    backend.forget(slot)
+    backend.truncate(slot)
     logits, first = [], 0
     for size in filter(None, pieces):
-        logits.append(backend.extend({slot: ids[first : first + size]})[slot])
+        logits.append(backend.forward({slot: ids[first : first + size]})[slot])
         first += size
     assert first == len(ids)
     return np.concatenate(logits)
@@ -78,9 +78,9 @@ def test_amx_changes_no_bit(config: GPTConfig, monkeypatch: pytest.MonkeyPatch) 
     while min(done) < length:
         chosen = random.choice(5, size=random.integers(1, 6), replace=False).tolist()
         runs = {slot: texts[slot][done[slot] :][: random.integers(1, 17)] for slot in chosen if done[slot] < length}
-        expected = by_vectors.extend(runs)
+        expected = by_vectors.forward(runs)
         for backend in by_amx:
-            found = backend.extend(runs)
+            found = backend.forward(runs)
             assert all(np.array_equal(found[slot], expected[slot]) for slot in runs)
         for slot, run in runs.items():
             done[slot] += len(run)
@@ -104,11 +104,11 @@ def test_a_row_is_bitwise_the_same_however_it_is_read(config: GPTConfig, threads
                 runs[slot] = ids[done[slot] : done[slot] + size]
         if not runs:
             continue
-        logits = backend.extend(runs)
+        logits = backend.forward(runs)
         for slot, run in runs.items():
             assert np.array_equal(logits[slot], alone[slot][done[slot] : done[slot] + len(run)])
             kept = int(random.integers(1, len(run) + 1))
-            backend.forget(slot, done[slot] + kept)
+            backend.truncate(slot, done[slot] + kept)
             done[slot] += kept
 
 
@@ -124,7 +124,7 @@ def test_rows_are_not_cut_for_a_while_where_threads_wait_for_a_core() -> None:
         os.sched_setaffinity(thread, [min(cores)])
     try:
         for character in text(190):
-            assert np.array_equal(shared.extend({0: [character]})[0], alone.extend({0: [character]})[0])
+            assert np.array_equal(shared.forward({0: [character]})[0], alone.forward({0: [character]})[0])
             parts.append(int(shared._team._orders[0, PARTS]))
     finally:
         for thread in (0, other.native_id):
@@ -138,9 +138,9 @@ def test_a_window_rolls_and_guesses_do_not_disturb_it() -> None:
     network, ids = tiny_checkpoint(ROTARY).network(), text(200)
     plain, guessing = Int8Backend(network, slots=1), Int8Backend(network, slots=1)
     for place, character in enumerate(ids):
-        [expected] = plain.extend({0: [character]})[0]
-        [found, *_] = guessing.extend({0: [character, *text(7, seed=place)]})[0]
-        guessing.forget(0, place + 1)
+        [expected] = plain.forward({0: [character]})[0]
+        [found, *_] = guessing.forward({0: [character, *text(7, seed=place)]})[0]
+        guessing.truncate(0, place + 1)
         assert np.array_equal(found, expected)
 
 
@@ -149,10 +149,10 @@ def test_what_would_leave_its_memory_is_refused() -> None:
     backend = Int8Backend(tiny_checkpoint(LEARNED).network(), slots=1)
     for ids in ([LEARNED.vocab_size], [-1], [], [0] * 17):
         with pytest.raises(ValueError, match="of the vocabulary's are possible"):
-            backend.extend({0: ids})
-    backend.extend({0: [0] * 16})
+            backend.forward({0: ids})
+    backend.forward({0: [0] * 16})
     with pytest.raises(ValueError, match="learned positions end at 16"):
-        backend.extend({0: [0]})
+        backend.forward({0: [0]})
 
 
 def test_its_threads_and_files_end_with_it() -> None:
@@ -166,7 +166,7 @@ def test_its_threads_and_files_end_with_it() -> None:
     before = held()
     backend = Int8Backend(network, slots=1, threads=3)
     weights = weakref.ref(backend._weights.qkv)
-    backend.extend({0: [1]})
+    backend.forward({0: [1]})
     assert held() == (before[0] + 2, before[1] + 6)
     del backend
     assert held() == before

@@ -13,8 +13,8 @@ import torch
 
 pytest.importorskip("triton")
 
-from model.backends.base import Writing
-from model.backends.cuda.backend import CudaBackend
+from model.backends.base import DecodeInput
+from model.backends.cuda.backend import CudaBackend, Width
 from model.backends.eager import EagerBackend
 from model.config import GPTConfig
 from model.device import Numerics
@@ -87,7 +87,7 @@ def test_logits_are_the_networks(config: GPTConfig) -> None:
         first = 0
         for length in chunks:
             if first < len(ids):
-                logits = backend.extend({slot: ids[first : first + length]})[slot]
+                logits = backend.forward({slot: ids[first : first + length]})[slot]
                 np.testing.assert_allclose(logits, expected[first : first + length], atol=TOLERANCE)
                 first += length
     assert [backend.length(slot) for slot in range(2)] == 2 * [len(ids)]
@@ -99,7 +99,7 @@ def test_half_precision_is_near() -> None:
     network, ids = GPT(BUNDLED_SHAPE).eval().requires_grad_(False), text(300)
     backend = CudaBackend(network, BFLOAT16, 2)
     for first in range(0, 250, 50):
-        logits = backend.extend({1: ids[first : first + 50]})[1]
+        logits = backend.forward({1: ids[first : first + 50]})[1]
     expected = network(torch.tensor([ids[:250]]))[0, 200:].numpy()
     np.testing.assert_allclose(logits, expected, atol=0.02)
     assert np.abs(expected).max() > 0.2
@@ -112,14 +112,14 @@ def test_a_row_is_bitwise_the_same_alone_and_in_company(config: GPTConfig, numer
     network, count = network_of(config), 140 if GPU else 8
     texts = [text(12, seed) for seed in range(count)]
     together = CudaBackend(network, numerics, count)
-    together.extend({slot: ids[:4] for slot, ids in enumerate(texts)})
+    together.forward({slot: ids[:4] for slot, ids in enumerate(texts)})
     rows = [
-        together.extend({slot: ids[4 + step : 5 + step] for slot, ids in enumerate(texts)}) for step in range(2)
+        together.forward({slot: ids[4 + step : 5 + step] for slot, ids in enumerate(texts)}) for step in range(2)
     ]
     alone = CudaBackend(network, numerics, 1)
     for slot in range(count) if GPU else (0, 5, count - 1):
-        alone.forget(0)
-        logits = alone.extend({0: texts[slot][:6]})[0]
+        alone.truncate(0)
+        logits = alone.forward({0: texts[slot][:6]})[0]
         assert np.array_equal(logits[4:], np.concatenate([step[slot] for step in rows]))
 
 
@@ -132,15 +132,15 @@ def test_it_draws_what_the_draw_draws() -> None:
     temperatures = (0.8, 0.8, 2.0, 2.0, 0.0)
     network = network_of(ROTARY)
     backend = CudaBackend(network, FLOAT32, len(seeds))
-    backend.extend({slot: [slot, 4] for slot in range(len(seeds))})
-    writings = [
-        Writing(slot, [slot + 9], most[slot], temperatures[slot], luck, places[slot])
+    backend.forward({slot: [slot, 4] for slot in range(len(seeds))})
+    inputs = [
+        DecodeInput(slot, [slot + 9], most[slot], temperatures[slot], luck, places[slot])
         for slot, luck in enumerate(lucks)
     ]
-    written = backend.write(writings, 4, None)
+    written = backend.decode(inputs, 4, speculate=False)
     assert [len(ids) for ids, _ in written] == [4, 2, 4, 4, 4]
     again = CudaBackend(network, FLOAT32, len(seeds))
-    read = again.extend({slot: [slot, 4, slot + 9, *ids[:-1]] for slot, (ids, _) in enumerate(written)})
+    read = again.forward({slot: [slot, 4, slot + 9, *ids[:-1]] for slot, (ids, _) in enumerate(written)})
     for slot, (ids, logits) in enumerate(written):
         np.testing.assert_allclose(logits, read[slot][2:], atol=1e-5)
         noise = lucks[slot].at(places[slot], len(ids)) * (temperatures[slot] > 0)
@@ -151,24 +151,24 @@ def test_it_draws_what_the_draw_draws() -> None:
 def test_it_guesses_what_the_draft_guesses() -> None:
     """After contexts that are in the table and others, and one that is shorter; with and without luck."""
     draft = tiny_draft()
-    assert draft.longest == 2
+    assert draft.max_context == 2
     contexts = [
         *([int(i) for i in ids] for ids in np.random.default_rng(0).integers(len(VOCABULARY), size=(12, 3))),
         [7],
     ]
     backend = CudaBackend(network_of(ROTARY), FLOAT32, len(contexts), draft)
-    writings = [
-        Writing(slot, recent, 8, [0.0, 0.8, 2.0][slot % 3], GumbelNoise(slot, 0, len(VOCABULARY)), 5 * slot)
+    inputs = [
+        DecodeInput(slot, recent, 8, [0.0, 0.8, 2.0][slot % 3], GumbelNoise(slot, 0, len(VOCABULARY)), 5 * slot)
         for slot, recent in enumerate(contexts)
     ]
-    size, width = backend._shape(len(contexts), guesses=True)
-    backend._step.fill_streams(backend._streams(writings), size // width)
+    size, width = backend._shape(len(contexts), speculate=True)
+    backend._step.fill_streams(backend._sequence_fields(inputs), size // width)
     backend._step.advance(size, width)
     rows = backend._step._rows.cpu().numpy()
-    for one in writings:
+    for one in inputs:
         tokens = rows[2, one.slot * width : (one.slot + 1) * width].tolist()
-        noise = one.luck.at(one.place, width - 1) * (one.temperature > 0)
-        assert tokens == [one.recent[-1], *draft.guess(one.recent[-2:], noise, one.temperature)[0]]
+        noise = one.gumbel_noise.at(one.position, width - 1) * (one.temperature > 0)
+        assert tokens == [one.context[-1], *draft.propose(one.context[-2:], noise, one.temperature)[0]]
 
 
 @pytest.mark.skipif(not GPU, reason="interpreted, nothing is hidden")
@@ -176,7 +176,7 @@ def test_a_weight_that_is_not_a_number_is_not_hidden() -> None:
     """The maximum of NaN and 0 is 0 on a GPU: squared ReLU made wrong text of it."""
     network = network_of(BUNDLED_SHAPE)
     network.get_parameter("blocks.2.mlp.expand.weight")[5] = np.nan
-    assert np.isnan(CudaBackend(network, BFLOAT16, 1).extend({0: [1]})[0]).all()
+    assert np.isnan(CudaBackend(network, BFLOAT16, 1).forward({0: [1]})[0]).all()
 
 
 @pytest.mark.skipif(not GPU, reason="there are no graphs")
@@ -188,9 +188,9 @@ def test_models_are_loaded_beside_each_other_and_beside_texts() -> None:
         loading = [pool.submit(CudaBackend, network, FLOAT32, slots) for slots in (1, 2, 3)]
         logits = []
         while not all(one.done() for one in loading):
-            backend.forget(0)
-            logits.append(backend.extend({0: [1, 2, 3]})[0])
-        others = [one.result().extend({0: [1, 2, 3]})[0] for one in loading]
+            backend.truncate(0)
+            logits.append(backend.forward({0: [1, 2, 3]})[0])
+        others = [one.result().forward({0: [1, 2, 3]})[0] for one in loading]
     assert all(np.array_equal(one, logits[0]) for one in (*logits, *others))
 
 
@@ -199,7 +199,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rows, too: interpreted, a step takes a tenth of a second."""
     if not GPU:
         monkeypatch.setattr("model.backends.cuda.backend.MAX_STEPS", 2)
-        monkeypatch.setattr("model.backends.cuda.backend.WIDTHS", ((4, 4),))
+        monkeypatch.setattr("model.backends.cuda.backend.WIDTHS", (Width(4, 4),))
 
 
 def generators(config: GPTConfig) -> Iterator[Generator]:
@@ -217,7 +217,7 @@ def test_texts_are_the_references(config: GPTConfig, monkeypatch: pytest.MonkeyP
 
     The ring, of 8 places, is written over and over.
     """
-    monkeypatch.setattr(CudaBackend, "chunk", 4)
+    monkeypatch.setattr(CudaBackend, "prefill_chunk", 4)
     told: list[list[Chunk]] = []
     for generator in generators(config):
         streams = [
@@ -281,7 +281,7 @@ def test_too_little_memory_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_there_is_no_room_for_is_refused(config: GPTConfig, runs: dict[int, list[int]]) -> None:
     backend = CudaBackend(tiny_checkpoint(config).network(), FLOAT32, 2)
     with pytest.raises(ValueError, match="slot 0"):
-        backend.extend({1: [1]} | runs)
+        backend.forward({1: [1]} | runs)
     assert backend.length(1) == 0
 
 
@@ -289,9 +289,9 @@ def test_guesses_that_were_wrong_leave_nothing_behind() -> None:
     network, ids = network_of(ROTARY), text(15)
     expected, backend = EagerBackend(network, CPU, 1), CudaBackend(network, FLOAT32, 1)
     for one in (expected, backend):
-        one.extend({0: ids[:14]})
-    backend.extend({0: text(6, 1)})
-    backend.forget(0, 14)
+        one.forward({0: ids[:14]})
+    backend.forward({0: text(6, 1)})
+    backend.truncate(0, 14)
     np.testing.assert_allclose(
-        backend.extend({0: [ids[14]]})[0], expected.extend({0: [ids[14]]})[0], atol=TOLERANCE
+        backend.forward({0: [ids[14]]})[0], expected.forward({0: [ids[14]]})[0], atol=TOLERANCE
     )
