@@ -13,10 +13,10 @@ from model.backends.base import (
     check_run,
     room_left,
 )
-from model.backends.cpu.amx import ask_for_amx
-from model.backends.cpu.buffers import CHUNK, make_cache, quantise_weights, shape_of
+from model.backends.cpu.amx import request_amx
+from model.backends.cpu.buffers import PREFILL_CHUNK, kernel_config, make_cache, quantise_weights
 from model.backends.cpu.multi_step import CONTEXT, Speculation
-from model.backends.cpu.worker_pool import NO_SPECULATION, Team
+from model.backends.cpu.worker_pool import NO_SPECULATION, PoolInput, WorkerPool
 from model.device import usable_cores
 from model.network import GPT
 from model.sampling.ngram_draft import MARGIN_SLOPE, MAX_BREAK_EVEN, UNITS_PER_NAT, Draft
@@ -43,23 +43,23 @@ class Int8Backend:
         draft: where the draft tokens of `decode` come from; none without one.
     """
 
-    prefill_chunk = CHUNK
-    prefill_budget = 2 * CHUNK
+    prefill_chunk = PREFILL_CHUNK
+    prefill_budget = 2 * PREFILL_CHUNK
     decodes_separately = False
 
     def __init__(self, network: GPT, slots: int, threads: int | None = None, draft: Draft | None = None) -> None:
         self.config = network.config
         self.slots = slots
         self.threads = threads or usable_cores()
-        shape = shape_of(self.config, ask_for_amx())
-        draft_token_cost = DRAFT_TOKEN_COST_BY_AMX if shape.tiles else DRAFT_TOKEN_COST
+        compiled_config = kernel_config(self.config, request_amx())
+        draft_token_cost = DRAFT_TOKEN_COST_BY_AMX if compiled_config.use_amx else DRAFT_TOKEN_COST
         self.speculation = SpeculationCosts(MAX_DRAFT_TOKENS, CALL_COST, draft_token_cost)
         self._compiled_speculation = NO_SPECULATION if draft is None else _speculation(draft, self.speculation)
         self._weights = quantise_weights(network)
         self._cache = make_cache(self.config, slots)
         self._lengths = [0] * slots
         with announced(NOTE):  # now, so that no request has to wait for the compiler
-            self._team = Team(shape, self._weights, self._cache, self.threads, slots)
+            self._pool = WorkerPool(compiled_config, self._weights, self._cache, self.threads, slots)
 
     @property
     def multi_step(self) -> MultiStepDecode:
@@ -70,7 +70,9 @@ class Int8Backend:
     def products_per_row(self) -> int:
         """Multiplications of weights for one character."""
         w = self._weights
-        return int(sum(part.size for part in (w.qkv, w.mix, w.expand, w.reduce)) + 2 * w.head.size)
+        return int(
+            sum(part.size for part in (w.qkv, w.attention_output, w.mlp_expand, w.mlp_output)) + 2 * w.head.size
+        )
 
     @property
     def bytes_per_step(self) -> int:
@@ -113,7 +115,7 @@ class Int8Backend:
             positions += range(first, first + len(ids))
             tokens += ids
         ends = list(accumulate(len(ids) for _, ids in longest_first))
-        logits = self._team.compute((slots, positions, tokens), ends)
+        logits = self._pool.forward((slots, positions, tokens), ends)
         results = {}
         for (slot, ids), end in zip(longest_first, ends, strict=True):
             self._lengths[slot] += len(ids)
@@ -127,18 +129,18 @@ class Int8Backend:
         of one step is better left to `forward`.
         """
         sequences = min(ready, MAX_SEQUENCES)
-        steps = min(MAX_STEPS, self._team.places // sequences)
+        steps = min(MAX_STEPS, self._pool.max_decoded_ids // sequences)
         return DecodePlan(sequences, steps if steps > 1 else 0)
 
     def decode(self, inputs: Sequence[DecodeInput], steps: int, speculate: bool) -> list[DecodeOutput]:
         """Draw in each sequence for several steps; see `MultiStepDecode`."""
         speculation = self._compiled_speculation if speculate else NO_SPECULATION
-        writings = []
+        pool_inputs = []
         for one in inputs:
             limit = min(one.max_tokens, room_left(self, one.slot))
-            writings.append((one, self._lengths[one.slot], limit))
+            pool_inputs.append(PoolInput(one, self._lengths[one.slot], limit))
         outputs = []
-        for one, (ids, logits) in zip(inputs, self._team.write(writings, steps, speculation), strict=True):
+        for one, (ids, logits) in zip(inputs, self._pool.decode(pool_inputs, steps, speculation), strict=True):
             self._lengths[one.slot] += len(ids)
             outputs.append(DecodeOutput(ids, logits))
         return outputs

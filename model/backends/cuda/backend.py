@@ -105,7 +105,7 @@ class CudaBackend:
         Raises:
             RuntimeError: the GPU is lost.
         """
-        self._step.wait()
+        self._step.synchronize()
         self._lengths = [0] * self.slots
 
     def forward(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
@@ -124,9 +124,9 @@ class CudaBackend:
         for first in range(0, len(rows), self._max_rows):
             part = np.array(rows[first : first + self._max_rows], dtype=np.int64)
             size = _size(len(part))
-            self._step.fill_rows(part, size)
+            self._step.set_rows(part, size)
             self._run(size, 0)
-            parts.append(self._step.logits(len(part)))
+            parts.append(self._step.read_logits(len(part)))
         logits = np.concatenate(parts)
         results = {}
         end = 0
@@ -146,11 +146,11 @@ class CudaBackend:
         size, width = self._shape(len(inputs), speculate)
         sequences = self._sequence_fields(inputs)
         steps = min(steps, int(sequences[:, drawing.LIMIT.value].max()))  # each step draws one id at least
-        self._step.fill_streams(sequences, size // width)
+        self._step.set_sequences(sequences, size // width)
         for _ in range(steps):
             self._run(size, width)
-        self._step.advance(size, width)
-        ids, counts, logits = self._step.drawn(steps, size)
+        self._step.accept_and_propose(size, width)
+        ids, counts, logits = self._step.read_drawn(steps, size)
         # A row of a step belongs to a sequence, and counts if no draft token before it was rejected.
         counts = counts[:, : len(inputs)].T  # (sequences, steps)
         accepted = np.arange(width) < counts[..., None]  # (sequences, steps, width)
@@ -169,24 +169,24 @@ class CudaBackend:
         return outputs
 
     def _sequence_fields(self, inputs: Sequence[DecodeInput]) -> NDArray[np.int64]:
-        """What the device keeps of each sequence (n, `STREAM_FIELDS`)."""
-        fields = np.zeros((len(inputs), drawing.STREAM_FIELDS), np.int64)
+        """What the device keeps of each sequence (n, `SEQUENCE_FIELDS`)."""
+        fields = np.zeros((len(inputs), drawing.SEQUENCE_FIELDS), np.int64)
         fields[:, kernels.SLOT.value] = [one.slot for one in inputs]
         fields[:, kernels.POSITION.value] = [self._lengths[one.slot] for one in inputs]
         fields[:, kernels.TOKEN.value] = [one.context[-1] for one in inputs]
         fields[:, drawing.LIMIT.value] = [min(one.max_tokens, room_left(self, one.slot)) for one in inputs]
         fields[:, drawing.SEED.value] = [one.gumbel_noise.seed for one in inputs]
         fields[:, drawing.SAMPLE.value] = [one.gumbel_noise.sample for one in inputs]
-        fields[:, drawing.PLACE.value] = [one.position for one in inputs]
+        fields[:, drawing.DRAW_POSITION.value] = [one.position for one in inputs]
         temperatures = np.array([one.temperature for one in inputs], np.float64)
         fields[:, drawing.TEMPERATURE.value] = temperatures.view(np.int64)  # its bits
-        max_context = self._table.longest
+        max_context = self._table.max_context
         if max_context:
             contexts = np.full((len(inputs), max_context), -1, np.int64)  # -1 first where a text is shorter
             for row, one in enumerate(inputs):
                 context = one.context[-max_context:]
                 contexts[row, max_context - len(context) :] = context
-            fields[:, drawing.KEY.value] = context_keys(contexts, self.config.vocab_size)
+            fields[:, drawing.CONTEXT_KEY.value] = context_keys(contexts, self.config.vocab_size)
         return fields
 
     def _shape(self, sequences: int, speculate: bool) -> tuple[int, int]:
@@ -213,7 +213,7 @@ class CudaBackend:
 
     def _start(self, size: int, width: int) -> None:
         if width:
-            self._step.advance(size, width)
+            self._step.accept_and_propose(size, width)
         self._step.forward(size)
         if width:
             self._step.draw(size, width)
@@ -232,8 +232,8 @@ class CudaBackend:
             raise DeviceError(f"device: the kernels are not for this GPU ({error}); choose cpu") from error
 
     def _captured(self, size: int, width: int) -> torch.cuda.CUDAGraph:
-        self._step.fill_rows(np.zeros((0, kernels.ROW_FIELDS), np.int64), size)
-        self._step.fill_streams(np.zeros((0, drawing.STREAM_FIELDS), np.int64), size)
+        self._step.set_rows(np.zeros((0, kernels.ROW_FIELDS), np.int64), size)
+        self._step.set_sequences(np.zeros((0, drawing.SEQUENCE_FIELDS), np.int64), size)
         self._start(size, width)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()

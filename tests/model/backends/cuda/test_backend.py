@@ -162,9 +162,9 @@ def test_it_guesses_what_the_draft_guesses() -> None:
         for slot, recent in enumerate(contexts)
     ]
     size, width = backend._shape(len(contexts), speculate=True)
-    backend._step.fill_streams(backend._sequence_fields(inputs), size // width)
-    backend._step.advance(size, width)
-    rows = backend._step._rows.cpu().numpy()
+    backend._step.set_sequences(backend._sequence_fields(inputs), size // width)
+    backend._step.accept_and_propose(size, width)
+    rows = backend._step._rows.device.cpu().numpy()
     for one in inputs:
         tokens = rows[2, one.slot * width : (one.slot + 1) * width].tolist()
         noise = one.gumbel_noise.at(one.position, width - 1) * (one.temperature > 0)
