@@ -7,7 +7,10 @@ from numpy.typing import NDArray
 
 @numba.njit(nogil=True, error_model="numpy")
 def draw_one(logits: NDArray[np.float32], temperature: float, noise: NDArray[np.float64]) -> int:
-    """The id with the highest logit / temperature + noise, all (V,); at temperature 0, with the highest logit."""
+    """Return the id with the highest logit / temperature + noise, or at temperature 0 with the highest logit.
+
+    `logits` and `noise` are (V,). Of equal scores the lowest id wins, as in `numpy.argmax`.
+    """
     chosen = 0
     highest = logits[0]
     for i in range(1, len(logits)):

@@ -15,9 +15,9 @@ def propose_one(
     temperature: float,
     margin_slope: float,
 ) -> tuple[int, float]:
-    """A draft token, and the probability that the network draws the same.
+    """Return a draft token, and the probability that the network draws the same.
 
-    That is 1/2 where two candidates are level, and approaches 1 exponentially with the margin between them.
+    The probability is 1/2 where two candidates are level, and it approaches 1 exponentially with their margin.
 
     Args:
         keys, surprisal: (N,) and (N, V), as in `Draft`; `surprisal` in units of `nats_per_unit`.

@@ -15,7 +15,10 @@ _WORD_BITS = np.uint64(32)
 
 
 def philox4x32(counters: NDArray[np.uint64], left: np.uint64, right: np.uint64) -> None:
-    """Philox4x32-10 of each counter (4, N) under the key of two words, in place."""
+    """Replace each counter (4, N), words below 2³², by its Philox4x32-10 under the key of two such words.
+
+    Words are held in uint64, so that the product of two fits into one.
+    """
     for i in range(counters.shape[1]):
         a = counters[0, i]
         b = counters[1, i]

@@ -27,9 +27,8 @@ MAX_ROW_TILES = 4  # row tiles that one microkernel multiplies; their sums take 
 _NUM_REGISTERS = 8
 _TILE_ROW_BYTES = 64
 _COLUMNS_REGISTER = 7
-_FIRST_ROWS_REGISTER = (
-    MAX_ROW_TILES  # 4, 5 and 6 hold tiles of x in turn, so that a load need not wait for a product
-)
+# Registers 4, 5 and 6 hold tiles of x in turn, so that a load need not wait for the last product.
+_FIRST_ROWS_REGISTER = MAX_ROW_TILES
 _NUM_ROWS_REGISTERS = 3
 _INT8 = ir.IntType(8)
 _INT64 = ir.IntType(64)

@@ -1,6 +1,6 @@
 """Attention in the compiled kernel, over keys and values of int8, one head after another.
 
-The cache of a slot is a ring (see `buffers.Cache`): position p lives at place p mod R, and what is written there is
+The cache of a slot is a ring (see `buffers.Cache`): position p is at index p mod R, and what is written there is
 never moved. Rotary angles are those of absolute positions, so a key that was written once stays right while the
 window rolls on. A score depends on the difference of positions only, so a text may go on for ever.
 
@@ -89,7 +89,7 @@ def write_kv(
     size = config.head_size
     width = scratch.residual.shape[1]
     scales = cache.scales[slot, layer]  # (2, H, R)
-    place = position % scales.shape[2]
+    ring_index = position % scales.shape[2]
     qkv = scratch.qkv[row]
     angles = scratch.rotary_angles[row]
     int8_head = scratch.int8_head
@@ -101,10 +101,10 @@ def write_kv(
         value = qkv[2 * width + start : 2 * width + end]
         _rotate_and_normalise(config, query, angles, scratch.scores, scratch.partial_sums)
         _rotate_and_normalise(config, key, angles, scratch.scores, scratch.partial_sums)
-        scales[0, h, place], _ = quantise_int8(key, int8_head)
-        _write_key(int8_head, cache.keys[slot, layer, h, place // BLOCK_COLUMNS], place % BLOCK_COLUMNS)
-        scales[1, h, place], _ = quantise_int8(value, int8_head)
-        _write_value(int8_head, cache.values[slot, layer, h, :, place // K_GROUP], place % K_GROUP)
+        scales[0, h, ring_index], _ = quantise_int8(key, int8_head)
+        _write_key(int8_head, cache.keys[slot, layer, h, ring_index // BLOCK_COLUMNS], ring_index % BLOCK_COLUMNS)
+        scales[1, h, ring_index], _ = quantise_int8(value, int8_head)
+        _write_value(int8_head, cache.values[slot, layer, h, :, ring_index // K_GROUP], ring_index % K_GROUP)
 
 
 @kernel_jit(forceinline=True)
@@ -118,7 +118,7 @@ def _write_key(key: SignedBytes, block: Bytes, column: int) -> None:
 
 @kernel_jit(forceinline=True)
 def _write_value(value: SignedBytes, k_group: Bytes, index: int) -> None:
-    """Write a value (D,) into one of the four places of a K group (D/16, 64) of values."""
+    """Write a value (D,) into one of the four elements of a K group (D/16, 64) of values."""
     for block in range(len(k_group)):
         for i in range(BLOCK_COLUMNS):
             k_group[block, i * K_GROUP + index] = np.int32(value[block * BLOCK_COLUMNS + i]) + ZERO_POINT
@@ -155,8 +155,8 @@ def attend(
     size = config.head_size
     ring_size = cache.scales.shape[4]
     value_blocks = scratch.value_sums.shape[1] // BLOCK_COLUMNS
-    # places in use, in whole blocks; once the ring has been filled, all
-    places = min(ring_size, ((position + rows - 1) // BLOCK_COLUMNS + 1) * BLOCK_COLUMNS)
+    # ring entries in use, in whole blocks; once the ring has been filled, all
+    entries = min(ring_size, ((position + rows - 1) // BLOCK_COLUMNS + 1) * BLOCK_COLUMNS)
     key_groups = scratch.int8_queries.shape[1] // K_GROUP
     root = np.sqrt(np.float32(size))
     keys_to_values = cache.values.ctypes.data - cache.keys.ctypes.data  # bytes
@@ -174,14 +174,14 @@ def attend(
             scratch.int8_queries,
             rows,
             keys,
-            places // BLOCK_COLUMNS,
+            entries // BLOCK_COLUMNS,
             key_groups,
             scratch.score_sums,
             config.use_amx,
             keys_to_values,
         )
         for i in range(rows):
-            scores = scratch.scores[:places]
+            scores = scratch.scores[:entries]
             excess = np.int32(ZERO_POINT * scratch.row_sums[i])
             _dequantise_scores(scratch.score_sums[i], excess, scratch.row_scales[i] / root, key_scales, scores)
             _mask_outside_window(scores, position + i, ring_size, config.window)
@@ -192,7 +192,7 @@ def attend(
             2 * rows,
             values,
             value_blocks,
-            places // K_GROUP,
+            entries // K_GROUP,
             scratch.value_sums,
             config.use_amx,
             values_to_next_keys,
@@ -216,24 +216,24 @@ def _bytes_to_next_keys(strides: tuple[int, ...], heads: Span, head: int, slots:
 def _dequantise_scores(
     sums: Ints, excess: np.int32, factor: np.float32, key_scales: Floats, scores: Floats
 ) -> None:
-    """Write the scores (places,) of one query, scaled, from their sums."""
+    """Write the scores (ring entries,) of one query, scaled, from their sums."""
     for i in range(len(scores)):
         scores[i] = np.float32(np.int32(sums[i] - excess)) * (factor * key_scales[i])
 
 
 @kernel_jit(forceinline=True)
 def _mask_outside_window(scores: Floats, position: int, ring_size: int, window: int) -> None:
-    """Set the scores of places to `_MASKED_SCORE` that hold nothing for the row at `position`.
+    """Set the scores of ring entries to `_MASKED_SCORE` that the row at `position` does not attend to.
 
-    The age of a place is how many positions ago it was written, seen from `position`. A place is masked if it was
-    written after `position` (by a later row of this chunk, or by a draft token that was rejected), if it has left
-    the window, or if the sequence has not come so far: modulo the ring size all of these have too great an age.
+    The age of an entry is how many positions before `position` it was written. An entry is masked if it was written
+    after `position` (by a later row of this chunk, or by a draft token that was rejected), if it has left the
+    window, or if the sequence has not come so far: modulo the ring size all of these have too great an age.
     """
-    row_place = np.int32(position % ring_size)
+    row_index = np.int32(position % ring_size)
     visible = np.int32(min(position + 1, window))
     length = np.int32(ring_size)
     for i in range(len(scores)):
-        age = np.int32(row_place - np.int32(i))
+        age = np.int32(row_index - np.int32(i))
         age = np.int32(age + length) if age < 0 else age
         scores[i] = scores[i] if age < visible else _MASKED_SCORE
 

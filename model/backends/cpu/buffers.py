@@ -79,13 +79,13 @@ class Weights(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of S slots, in rings of R places: position p is at p mod R.
+    """Keys and values of S slots, in rings of R entries: position p is at index p mod R.
 
     Both are packed columns, so that attention is two products: keys are the columns of scores = query · keys, with
-    K = D; values are the columns of output = weights · values, with K = R. A place is a column of keys, and an
-    element along K of values. D, the head size, is rounded up to a multiple of 4 for keys and of 16 for values.
+    K = D; values are the columns of output = weights · values, with K = R. A ring entry is a column of keys, and
+    an element along K of values. D, the head size, is rounded up to a multiple of 4 for keys and of 16 for values.
 
-    In memory, the blocks of values of each four places lie beside each other, so that a new value is written to
+    In memory, the blocks of values of each four entries lie beside each other, so that a new value is written to
     neighbouring cache lines.
     """
 

@@ -1,14 +1,16 @@
-"""Threads that compute steps together. Each runs one compiled call for good, in which it waits for its next step.
+"""Threads that compute steps together.
 
-Worker 0 is the caller's thread, which plans each step: it writes an `Assignment` for every worker that takes part,
-starts them, and computes its own. A step's rows are divided in one of two ways:
+Worker 0 is the caller's thread, which plans each step: it writes an assignment for every worker that takes part,
+starts them, and computes its own. The other workers' threads each run one compiled call for the life of the pool,
+in which they wait for their next assignment. A step's rows are divided in one of two ways:
 
-- by rows: each worker computes some of the sequences through all layers, and they meet once, at the end;
-- by shards: several workers compute all rows, each a part of the heads and columns of every layer, and meet four
-  times a layer. So few rows read the weights from memory once, by several cores.
+- by rows: each worker computes some of the sequences through all layers. They wait for each other once, at the end.
+- by shards: several workers compute all rows, each a part of the heads and columns of every layer. They wait for
+  each other four times a layer; in return, each core reads only its part of the weights from memory, which is what
+  a step of few rows takes its time for.
 
-A thread of Python's for each step was tried first: the second one started late and held the interpreter's lock at
-the end of its part. Knows nothing of checkpoints.
+Starting other threads from Python in each step was tried first: they started late, and held the interpreter's lock
+at the end of their part. Knows nothing of checkpoints.
 """
 
 import weakref
@@ -60,7 +62,7 @@ from model.jit import compile_and_call
 
 Records = NDArray[np.void]
 
-# What a worker is to do in a step. With no workers at all, its thread is to end.
+# What a worker is to do in a step. If no workers take part, its thread is to end.
 ASSIGNMENT = np.dtype(
     [
         ("first_row", np.int64),

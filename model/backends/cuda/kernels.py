@@ -7,8 +7,8 @@ Shapes: R rows, C = n_embd, H heads of D = head_size, V = vocab_size, W = block_
 ring of RING places: position p is at p mod RING. The residual stream is in float32; weights, keys and values are in
 the backend's number format.
 
-Arguments in capitals are constants of compilation. Among them, `BLOCK…` is the smallest power of two that holds
-what it is named after, since the sizes of Triton's blocks are powers of two.
+Arguments in capitals are constants of compilation. Triton's blocks have powers of two as sizes: those that hold a
+whole axis (BLOCK_WIDTH, BLOCK_HALF, BLOCK_HEAD, BLOCK_NORM) are rounded up, and what is beyond the axis is masked.
 """
 
 import triton

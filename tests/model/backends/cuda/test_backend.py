@@ -1,4 +1,5 @@
-"""A GPU's kernels are the network, and draw what `sampling.draw` draws; without a GPU, Triton interprets them."""
+"""A GPU's kernels compute the network, and draw what `sampler.draw` draws; without a GPU, Triton interprets
+them."""
 
 import copy
 import importlib
@@ -14,6 +15,7 @@ import torch
 pytest.importorskip("triton")
 
 from model.backends.base import DecodeInput
+from model.backends.cuda import kernels
 from model.backends.cuda.backend import CudaBackend, Width
 from model.backends.eager import EagerBackend
 from model.config import GPTConfig
@@ -30,7 +32,7 @@ GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
 FLOAT32 = Numerics(DEVICE, torch.float32)
 BFLOAT16 = Numerics(DEVICE, torch.bfloat16)
-TOLERANCE = 1e-3  # logits reach 20 here; they move by a tenth and more where a norm, a mask or a place is wrong
+TOLERANCE = 1e-3  # logits reach 20 here; they move by a tenth and more where a norm, a mask or a position is wrong
 BUNDLED_SHAPE = GPTConfig(65, positions="rotary", norm="rmsnorm", activation="relu2", qk_norm=True)
 CONFIGS = [
     ROTARY,
@@ -77,9 +79,10 @@ def network_of(config: GPTConfig) -> GPT:
 @pytest.mark.parametrize("config", CONFIGS)
 def test_logits_are_the_networks(config: GPTConfig) -> None:
     """Read in one chunk, in others, and one by one; past the window too, if it rolls."""
-    network, ids = network_of(config), text(16 if config.positions == "learned" else 28)
-    places = torch.arange(len(ids))
-    distance = places[:, None] - places
+    network = network_of(config)
+    ids = text(16 if config.positions == "learned" else 28)
+    positions = torch.arange(len(ids))
+    distance = positions[:, None] - positions
     band = (distance >= 0) & (distance < config.block_size)
     expected = copy.deepcopy(network).double()(torch.tensor([ids]), mask=band[None, None])[0].numpy()
     backend = CudaBackend(network, FLOAT32, 2)
@@ -96,7 +99,8 @@ def test_logits_are_the_networks(config: GPTConfig) -> None:
 @pytest.mark.skipif(not GPU, reason="NumPy has no bfloat16")
 def test_half_precision_is_near() -> None:
     torch.manual_seed(0)
-    network, ids = GPT(BUNDLED_SHAPE).eval().requires_grad_(False), text(300)
+    network = GPT(BUNDLED_SHAPE).eval().requires_grad_(False)
+    ids = text(300)
     backend = CudaBackend(network, BFLOAT16, 2)
     for first in range(0, 250, 50):
         logits = backend.forward({1: ids[first : first + 50]})[1]
@@ -108,8 +112,9 @@ def test_half_precision_is_near() -> None:
 @pytest.mark.parametrize("numerics", [FLOAT32, BFLOAT16] if GPU else [FLOAT32], ids=lambda numerics: numerics.name)
 @pytest.mark.parametrize("config", [BUNDLED_SHAPE, GPTConfig(65, bias=True)] if GPU else [ROTARY])
 def test_a_row_is_bitwise_the_same_alone_and_in_company(config: GPTConfig, numerics: Numerics) -> None:
-    """In graphs of few rows and of many, at different places, and in chunks."""
-    network, count = network_of(config), 140 if GPU else 8
+    """In graphs of few rows and of many, in different rows of them, and in chunks."""
+    network = network_of(config)
+    count = 140 if GPU else 8
     texts = [text(12, seed) for seed in range(count)]
     together = CudaBackend(network, numerics, count)
     together.forward({slot: ids[:4] for slot, ids in enumerate(texts)})
@@ -124,56 +129,55 @@ def test_a_row_is_bitwise_the_same_alone_and_in_company(config: GPTConfig, numer
 
 
 def test_it_draws_what_the_draw_draws() -> None:
-    """Large seeds, places far on, temperatures beside each other, and a limit that ends a row first."""
+    """Large seeds, high positions, different temperatures beside each other, and a limit that ends one first."""
     seeds = ((2**53 - 1, 0), (2**32 + 7, 3), (5, 1000), (2**53 - 1, 0), (6, 0))
-    lucks = [GumbelNoise(seed, sample, len(VOCABULARY)) for seed, sample in seeds]
-    places = (0, 100_000, 7, 100_000, 0)
-    most = (6, 2, 6, 6, 6)
+    noises = [GumbelNoise(seed, sample, len(VOCABULARY)) for seed, sample in seeds]
+    positions = (0, 100_000, 7, 100_000, 0)
+    limits = (6, 2, 6, 6, 6)
     temperatures = (0.8, 0.8, 2.0, 2.0, 0.0)
     network = network_of(ROTARY)
     backend = CudaBackend(network, FLOAT32, len(seeds))
     backend.forward({slot: [slot, 4] for slot in range(len(seeds))})
     inputs = [
-        DecodeInput(slot, [slot + 9], most[slot], temperatures[slot], luck, places[slot])
-        for slot, luck in enumerate(lucks)
+        DecodeInput(slot, [slot + 9], limits[slot], temperatures[slot], noise, positions[slot])
+        for slot, noise in enumerate(noises)
     ]
-    written = backend.decode(inputs, 4, speculate=False)
-    assert [len(ids) for ids, _ in written] == [4, 2, 4, 4, 4]
+    outputs = backend.decode(inputs, 4, speculate=False)
+    assert [len(output.ids) for output in outputs] == [4, 2, 4, 4, 4]
     again = CudaBackend(network, FLOAT32, len(seeds))
-    read = again.forward({slot: [slot, 4, slot + 9, *ids[:-1]] for slot, (ids, _) in enumerate(written)})
-    for slot, (ids, logits) in enumerate(written):
+    read = again.forward({slot: [slot, 4, slot + 9, *ids[:-1]] for slot, (ids, _) in enumerate(outputs)})
+    for slot, (ids, logits) in enumerate(outputs):
         np.testing.assert_allclose(logits, read[slot][2:], atol=1e-5)
-        noise = lucks[slot].at(places[slot], len(ids)) * (temperatures[slot] > 0)
+        noise = noises[slot].at(positions[slot], len(ids)) * (temperatures[slot] > 0)
         scores = (logits.astype(np.float64) - logits.max(1, keepdims=True)) / (temperatures[slot] or 1) + noise
         assert ids == scores.argmax(1).tolist()
 
 
-def test_it_guesses_what_the_draft_guesses() -> None:
-    """After contexts that are in the table and others, and one that is shorter; with and without luck."""
+def test_it_proposes_what_the_draft_proposes() -> None:
+    """After contexts that are in the table and others, and one that is shorter; with noise and greedy."""
     draft = tiny_draft()
     assert draft.max_context == 2
-    contexts = [
-        *([int(i) for i in ids] for ids in np.random.default_rng(0).integers(len(VOCABULARY), size=(12, 3))),
-        [7],
-    ]
+    contexts = np.random.default_rng(0).integers(len(VOCABULARY), size=(12, 3)).tolist()
+    contexts.append([7])
     backend = CudaBackend(network_of(ROTARY), FLOAT32, len(contexts), draft)
     inputs = [
-        DecodeInput(slot, recent, 8, [0.0, 0.8, 2.0][slot % 3], GumbelNoise(slot, 0, len(VOCABULARY)), 5 * slot)
-        for slot, recent in enumerate(contexts)
+        DecodeInput(slot, context, 8, [0.0, 0.8, 2.0][slot % 3], GumbelNoise(slot, 0, len(VOCABULARY)), 5 * slot)
+        for slot, context in enumerate(contexts)
     ]
     size, width = backend._shape(len(contexts), speculate=True)
     backend._step.set_sequences(backend._sequence_fields(inputs), size // width)
     backend._step.accept_and_propose(size, width)
     rows = backend._step._rows.device.cpu().numpy()
     for one in inputs:
-        tokens = rows[2, one.slot * width : (one.slot + 1) * width].tolist()
+        tokens = rows[kernels.TOKEN.value, one.slot * width : (one.slot + 1) * width].tolist()
         noise = one.gumbel_noise.at(one.position, width - 1) * (one.temperature > 0)
-        assert tokens == [one.context[-1], *draft.propose(one.context[-2:], noise, one.temperature)[0]]
+        proposal = draft.propose(one.context[-2:], noise, one.temperature)
+        assert tokens == [one.context[-1], *proposal.ids]
 
 
 @pytest.mark.skipif(not GPU, reason="interpreted, nothing is hidden")
 def test_a_weight_that_is_not_a_number_is_not_hidden() -> None:
-    """The maximum of NaN and 0 is 0 on a GPU: squared ReLU made wrong text of it."""
+    """The maximum of NaN and 0 is 0 on a GPU: squared ReLU once turned NaN into wrong text."""
     network = network_of(BUNDLED_SHAPE)
     network.get_parameter("blocks.2.mlp.expand.weight")[5] = np.nan
     assert np.isnan(CudaBackend(network, BFLOAT16, 1).forward({0: [1]})[0]).all()
@@ -203,24 +207,28 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def generators(config: GPTConfig) -> Iterator[Generator]:
-    """The reference, and the kernels with and without guesses."""
+    """Yield the reference, and the kernels without and with draft tokens."""
     checkpoint = tiny_checkpoint(config)
     yield load_generator(checkpoint, CPU, 4)
     for draft in (None, tiny_draft()):
         yield Generator(CudaBackend(checkpoint.network(), FLOAT32, 4, draft), draft)
 
 
+def probabilities(chunk: Chunk) -> list[float]:
+    return [one.probability for one in chunk.details]
+
+
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("config", [replace(one, n_layer=1, n_head=1, block_size=4) for one in (ROTARY, LEARNED)])
 def test_texts_are_the_references(config: GPTConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prompts of all lengths beside each other, filters, stop strings, details, a text that is given; some wait.
+    """Prompts of all lengths beside each other, filters, stop strings, details, a given text; some have to wait.
 
     The ring, of 8 places, is written over and over.
     """
     monkeypatch.setattr(CudaBackend, "prefill_chunk", 4)
-    told: list[list[Chunk]] = []
+    texts: list[list[Chunk]] = []
     for generator in generators(config):
-        streams = [
+        sequences = [
             TextSequence(VOCABULARY, text(1), Sampling(0.8), 1, max_new_tokens=11),
             TextSequence(VOCABULARY, text(40), Sampling(1.0, top_p=0.9), 2, max_new_tokens=3, details_from=1),
             TextSequence(VOCABULARY, text(5), Sampling(0.5), 3, max_new_tokens=6, stop=("e", "q")),
@@ -228,41 +236,44 @@ def test_texts_are_the_references(config: GPTConfig, monkeypatch: pytest.MonkeyP
             TextSequence(VOCABULARY, text(3), Sampling(2), 5, max_new_tokens=3),
             TextSequence(VOCABULARY, text(7), Sampling(), 6, max_new_tokens=4, details_from=2, given=text(4, 1)),
         ]
-        pieces: dict[TextSequence, list[Chunk]] = {stream: [] for stream in streams}
-        chance, waiting, writing = np.random.default_rng(0), list(streams), list[TextSequence]()
-        while waiting or writing:
-            while waiting and generator.free_slots and chance.random() < 0.5:
-                writing.append(waiting.pop(0))
-                generator.add(writing[-1])
-            for stream, piece in generator.step([stream for stream in writing if chance.random() < 0.9]):
-                pieces[stream].append(piece)
-                if piece.finish_reason:
-                    writing.remove(stream)
-        told.append([Chunk.joined(one) for one in pieces.values()])
-    for pieces_of_kernels in told[1:]:
-        for piece, expected in zip(pieces_of_kernels, told[0], strict=True):
-            assert (piece.text, piece.finish_reason) == (expected.text, expected.finish_reason)
-            chances, of_reference = ([one.probability for one in told.details] for told in (piece, expected))
-            np.testing.assert_allclose(chances, of_reference, atol=TOLERANCE)
+        chunks: dict[TextSequence, list[Chunk]] = {sequence: [] for sequence in sequences}
+        random = np.random.default_rng(0)
+        waiting = list(sequences)
+        running: list[TextSequence] = []
+        while waiting or running:
+            while waiting and generator.free_slots and random.random() < 0.5:
+                running.append(waiting.pop(0))
+                generator.add(running[-1])
+            for sequence, chunk in generator.step([one for one in running if random.random() < 0.9]):
+                chunks[sequence].append(chunk)
+                if chunk.finish_reason:
+                    running.remove(sequence)
+        texts.append([Chunk.joined(one) for one in chunks.values()])
+    reference, *others = texts
+    for texts_of_kernels in others:
+        for found, expected in zip(texts_of_kernels, reference, strict=True):
+            assert (found.text, found.finish_reason) == (expected.text, expected.finish_reason)
+            np.testing.assert_allclose(probabilities(found), probabilities(expected), atol=TOLERANCE)
 
 
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.filterwarnings("ignore:invalid value")  # NumPy says so
-def test_nothing_is_told_of_numbers_that_are_not_finite() -> None:
+def test_nothing_is_drawn_from_logits_that_are_not_finite() -> None:
     generator = Generator(CudaBackend(tiny_checkpoint().network(), FLOAT32, 2))
-    streams = [TextSequence(VOCABULARY, [3 + index], seed=index, max_new_tokens=20) for index in range(2)]
-    for stream in streams:
-        generator.add(stream)
-    list(generator.step(streams))
+    sequences = [TextSequence(VOCABULARY, [3 + index], seed=index, max_new_tokens=20) for index in range(2)]
+    for sequence in sequences:
+        generator.add(sequence)
+    list(generator.step(sequences))
     assert isinstance(generator.backend, CudaBackend)
     generator.backend._step._cache.fill_(np.nan)
     with pytest.raises(FloatingPointError):
-        list(generator.step(streams))
-    assert [len(stream.written) for stream in streams] == [1, 1]
+        list(generator.step(sequences))
+    assert [len(sequence.written) for sequence in sequences] == [1, 1]
     generator.reset()
     again = TextSequence(VOCABULARY, [3], max_new_tokens=5)
     reference = TextSequence(VOCABULARY, [3], max_new_tokens=5)
-    list(generator.write(again)), list(load_generator(tiny_checkpoint(), CPU, 1).write(reference))
+    list(generator.write(again))
+    list(load_generator(tiny_checkpoint(), CPU, 1).write(reference))
     assert again.written == reference.written
 
 
@@ -278,16 +289,18 @@ def test_too_little_memory_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("config", "runs"), [(ROTARY, {0: []}), (ROTARY, {0: [64]}), (ROTARY, {0: 65 * [1]}), (LEARNED, {0: 17 * [1]})]
 )
-def test_what_there_is_no_room_for_is_refused(config: GPTConfig, runs: dict[int, list[int]]) -> None:
+def test_runs_beyond_its_buffers_are_refused(config: GPTConfig, runs: dict[int, list[int]]) -> None:
     backend = CudaBackend(tiny_checkpoint(config).network(), FLOAT32, 2)
     with pytest.raises(ValueError, match="slot 0"):
         backend.forward({1: [1]} | runs)
     assert backend.length(1) == 0
 
 
-def test_guesses_that_were_wrong_leave_nothing_behind() -> None:
-    network, ids = network_of(ROTARY), text(15)
-    expected, backend = EagerBackend(network, CPU, 1), CudaBackend(network, FLOAT32, 1)
+def test_rejected_draft_tokens_leave_nothing_behind() -> None:
+    network = network_of(ROTARY)
+    ids = text(15)
+    expected = EagerBackend(network, CPU, 1)
+    backend = CudaBackend(network, FLOAT32, 1)
     for one in (expected, backend):
         one.forward({0: ids[:14]})
     backend.forward({0: text(6, 1)})
