@@ -68,7 +68,8 @@ def test_no_temperature_overflows(logits: Logits, temperature: float) -> None:
 
 def test_rows_do_not_change_each_other() -> None:
     random = np.random.default_rng(0)
-    logits, noise = random.normal(size=(9, 12)).astype(np.float32), gumbel_noise(1, 0, 0, 9, 12)
+    logits = random.normal(size=(9, 12)).astype(np.float32)
+    noise = gumbel_noise(1, 0, 0, 9, 12)
     samplings = [
         Sampling(),
         Sampling(0),
@@ -135,12 +136,12 @@ samplings = st.builds(
 
 @given(logits=arrays(np.float32, (8, 12), elements=st.floats(-20, 20, width=32)), data=st.data())
 def test_likelihoods_do_not_change_each_other(logits: Logits, data: st.DataObject) -> None:
-    asked = data.draw(st.lists(samplings, min_size=8, max_size=8))
+    wanted = data.draw(st.lists(samplings, min_size=8, max_size=8))
     chosen = data.draw(st.lists(st.integers(0, 11), min_size=8, max_size=8))
     counts = data.draw(st.lists(st.integers(0, 20), min_size=8, max_size=8))
-    together = likelihoods(logits, chosen, asked, counts)
+    together = likelihoods(logits, chosen, wanted, counts)
     for i, one in enumerate(together):
-        assert likelihoods(logits[i : i + 1], chosen[i : i + 1], asked[i : i + 1], counts[i : i + 1]) == [one]
+        assert likelihoods(logits[i : i + 1], chosen[i : i + 1], wanted[i : i + 1], counts[i : i + 1]) == [one]
         assert one.rank == 1 + sum(v > logits[i, chosen[i]] for v in logits[i]) + sum(
             logits[i, : chosen[i]] == logits[i, chosen[i]]
         )
