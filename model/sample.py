@@ -86,14 +86,14 @@ def sample(settings: SampleSettings) -> None:
             checkpoint.vocabulary, prompt, sampling, settings.seed, index, settings.max_new_tokens
         )
         if settings.report:
-            sequence.details_from = 0
+            sequence.logprobs_from = 0
         text = ""
         bits = 0.0
         print(start, end="", flush=True)
         for chunk in generator.write(sequence):
             print(chunk.text, end="", flush=True)
             text += chunk.text
-            bits -= sum(math.log2(max(one.probability, sys.float_info.min)) for one in chunk.details)
+            bits -= sum(math.log2(max(one.probability, sys.float_info.min)) for one in chunk.logprobs)
         print("\n---------------")
         if settings.report:
             report = make_report(

@@ -15,7 +15,7 @@ from model.analysis.report import LiveMarks, make_report, mark_content
 from model.checkpoint import Checkpoint
 from model.generation.sequence import TextSequence, make_scored_sequence
 from model.proceed import Proceed
-from model.sampling.sampler import Likelihood, Sampling
+from model.sampling.sampler import Logprob, Sampling
 
 MAX_REPORTED_TEXT = 100_000
 
@@ -55,9 +55,7 @@ class LiveReport:
         self._parts: list[str] = []
         self._bits = 0.0
 
-    def add(
-        self, text: str, likelihoods: Sequence[Likelihood], ended: bool
-    ) -> tuple[list[int], list[dict[str, Any]]]:
+    def add(self, text: str, likelihoods: Sequence[Logprob], ended: bool) -> tuple[list[int], list[dict[str, Any]]]:
         """Goes on with `text`: the length of the run of the training text that ends at each of its characters, and
         the words that it completes."""
         self._parts.append(text)
@@ -86,7 +84,7 @@ async def report_on(text: str, checkpoint: Checkpoint, job: RequestHandle | None
     """
     bits = 0.0
     while job is not None and (pieces := await job.take()):
-        bits += sum(bits_of(piece.details) for _, piece in pieces)
+        bits += sum(bits_of(piece.logprobs) for _, piece in pieces)
         await asyncio.sleep(0)  # others' turn, however fast the text is read
     mean = bits / len(text) if job is not None else None
     return await reports.run(lambda proceed: write_report(text, checkpoint, mean, proceed))
@@ -110,6 +108,6 @@ def write_report(text: str, checkpoint: Checkpoint, bits: float | None, proceed:
     return "".join(parts)
 
 
-def bits_of(likelihoods: Iterable[Likelihood]) -> float:
+def bits_of(likelihoods: Iterable[Logprob]) -> float:
     """The summed surprise, by the model alone."""
     return -sum(math.log2(max(one.probability, sys.float_info.min)) for one in likelihoods)

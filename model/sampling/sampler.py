@@ -48,8 +48,8 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Likelihood:
-    """How sure the model was of one character.
+class Logprob:
+    """How sure the model was of one character: probabilities, since the page and the API show these.
 
     Attributes:
         probability: the model's own, before temperature and filters.
@@ -100,10 +100,10 @@ def _compiled_draw() -> Callable[..., None]:
     return compile_and_call(kernels.draw, numbers.astype(np.float32), numbers[0], numbers, ids)
 
 
-def likelihoods(
+def compute_logprobs(
     logits: Logits, chosen: Sequence[int], samplings: Sequence[Sampling], alternatives: Sequence[int]
-) -> list[Likelihood]:
-    """The `Likelihood` of each row's `chosen` id.
+) -> list[Logprob]:
+    """The `Logprob` of each row's `chosen` id.
 
     Args:
         logits: (n, V).
@@ -133,7 +133,7 @@ def likelihoods(
     result = []
     for row, count in enumerate(alternatives):
         candidates = zip(listed_ids[row][:count], of_listed[row][:count], final_of_listed[row][:count], strict=True)
-        result.append(Likelihood(of_chosen[row], final_of_chosen[row], ranks[row], bits[row], tuple(candidates)))
+        result.append(Logprob(of_chosen[row], final_of_chosen[row], ranks[row], bits[row], tuple(candidates)))
     return result
 
 

@@ -126,7 +126,7 @@ def test_nobody_waits_for_ever_while_others_read_their_windows_again(numerics: N
 def test_multi_step_decode_never_changes_a_text(
     config: GPTConfig, threads: int, drafts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sequences that take several steps in one call, and the details of their characters."""
+    """Sequences that take several steps in one call, and the logprobs of their characters."""
 
     def sequences() -> list[TextSequence]:
         return [
@@ -134,7 +134,7 @@ def test_multi_step_decode_never_changes_a_text(
                 *(VOCABULARY, [3 + index], Sampling([0.8, 0, 0.3, 2][index % 4]), index),
                 max_new_tokens=20 + 9 * index,
                 stop=("qu", "z", "e t") if index % 3 == 2 else (),
-                details_from=[None, 0, 13][index % 3],
+                logprobs_from=[None, 0, 13][index % 3],
             )
             for index in range(12)
         ]

@@ -15,7 +15,7 @@ from model.device import Numerics
 from model.errors import InputError, UnknownCharactersError
 from model.generation.generator import Generator, load_generator
 from model.generation.sequence import Chunk, TextSequence, make_scored_sequence, make_sequences
-from model.sampling.sampler import Likelihood, Sampling
+from model.sampling.sampler import Logprob, Sampling
 from tests.tiny import CPU, INT8, LEARNED, ROTARY, VOCABULARY, tiny_checkpoint, tiny_draft, tiny_generator
 
 BUNDLED = Path(__file__).parents[2] / "checkpoints" / "shakespeare-char"
@@ -29,11 +29,11 @@ SAMPLINGS = [
 ]
 
 
-def read(generator: Generator, sequence: TextSequence) -> tuple[str, list[Likelihood]]:
-    """A sequence's whole text and its details, written alone."""
+def read(generator: Generator, sequence: TextSequence) -> tuple[str, list[Logprob]]:
+    """A sequence's whole text and its logprobs, written alone."""
     chunks = list(generator.write(sequence))
     whole = Chunk.joined(chunks)
-    return whole.text, list(whole.details)
+    return whole.text, list(whole.logprobs)
 
 
 def written(generator: Generator, prompt: str, sampling: Sampling, seed: int = 3, length: int = 60) -> TextSequence:
@@ -45,7 +45,7 @@ def written(generator: Generator, prompt: str, sampling: Sampling, seed: int = 3
         num_samples=1,
         max_new_tokens=length,
         stop=(),
-        details_from=[0],
+        logprobs_from=[0],
         alternatives=9,
     )
     return sequence
@@ -55,10 +55,10 @@ def scored(prompt: str, text: str, sampling: Sampling, first: int = 0) -> TextSe
     return make_scored_sequence(VOCABULARY, sampling, prompt=prompt, text=text, first=first, alternatives=9)
 
 
-def flat(details: list[Likelihood]) -> list[float]:
-    """All numbers of some details."""
+def flat(logprobs: list[Logprob]) -> list[float]:
+    """All numbers of some logprobs."""
     numbers: list[float] = []
-    for one in details:
+    for one in logprobs:
         numbers += [one.probability, one.final, one.rank, one.entropy]
         for alternative in one.alternatives:
             numbers += alternative
@@ -75,19 +75,19 @@ def flat(details: list[Likelihood]) -> list[float]:
 )
 @pytest.mark.parametrize("numerics", [CPU, INT8], ids=lambda numerics: numerics.name)
 @pytest.mark.parametrize("config", [LEARNED, ROTARY])
-def test_a_score_has_the_details_of_the_text_when_it_was_written(
+def test_a_score_has_the_logprobs_of_the_text_when_it_was_written(
     config: GPTConfig, numerics: Numerics, prompt: int, length: int, first: int, sampling: Sampling, seed: int
 ) -> None:
     """Beyond `block_size`, 16, too, where rotary windows roll and learned positions begin again."""
     generator = tiny_generator(config, 1, numerics, 1, draft=tiny_draft())
     first %= length
     text, expected = read(generator, written(generator, PROMPT[:prompt], sampling, seed, length))
-    again, details = read(generator, scored(PROMPT[:prompt], text, sampling, first))
+    again, logprobs = read(generator, scored(PROMPT[:prompt], text, sampling, first))
     assert again == text
     if numerics is INT8:
-        assert details == expected[first:]
+        assert logprobs == expected[first:]
     else:
-        assert flat(details) == pytest.approx(flat(expected[first:]), abs=1e-5)
+        assert flat(logprobs) == pytest.approx(flat(expected[first:]), abs=1e-5)
 
 
 def test_a_score_is_the_networks_own_probability() -> None:
@@ -95,8 +95,8 @@ def test_a_score_is_the_networks_own_probability() -> None:
     ids = VOCABULARY.encode("ROMEO: But soft!")
     with torch.inference_mode():
         expected = tiny_checkpoint(LEARNED).network()(torch.tensor([ids]))[0].softmax(-1)
-    _, details = read(tiny_generator(LEARNED, 1, CPU), scored("ROMEO:", " But soft!", Sampling()))
-    assert [one.probability for one in details] == pytest.approx(
+    _, logprobs = read(tiny_generator(LEARNED, 1, CPU), scored("ROMEO:", " But soft!", Sampling()))
+    assert [one.probability for one in logprobs] == pytest.approx(
         [float(expected[position - 1, ids[position]]) for position in range(6, 16)], rel=1e-3
     )
 
@@ -109,7 +109,7 @@ def test_scores_and_texts_in_one_company(config: GPTConfig, numerics: Numerics) 
     chance = random.Random(5)
     texts: dict[TextSequence, str] = {}
     waiting: list[TextSequence] = []
-    whole: dict[TextSequence, tuple[str, list[Likelihood]]] = {}
+    whole: dict[TextSequence, tuple[str, list[Logprob]]] = {}
     for index in range(14):
         prompt = PROMPT[: 1 + 5 * index % len(PROMPT)]
         sampling = SAMPLINGS[index % len(SAMPLINGS)]
@@ -122,28 +122,28 @@ def test_scores_and_texts_in_one_company(config: GPTConfig, numerics: Numerics) 
     chance.shuffle(waiting)
     generator = tiny_generator(config, 6, numerics, 2, draft=tiny_draft())
     active: list[TextSequence] = []
-    details: dict[TextSequence, list[Likelihood]] = {}
+    logprobs: dict[TextSequence, list[Logprob]] = {}
     ended: list[TextSequence] = []
     while waiting or active:
         while waiting and generator.free_slots and chance.random() < 0.5:
             active.append(waiting.pop(0))
             generator.add(active[-1])
             texts[active[-1]] = ""
-            details[active[-1]] = []
+            logprobs[active[-1]] = []
         if len(active) > 2 and chance.random() < 0.02:
             gone = active.pop(chance.randrange(len(active)))
             generator.remove(gone)
         for sequence, chunk in list(generator.step([sequence for sequence in active if chance.random() < 0.8])):
             texts[sequence] += chunk.text
-            details[sequence] += chunk.details
+            logprobs[sequence] += chunk.logprobs
             if chunk.finish_reason:
                 active.remove(sequence)
                 ended.append(sequence)
     assert sum(sequence.given is not None for sequence in ended) >= 8
-    for sequence, (text, likelihoods) in whole.items():
+    for sequence, (text, expected_logprobs) in whole.items():
         assert text.startswith(texts[sequence])
-        assert likelihoods[: len(details[sequence])] == details[sequence]
-        assert sequence not in ended or (texts[sequence], details[sequence]) == (text, likelihoods)
+        assert expected_logprobs[: len(logprobs[sequence])] == logprobs[sequence]
+        assert sequence not in ended or (texts[sequence], logprobs[sequence]) == (text, expected_logprobs)
     assert generator.free_slots == 6
 
 
@@ -203,7 +203,7 @@ def test_the_bundled_models_texts_are_scored_as_they_were_written() -> None:
     generator = load_generator(checkpoint, INT8, slots=2)
     vocabulary = checkpoint.vocabulary
     [sequence] = make_sequences(
-        vocabulary, Sampling(), prompt=PROMPT, seed=1, num_samples=1, max_new_tokens=512, stop=(), details_from=[0]
+        vocabulary, Sampling(), prompt=PROMPT, seed=1, num_samples=1, max_new_tokens=512, stop=(), logprobs_from=[0]
     )
     text, expected = read(generator, sequence)
     again = make_scored_sequence(vocabulary, Sampling(), prompt=PROMPT, text=text, first=100, alternatives=5)

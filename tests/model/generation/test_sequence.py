@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from model.generation.sequence import Chunk, TextSequence, make_sequences
 from model.sampling.noise import gumbel_noise
-from model.sampling.sampler import Likelihood, Sampling
+from model.sampling.sampler import Logprob, Sampling
 from model.vocabulary import Vocabulary
 
 ABC = Vocabulary("abc")
@@ -16,10 +16,10 @@ def spell(text: str, **settings: object) -> tuple[list[Chunk], TextSequence]:
     chunks = []
     for character in text:
         [chosen] = ABC.encode(character)
-        likelihood = None
+        logprob = None
         if sequence.count_without_logprobs(1) == 0:
-            likelihood = Likelihood(1.0, 1.0, len(sequence.written), 0.0, ())  # its rank is the index, to find it
-        chunks.append(sequence.accept([chosen], [likelihood]))
+            logprob = Logprob(1.0, 1.0, len(sequence.written), 0.0, ())  # its rank is the index, to find it
+        chunks.append(sequence.accept([chosen], [logprob]))
         if chunks[-1].finish_reason:
             break
     return chunks, sequence
@@ -29,7 +29,7 @@ def spell(text: str, **settings: object) -> tuple[list[Chunk], TextSequence]:
     text=st.text("abc", min_size=1, max_size=40), stop=st.lists(st.text("abc", min_size=1, max_size=4), max_size=4)
 )
 def test_the_text_ends_before_the_first_stop_string(text: str, stop: list[str]) -> None:
-    chunks, sequence = spell(text, stop=tuple(stop), details_from=0)
+    chunks, sequence = spell(text, stop=tuple(stop), logprobs_from=0)
     ends = [text.find(s) + len(s) for s in stop if s in text]
     if ends:  # the one that is complete first; the longest of those that are complete together
         end = min(ends)
@@ -44,7 +44,7 @@ def test_the_text_ends_before_the_first_stop_string(text: str, stop: list[str]) 
     assert "".join(chunk.text for chunk in chunks) == expected
     assert chunks[-1].finish_reason == reason
     assert len(sequence.written) == drawn  # not one character is drawn too many
-    assert all(len(chunk.details) == len(chunk.text) for chunk in chunks)
+    assert all(len(chunk.logprobs) == len(chunk.text) for chunk in chunks)
 
 
 @given(
@@ -52,12 +52,12 @@ def test_the_text_ends_before_the_first_stop_string(text: str, stop: list[str]) 
     stop=st.lists(st.text("abc", min_size=1, max_size=4), max_size=4),
     first=st.integers(0, 40),
 )
-def test_details_begin_at_a_character(text: str, stop: list[str], first: int) -> None:
-    chunks, _ = spell(text, stop=tuple(stop), details_from=first)
+def test_logprobs_begin_at_a_character(text: str, stop: list[str], first: int) -> None:
+    chunks, _ = spell(text, stop=tuple(stop), logprobs_from=first)
     written = 0
     for chunk in chunks:
         indices = range(written, written + len(chunk.text))
-        assert [one.rank for one in chunk.details] == [index for index in indices if index >= first]
+        assert [one.rank for one in chunk.logprobs] == [index for index in indices if index >= first]
         written += len(chunk.text)
 
 

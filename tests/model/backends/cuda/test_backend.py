@@ -216,7 +216,7 @@ def generators(config: GPTConfig) -> Iterator[Generator]:
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("config", [replace(one, n_layer=1, n_head=1, block_size=4) for one in (ROTARY, LEARNED)])
 def test_texts_are_the_references(config: GPTConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prompts of all lengths beside each other, filters, stop strings, details, a text that is given; some wait.
+    """Prompts of all lengths beside each other, filters, stop strings, logprobs, a text that is given; some wait.
 
     The ring, of 8 positions, is written over and over.
     """
@@ -225,11 +225,11 @@ def test_texts_are_the_references(config: GPTConfig, monkeypatch: pytest.MonkeyP
     for generator in generators(config):
         sequences = [
             TextSequence(VOCABULARY, text(1), Sampling(0.8), 1, max_new_tokens=11),
-            TextSequence(VOCABULARY, text(40), Sampling(1.0, top_p=0.9), 2, max_new_tokens=3, details_from=1),
+            TextSequence(VOCABULARY, text(40), Sampling(1.0, top_p=0.9), 2, max_new_tokens=3, logprobs_from=1),
             TextSequence(VOCABULARY, text(5), Sampling(0.5), 3, max_new_tokens=6, stop=("e", "q")),
-            TextSequence(VOCABULARY, text(9), Sampling(0), 4, max_new_tokens=4, details_from=0),
+            TextSequence(VOCABULARY, text(9), Sampling(0), 4, max_new_tokens=4, logprobs_from=0),
             TextSequence(VOCABULARY, text(3), Sampling(2), 5, max_new_tokens=3),
-            TextSequence(VOCABULARY, text(7), Sampling(), 6, max_new_tokens=4, details_from=2, given=text(4, 1)),
+            TextSequence(VOCABULARY, text(7), Sampling(), 6, max_new_tokens=4, logprobs_from=2, given=text(4, 1)),
         ]
         chunks: dict[TextSequence, list[Chunk]] = {sequence: [] for sequence in sequences}
         chance = np.random.default_rng(0)
@@ -248,8 +248,10 @@ def test_texts_are_the_references(config: GPTConfig, monkeypatch: pytest.MonkeyP
     for of_kernel in of_kernels:
         for chunk, expected in zip(of_kernel, of_reference, strict=True):
             assert (chunk.text, chunk.finish_reason) == (expected.text, expected.finish_reason)
-            probabilities = [one.probability for one in chunk.details]
-            np.testing.assert_allclose(probabilities, [one.probability for one in expected.details], atol=TOLERANCE)
+            probabilities = [one.probability for one in chunk.logprobs]
+            np.testing.assert_allclose(
+                probabilities, [one.probability for one in expected.logprobs], atol=TOLERANCE
+            )
 
 
 @pytest.mark.usefixtures("few_steps")
