@@ -25,7 +25,7 @@ class CancelledWorkError(Exception):
 class WorkQueue:
     """Threads for one kind of work, and how many requests may have it done or wait for it.
 
-    A thread cannot be ended from outside. So work is handed a `CancelCheck`, a function that it must call often, which
+    A thread cannot be ended from outside. So work is handed a `CancelCheck`, which it must call often, and which
     raises once its client has gone, its time is over, or the server stops.
 
     Args:

@@ -67,12 +67,12 @@ class Logprob:
 
 
 def draw(logits: Logits, samplings: Sequence[Sampling], noise: NDArray[np.float64]) -> list[int]:
-    """Of each row, the id with the highest logit / temperature + Gumbel noise among those that the filters keep.
+    """The id of each row with the highest logit / temperature + Gumbel noise, among those that the filters keep.
 
     Args:
         logits: (n, V).
         samplings: how each row's character is chosen.
-        noise: (n, V), of no matter in rows of temperature 0.
+        noise: (n, V); rows of temperature 0 ignore theirs.
     """
     temperatures = np.array([sampling.temperature for sampling in samplings], dtype=np.float64)
     ids = np.empty(len(logits), dtype=np.int64)
