@@ -28,7 +28,7 @@ SAMPLINGS = [
     Sampling(temperature=1, top_k=None, top_p=0.9),
     Sampling(temperature=0.5, min_p=0.05),
 ]
-BUNDLED = Path(__file__).parents[2] / "checkpoints" / "shakespeare-char"
+BUNDLED = Path(__file__).parents[3] / "checkpoints" / "shakespeare-char"
 PROMPT = "ROMEO: what light through yonder window breaks"
 
 

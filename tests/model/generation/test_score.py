@@ -18,7 +18,7 @@ from model.generation.sequence import Chunk, TextSequence, make_scored_sequence,
 from model.sampling.sampler import Logprob, Sampling
 from tests.tiny import CPU, INT8, LEARNED, ROTARY, VOCABULARY, tiny_checkpoint, tiny_draft, tiny_generator
 
-BUNDLED = Path(__file__).parents[2] / "checkpoints" / "shakespeare-char"
+BUNDLED = Path(__file__).parents[3] / "checkpoints" / "shakespeare-char"
 PROMPT = "ROMEO: what light through yonder window breaks"
 SAMPLINGS = [
     Sampling(),
