@@ -90,7 +90,8 @@ def test_last_characters_are_read_beside_prompts_and_take_none_of_their_budget()
 
 def test_a_full_window_of_learned_positions_is_read_again_by_its_newer_half() -> None:
     backend = PlannedBackend(LEARNED)
-    full, other = make_sequence(2, written=30), make_sequence(1)
+    full = make_sequence(2, written=30)
+    other = make_sequence(1)
     scheduler = scheduler_of(backend, [full, other])
     state = scheduler.slot_states[full]
     state.unread = full.context(1)
