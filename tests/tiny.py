@@ -58,7 +58,8 @@ def tiny_generator(
 
 def tiny_draft() -> Draft:
     """Draft tokens that are sometimes accepted, after contexts of up to two characters."""
-    size, random = len(VOCABULARY), np.random.default_rng(0)
+    size = len(VOCABULARY)
+    random = np.random.default_rng(0)
     contexts = [np.zeros((1, 0), np.int64), np.arange(size)[:, None], random.integers(0, size, (300, 2))]
     keys = np.unique(np.concatenate([context_keys(context, size) for context in contexts]))
     return Draft(keys, random.integers(0, 150, (len(keys), size)).astype(np.uint8))
@@ -67,7 +68,8 @@ def tiny_draft() -> Draft:
 def tiny_play(seed: int = 0, speeches: int = 200) -> str:
     """A play of words by chance, whose characters the tiny vocabulary has."""
     random = np.random.default_rng(seed)
-    words, parts = WORDS.split(), []
+    words = WORDS.split()
+    parts = []
     for _ in range(speeches):
         lines = [" ".join(random.choice(words, random.integers(5, 9))).capitalize() for _ in range(3)]
         parts.append(f"{random.choice(SPEAKERS)}:\n" + ",\n".join(lines) + ".\n")

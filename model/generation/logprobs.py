@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from model.generation.slot_state import StepResult
-from model.sampling.sampler import Logits, Sampling, likelihoods
+from model.sampling.sampler import Logits, Sampling, compute_logprobs
 
 
 def add_logprobs(results: Sequence[StepResult]) -> None:
@@ -28,7 +28,7 @@ def add_logprobs(results: Sequence[StepResult]) -> None:
         result.logprobs = [None] * skipped
     if not ids:
         return
-    computed = iter(likelihoods(np.concatenate(logits), ids, samplings, alternatives))
+    computed = iter(compute_logprobs(np.concatenate(logits), ids, samplings, alternatives))
     for result in results:
         while len(result.logprobs) < len(result.ids):
             result.logprobs.append(next(computed))

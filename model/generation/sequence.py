@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from model.errors import InputError
 from model.sampling.noise import GumbelNoise
-from model.sampling.sampler import ALTERNATIVES, Likelihood, Sampling
+from model.sampling.sampler import ALTERNATIVES, Logprob, Sampling
 from model.vocabulary import Vocabulary
 
 FinishReason = Literal["length", "stop"]
@@ -18,11 +18,11 @@ FinishReason = Literal["length", "stop"]
 class Chunk(NamedTuple):
     """What one step released: text (empty while it may be the beginning of a stop string), and the end if it was.
 
-    `details` has one entry per character of `text`, from the sequence's `details_from` on.
+    `logprobs` has one entry per character of `text`, from the sequence's `logprobs_from` on.
     """
 
     text: str
-    details: tuple[Likelihood, ...] = ()
+    logprobs: tuple[Logprob, ...] = ()
     finish_reason: FinishReason | None = None
 
     @classmethod
@@ -31,10 +31,10 @@ class Chunk(NamedTuple):
         if len(chunks) == 1:
             return chunks[0]
         text = "".join([chunk.text for chunk in chunks])
-        details: list[Likelihood] = []
+        logprobs: list[Logprob] = []
         for chunk in chunks:
-            details += chunk.details
-        return cls(text, tuple(details), chunks[-1].finish_reason)
+            logprobs += chunk.logprobs
+        return cls(text, tuple(logprobs), chunks[-1].finish_reason)
 
 
 @dataclass(eq=False)
@@ -48,7 +48,7 @@ class TextSequence:
         seed, sample: which Gumbel noise is drawn with.
         max_new_tokens: characters that are written at most.
         stop: strings that end the text, before the first character of them.
-        details_from: the first character of which log-probabilities are computed; None for none.
+        logprobs_from: the first character of which log-probabilities are computed; None for none.
         alternatives: likeliest characters that are listed with each of these.
         given: ids of a text, at most `max_new_tokens`, that is not drawn but read, to learn its log-probabilities.
         written: ids drawn (or given) so far, those of a stop string included.
@@ -61,7 +61,7 @@ class TextSequence:
     sample: int = 0
     max_new_tokens: int = 500
     stop: tuple[str, ...] = ()
-    details_from: int | None = None
+    logprobs_from: int | None = None
     alternatives: int = ALTERNATIVES
     given: Sequence[int] | None = None
     written: list[int] = field(default_factory=list, init=False)
@@ -73,7 +73,7 @@ class TextSequence:
         self._stop_prefixes = frozenset(prefixes)
         self._max_prefix = max((len(text) - 1 for text in self.stop), default=0)
         self._pending = ""  # text that is written but not released: a stop string may have begun in it
-        self._pending_details: list[Likelihood] = []  # of the last characters of it
+        self._pending_logprobs: list[Logprob] = []  # of the last characters of it
         self._unfiltered = self.sampling.temperature == 0 or self.sampling.keeps_all(len(self.vocabulary))
         self.gumbel_noise = GumbelNoise(self.seed, self.sample, len(self.vocabulary))
 
@@ -104,10 +104,10 @@ class TextSequence:
         return list(self.given[first : first + count])
 
     def count_without_logprobs(self, count: int) -> int:
-        """How many of the next `count` characters come before `details_from`."""
-        if self.details_from is None:
+        """How many of the next `count` characters come before `logprobs_from`."""
+        if self.logprobs_from is None:
             return count
-        return min(count, max(0, self.details_from - len(self.written)))
+        return min(count, max(0, self.logprobs_from - len(self.written)))
 
     def noise(self, count: int) -> NDArray[np.float64]:
         """Gumbel noise (`count`, V) of the next positions; zeros at temperature 0."""
@@ -115,31 +115,31 @@ class TextSequence:
             return np.zeros((count, len(self.vocabulary)))
         return self.gumbel_noise.at(len(self.written), count)
 
-    def accept(self, chosen: Sequence[int], details: Sequence[Likelihood | None]) -> Chunk:
+    def accept(self, chosen: Sequence[int], logprobs: Sequence[Logprob | None]) -> Chunk:
         """Write ids that were chosen, up to the end of the text; return what can be shown.
 
         Args:
             chosen: at most as many as remain.
-            details: one for each id, None where none was computed.
+            logprobs: one for each id, None where none was computed.
         """
         if not self.stop:  # nothing has to be held back
             self.written += chosen
             text = "".join([self.vocabulary.characters[id_] for id_ in chosen])
-            computed = tuple([one for one in details if one is not None])
+            computed = tuple([one for one in logprobs if one is not None])
             return Chunk(text, computed, None if self.remaining > 0 else "length")
         chunks = []
-        for id_, likelihood in zip(chosen, details, strict=True):
-            chunks.append(self._accept_one(id_, likelihood))
+        for id_, logprob in zip(chosen, logprobs, strict=True):
+            chunks.append(self._accept_one(id_, logprob))
             if chunks[-1].finish_reason is not None:
                 break
         return Chunk.joined(chunks)
 
-    def _accept_one(self, chosen: int, likelihood: Likelihood | None) -> Chunk:
+    def _accept_one(self, chosen: int, logprob: Logprob | None) -> Chunk:
         """Write one id; release the pending text that no stop string can begin in any more."""
         self.written.append(chosen)
         self._pending += self.vocabulary.characters[chosen]
-        if likelihood is not None:
-            self._pending_details.append(likelihood)
+        if logprob is not None:
+            self._pending_logprobs.append(logprob)
         if self._pending.endswith(self.stop):
             complete = [text for text in self.stop if self._pending.endswith(text)]
             return self._release(max(map(len, complete)), "stop")
@@ -157,11 +157,11 @@ class TextSequence:
     def _release(self, held: int, finish_reason: FinishReason | None) -> Chunk:
         """A chunk of all pending text but its last `held` characters, which stay pending."""
         end = len(self._pending) - held
-        # Details are of the last pending characters: with `details_from`, they can be fewer than the characters.
-        details_end = max(0, len(self._pending_details) - held)
-        chunk = Chunk(self._pending[:end], tuple(self._pending_details[:details_end]), finish_reason)
+        # They are of the last pending characters: with `logprobs_from` they can be fewer than these.
+        logprobs_end = max(0, len(self._pending_logprobs) - held)
+        chunk = Chunk(self._pending[:end], tuple(self._pending_logprobs[:logprobs_end]), finish_reason)
         self._pending = self._pending[end:]
-        self._pending_details = self._pending_details[details_end:]
+        self._pending_logprobs = self._pending_logprobs[logprobs_end:]
         return chunk
 
 
@@ -174,10 +174,10 @@ def make_sequences(
     num_samples: int,
     max_new_tokens: int,
     stop: Sequence[str],
-    details_from: Sequence[int] | None = None,
+    logprobs_from: Sequence[int] | None = None,
     alternatives: int = ALTERNATIVES,
 ) -> list[TextSequence]:
-    """One sequence for each sample of a request, each with its own `details_from` if given.
+    """One sequence for each sample of a request, each with its own `logprobs_from` if given.
 
     Raises:
         InputError: the prompt is empty.
@@ -199,7 +199,7 @@ def make_sequences(
                 sample,
                 max_new_tokens,
                 stop_strings,
-                details_from=None if details_from is None else details_from[sample],
+                logprobs_from=None if logprobs_from is None else logprobs_from[sample],
                 alternatives=alternatives,
             )
         )
@@ -223,7 +223,7 @@ def make_scored_sequence(
         num_samples=1,
         max_new_tokens=len(text),
         stop=(),
-        details_from=[first],
+        logprobs_from=[first],
         alternatives=alternatives,
     )
     sequence.given = vocabulary.encode(text, "text")

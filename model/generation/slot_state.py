@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from model.generation.sequence import TextSequence
-from model.sampling.sampler import Likelihood, Logits
+from model.sampling.sampler import Logits, Logprob
 
 
 @dataclass
@@ -35,7 +35,7 @@ class StepResult:
     logits: Logits
     ids: list[int] = field(default_factory=list)
     draft_tokens: list[int] = field(default_factory=list)
-    logprobs: list[Likelihood | None] = field(default_factory=list)
+    logprobs: list[Logprob | None] = field(default_factory=list)
 
     @property
     def sequence(self) -> TextSequence:

@@ -48,8 +48,8 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Likelihood:
-    """How sure the model was of one character.
+class Logprob:
+    """How sure the model was of one character: probabilities, since the page and the API show these.
 
     Attributes:
         probability: the model's own, before temperature and filters.
@@ -67,12 +67,12 @@ class Likelihood:
 
 
 def draw(logits: Logits, samplings: Sequence[Sampling], noise: NDArray[np.float64]) -> list[int]:
-    """Of each row, the id with the highest logit / temperature + Gumbel noise among those that the filters keep.
+    """The id of each row with the highest logit / temperature + Gumbel noise, among those that the filters keep.
 
     Args:
         logits: (n, V).
         samplings: how each row's character is chosen.
-        noise: (n, V), of no matter in rows of temperature 0.
+        noise: (n, V); rows of temperature 0 ignore theirs.
     """
     temperatures = np.array([sampling.temperature for sampling in samplings], dtype=np.float64)
     ids = np.empty(len(logits), dtype=np.int64)
@@ -100,10 +100,10 @@ def _compiled_draw() -> Callable[..., None]:
     return compile_and_call(kernels.draw, numbers.astype(np.float32), numbers[0], numbers, ids)
 
 
-def likelihoods(
+def compute_logprobs(
     logits: Logits, chosen: Sequence[int], samplings: Sequence[Sampling], alternatives: Sequence[int]
-) -> list[Likelihood]:
-    """The `Likelihood` of each row's `chosen` id.
+) -> list[Logprob]:
+    """The `Logprob` of each row's `chosen` id.
 
     Args:
         logits: (n, V).
@@ -133,7 +133,7 @@ def likelihoods(
     result = []
     for row, count in enumerate(alternatives):
         candidates = zip(listed_ids[row][:count], of_listed[row][:count], final_of_listed[row][:count], strict=True)
-        result.append(Likelihood(of_chosen[row], final_of_chosen[row], ranks[row], bits[row], tuple(candidates)))
+        result.append(Logprob(of_chosen[row], final_of_chosen[row], ranks[row], bits[row], tuple(candidates)))
     return result
 
 

@@ -136,7 +136,7 @@ async def test_a_slow_reader_pauses_and_the_others_go_on(engine: Engine) -> None
 async def test_a_slow_readers_alternatives_take_its_buffer_too(engine: Engine) -> None:
     """Only characters were counted: a thousand alternatives to each filled the memory."""
     stream = make_stream(1, 400)
-    stream.details_from, stream.alternatives = 0, 4
+    stream.logprobs_from, stream.alternatives = 0, 4
     slow = engine.submit([stream])
     assert await read(engine.submit([make_stream(2, 100)])) == expected(2, 100)
     while not slow.full:  # it may still be on its way to its bound

@@ -21,21 +21,22 @@ def draft() -> Draft:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8, 1.5])
-def test_a_guess_is_the_five_grams_own_draw(draft: Draft, temperature: float) -> None:
-    """The table gives what the n-gram itself would draw with the same luck, of all contexts of the text."""
-    model, places = KneserNey(IDS, 5, SIZE), range(4, 400)
-    exact = -np.log(model.distribution(np.array([IDS[i - 4 : i] for i in places], dtype=np.int64)))
+def test_a_draft_token_is_the_five_grams_own_draw(draft: Draft, temperature: float) -> None:
+    """The table gives what the n-gram itself would draw with the same noise, after all contexts of the text."""
+    model = KneserNey(IDS, 5, SIZE)
+    positions = range(4, 400)
+    exact = -np.log(model.distribution(np.array([IDS[i - 4 : i] for i in positions], dtype=np.int64)))
     alike = 0
-    for place, surprise in zip(places, exact, strict=True):
-        noise = gumbel_noise(1, 0, place, 1, SIZE) if temperature else np.zeros((1, SIZE))
-        ids, [chance] = draft.propose(IDS[place - 4 : place].tolist(), noise, temperature)
-        scores = noise[0] - surprise / (temperature or 1.0)
+    for position, surprisal in zip(positions, exact, strict=True):
+        noise = gumbel_noise(1, 0, position, 1, SIZE) if temperature else np.zeros((1, SIZE))
+        ids, [probability] = draft.propose(IDS[position - 4 : position].tolist(), noise, temperature)
+        scores = noise[0] - surprisal / (temperature or 1.0)
         alike += ids == [int(scores.argmax())]
-        assert 0.5 <= chance < 1
-    assert alike > 0.97 * len(places)
+        assert 0.5 <= probability < 1
+    assert alike > 0.97 * len(positions)
 
 
-def test_guesses_follow_each_other(draft: Draft) -> None:
+def test_draft_tokens_follow_each_other(draft: Draft) -> None:
     ids, _ = draft.propose(VOCABULARY.encode("What")[-draft.max_context :], np.zeros((30, SIZE)), 0.0)
     assert VOCABULARY.decode(ids) == TEXT[4:34]
 
@@ -49,9 +50,9 @@ def test_an_unknown_context_falls_back_to_a_shorter_one(draft: Draft) -> None:
 def test_bits_are_those_of_the_longest_context_in_the_table(draft: Draft) -> None:
     ids = VOCABULARY.encode("What light yonder? ZZ")
     expected = []
-    for place, following in enumerate(ids):
-        for length in range(min(place, draft.max_context), -1, -1):
-            key = context_keys(np.array([ids[place - length : place]], np.int64).reshape(1, -1), SIZE)[0]
+    for position, following in enumerate(ids):
+        for length in range(min(position, draft.max_context), -1, -1):
+            key = context_keys(np.array([ids[position - length : position]], np.int64).reshape(1, -1), SIZE)[0]
             if key in draft.keys:
                 row = int(np.searchsorted(draft.keys, key))
                 expected.append(draft.surprisal[row, following] / UNITS_PER_NAT / np.log(2))

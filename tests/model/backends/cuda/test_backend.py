@@ -1,5 +1,4 @@
-"""A GPU's kernels compute the network, and draw what `sampler.draw` draws; without a GPU, Triton interprets
-them."""
+"""A GPU's kernels compute the network and draw what `sampler.draw` draws; without a GPU, Triton interprets them."""
 
 import copy
 import importlib
@@ -49,7 +48,7 @@ def products_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Interpreted products are summed in one order, as a GPU sums them.
 
     Triton's interpreter multiplies by NumPy's BLAS, whose rounding depends on the CPU, and on some of them on the
-    place of a row among others: with AVX2, rows 6 to 15 of 16 come out otherwise than rows 0 to 5. Everything else
+    index of a row among others: with AVX2, rows 6 to 15 of 16 come out otherwise than rows 0 to 5. Everything else
     is computed element by element, or summed along an axis of a constant length.
     """
     if not GPU:
@@ -112,7 +111,7 @@ def test_half_precision_is_near() -> None:
 @pytest.mark.parametrize("numerics", [FLOAT32, BFLOAT16] if GPU else [FLOAT32], ids=lambda numerics: numerics.name)
 @pytest.mark.parametrize("config", [BUNDLED_SHAPE, GPTConfig(65, bias=True)] if GPU else [ROTARY])
 def test_a_row_is_bitwise_the_same_alone_and_in_company(config: GPTConfig, numerics: Numerics) -> None:
-    """In graphs of few rows and of many, in different rows of them, and in chunks."""
+    """In graphs of few rows and of many, at different indices, and in chunks."""
     network = network_of(config)
     count = 140 if GPU else 8
     texts = [text(12, seed) for seed in range(count)]
@@ -129,7 +128,7 @@ def test_a_row_is_bitwise_the_same_alone_and_in_company(config: GPTConfig, numer
 
 
 def test_it_draws_what_the_draw_draws() -> None:
-    """Large seeds, high positions, different temperatures beside each other, and a limit that ends one first."""
+    """Large seeds, positions far on, temperatures beside each other, and a limit that ends a row first."""
     seeds = ((2**53 - 1, 0), (2**32 + 7, 3), (5, 1000), (2**53 - 1, 0), (6, 0))
     noises = [GumbelNoise(seed, sample, len(VOCABULARY)) for seed, sample in seeds]
     positions = (0, 100_000, 7, 100_000, 0)
@@ -139,14 +138,14 @@ def test_it_draws_what_the_draw_draws() -> None:
     backend = CudaBackend(network, FLOAT32, len(seeds))
     backend.forward({slot: [slot, 4] for slot in range(len(seeds))})
     inputs = [
-        DecodeInput(slot, [slot + 9], limits[slot], temperatures[slot], noise, positions[slot])
-        for slot, noise in enumerate(noises)
+        DecodeInput(slot, [slot + 9], limits[slot], temperatures[slot], gumbel_noise, positions[slot])
+        for slot, gumbel_noise in enumerate(noises)
     ]
-    outputs = backend.decode(inputs, 4, speculate=False)
-    assert [len(output.ids) for output in outputs] == [4, 2, 4, 4, 4]
+    written = backend.decode(inputs, 4, speculate=False)
+    assert [len(ids) for ids, _ in written] == [4, 2, 4, 4, 4]
     again = CudaBackend(network, FLOAT32, len(seeds))
-    read = again.forward({slot: [slot, 4, slot + 9, *ids[:-1]] for slot, (ids, _) in enumerate(outputs)})
-    for slot, (ids, logits) in enumerate(outputs):
+    read = again.forward({slot: [slot, 4, slot + 9, *ids[:-1]] for slot, (ids, _) in enumerate(written)})
+    for slot, (ids, logits) in enumerate(written):
         np.testing.assert_allclose(logits, read[slot][2:], atol=1e-5)
         noise = noises[slot].at(positions[slot], len(ids)) * (temperatures[slot] > 0)
         scores = (logits.astype(np.float64) - logits.max(1, keepdims=True)) / (temperatures[slot] or 1) + noise
@@ -154,15 +153,15 @@ def test_it_draws_what_the_draw_draws() -> None:
 
 
 def test_it_proposes_what_the_draft_proposes() -> None:
-    """After contexts that are in the table and others, and one that is shorter; with noise and greedy."""
+    """After contexts that are in the table and others, and one that is shorter; with and without noise."""
     draft = tiny_draft()
     assert draft.max_context == 2
     contexts = np.random.default_rng(0).integers(len(VOCABULARY), size=(12, 3)).tolist()
     contexts.append([7])
     backend = CudaBackend(network_of(ROTARY), FLOAT32, len(contexts), draft)
     inputs = [
-        DecodeInput(slot, context, 8, [0.0, 0.8, 2.0][slot % 3], GumbelNoise(slot, 0, len(VOCABULARY)), 5 * slot)
-        for slot, context in enumerate(contexts)
+        DecodeInput(slot, recent, 8, [0.0, 0.8, 2.0][slot % 3], GumbelNoise(slot, 0, len(VOCABULARY)), 5 * slot)
+        for slot, recent in enumerate(contexts)
     ]
     size, width = backend._shape(len(contexts), speculate=True)
     backend._step.set_sequences(backend._sequence_fields(inputs), size // width)
@@ -207,58 +206,57 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def generators(config: GPTConfig) -> Iterator[Generator]:
-    """Yield the reference, and the kernels without and with draft tokens."""
+    """The reference, and the kernels with and without draft tokens."""
     checkpoint = tiny_checkpoint(config)
     yield load_generator(checkpoint, CPU, 4)
     for draft in (None, tiny_draft()):
         yield Generator(CudaBackend(checkpoint.network(), FLOAT32, 4, draft), draft)
 
 
-def probabilities(chunk: Chunk) -> list[float]:
-    return [one.probability for one in chunk.details]
-
-
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("config", [replace(one, n_layer=1, n_head=1, block_size=4) for one in (ROTARY, LEARNED)])
 def test_texts_are_the_references(config: GPTConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prompts of all lengths beside each other, filters, stop strings, details, a given text; some have to wait.
+    """Prompts of all lengths beside each other, filters, stop strings, logprobs, a text that is given; some wait.
 
-    The ring, of 8 places, is written over and over.
+    The ring, of 8 positions, is written over and over.
     """
     monkeypatch.setattr(CudaBackend, "prefill_chunk", 4)
     texts: list[list[Chunk]] = []
     for generator in generators(config):
         sequences = [
             TextSequence(VOCABULARY, text(1), Sampling(0.8), 1, max_new_tokens=11),
-            TextSequence(VOCABULARY, text(40), Sampling(1.0, top_p=0.9), 2, max_new_tokens=3, details_from=1),
+            TextSequence(VOCABULARY, text(40), Sampling(1.0, top_p=0.9), 2, max_new_tokens=3, logprobs_from=1),
             TextSequence(VOCABULARY, text(5), Sampling(0.5), 3, max_new_tokens=6, stop=("e", "q")),
-            TextSequence(VOCABULARY, text(9), Sampling(0), 4, max_new_tokens=4, details_from=0),
+            TextSequence(VOCABULARY, text(9), Sampling(0), 4, max_new_tokens=4, logprobs_from=0),
             TextSequence(VOCABULARY, text(3), Sampling(2), 5, max_new_tokens=3),
-            TextSequence(VOCABULARY, text(7), Sampling(), 6, max_new_tokens=4, details_from=2, given=text(4, 1)),
+            TextSequence(VOCABULARY, text(7), Sampling(), 6, max_new_tokens=4, logprobs_from=2, given=text(4, 1)),
         ]
         chunks: dict[TextSequence, list[Chunk]] = {sequence: [] for sequence in sequences}
-        random = np.random.default_rng(0)
+        chance = np.random.default_rng(0)
         waiting = list(sequences)
-        running: list[TextSequence] = []
-        while waiting or running:
-            while waiting and generator.free_slots and random.random() < 0.5:
-                running.append(waiting.pop(0))
-                generator.add(running[-1])
-            for sequence, chunk in generator.step([one for one in running if random.random() < 0.9]):
+        writing: list[TextSequence] = []
+        while waiting or writing:
+            while waiting and generator.free_slots and chance.random() < 0.5:
+                writing.append(waiting.pop(0))
+                generator.add(writing[-1])
+            for sequence, chunk in generator.step([sequence for sequence in writing if chance.random() < 0.9]):
                 chunks[sequence].append(chunk)
                 if chunk.finish_reason:
-                    running.remove(sequence)
+                    writing.remove(sequence)
         texts.append([Chunk.joined(one) for one in chunks.values()])
-    reference, *others = texts
-    for texts_of_kernels in others:
-        for found, expected in zip(texts_of_kernels, reference, strict=True):
-            assert (found.text, found.finish_reason) == (expected.text, expected.finish_reason)
-            np.testing.assert_allclose(probabilities(found), probabilities(expected), atol=TOLERANCE)
+    [of_reference, *of_kernels] = texts
+    for of_kernel in of_kernels:
+        for chunk, expected in zip(of_kernel, of_reference, strict=True):
+            assert (chunk.text, chunk.finish_reason) == (expected.text, expected.finish_reason)
+            probabilities = [one.probability for one in chunk.logprobs]
+            np.testing.assert_allclose(
+                probabilities, [one.probability for one in expected.logprobs], atol=TOLERANCE
+            )
 
 
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.filterwarnings("ignore:invalid value")  # NumPy says so
-def test_nothing_is_drawn_from_logits_that_are_not_finite() -> None:
+def test_nothing_is_written_from_logits_that_are_not_finite() -> None:
     generator = Generator(CudaBackend(tiny_checkpoint().network(), FLOAT32, 2))
     sequences = [TextSequence(VOCABULARY, [3 + index], seed=index, max_new_tokens=20) for index in range(2)]
     for sequence in sequences:
