@@ -187,13 +187,13 @@ def roofline(generator: Generator, rate: float) -> None:
     """What one stream without guesses (at `rate`) takes of what this machine's memory and int8 units can give."""
     from model.backends.cpu import amx  # noqa: PLC0415 - int8 only
     from model.backends.cpu.backend import Int8Backend  # noqa: PLC0415
-    from model.backends.cpu.gemm import multiply  # noqa: PLC0415
+    from model.backends.cpu.gemm import gemm  # noqa: PLC0415
 
     if not isinstance(generator.backend, Int8Backend):
         return
     read, threads = generator.backend.bytes_per_step, generator.backend.threads
     words = np.ones(read // threads // 8, dtype=np.int64)  # as much as a step reads, each thread its part
-    tiles = amx.ask_for_amx()
+    tiles = amx.request_amx()
     rows = 64 if tiles else 4
     columns, out = np.ones((4, 64, 64), dtype=np.uint8), np.zeros((rows, 64), dtype=np.int32)
     some = np.ones((rows, 256), dtype=np.int8)
@@ -202,11 +202,11 @@ def roofline(generator: Generator, rate: float) -> None:
     @numba.njit(nogil=True)
     def many(x: NDArray[np.int8], c: NDArray[np.uint8], o: NDArray[np.int32], count: int) -> None:
         if tiles:
-            amx.begin()
+            amx.configure_tiles()
         for _ in range(count):
-            multiply(x, rows, c, 4, 64, o, tiles)
+            gemm(x, rows, c, 4, 64, o, tiles)
         if tiles:
-            amx.end()
+            amx.release_tiles()
 
     many(some, columns, out, 1), read_through(words, 1)
     with ThreadPoolExecutor(threads) as pool:

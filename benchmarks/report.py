@@ -69,14 +69,16 @@ def write_samples(settings: BenchmarkSettings, checkpoint: Checkpoint) -> list[t
     for first in tqdm(range(0, settings.samples, SLOTS), leave=False, unit_scale=SLOTS, unit="text"):
         numbers = range(first, min(first + SLOTS, settings.samples))
         streams = {
-            TextSequence(vocabulary, prompt, sampling, settings.seed, i, LENGTH, details_from=0): 0.0
+            TextSequence(vocabulary, prompt, sampling, settings.seed, i, LENGTH, logprobs_from=0): 0.0
             for i in numbers
         }
         for stream in streams:
             generator.add(stream)
         while generator.free_slots < SLOTS:
             for stream, piece in generator.step(streams):
-                streams[stream] -= sum(math.log2(max(one.probability, sys.float_info.min)) for one in piece.details)
+                streams[stream] -= sum(
+                    math.log2(max(one.probability, sys.float_info.min)) for one in piece.logprobs
+                )
         written += [(vocabulary.decode(stream.written), bits / LENGTH) for stream, bits in streams.items()]
     return written
 

@@ -4,7 +4,7 @@ model.safetensors   weights, bf16 or fp32
 config.json         `GPTConfig`, and the number of this format
 vocab.json          the characters in id order
 training.json       where the weights come from (`TrainingRecord`); optional
-draft.safetensors   guesses for speculative decoding (`Draft`); optional, and not part of the checkpoint's identity
+draft.safetensors   n-gram table for draft tokens (`Draft`); optional, and not part of the checkpoint's identity
 copies.safetensors  what it takes to judge texts by the training text (`TextIndex`); likewise
 
 A checkpoint's identity is of all that decides a text, see `identity_of`.

@@ -35,13 +35,14 @@ class GPTConfig:
             value = getattr(self, field)
             if type(value) is not int or value < 1:
                 raise InputError(field, f"{value!r} is not a whole number from 1 up")
-        for field, choices in (
-            ("positions", ("learned", "rotary")),
-            ("norm", ("layernorm", "rmsnorm")),
-            ("activation", ("gelu", "relu2")),
-            ("qk_norm", (False, True)),
-            ("bias", (False, True)),
-        ):
+        choices_of: dict[str, tuple[str | bool, ...]] = {
+            "positions": ("learned", "rotary"),
+            "norm": ("layernorm", "rmsnorm"),
+            "activation": ("gelu", "relu2"),
+            "qk_norm": (False, True),
+            "bias": (False, True),
+        }
+        for field, choices in choices_of.items():
             value = getattr(self, field)
             if value not in choices:
                 raise InputError(field, f"{value!r} is not one of {', '.join(map(repr, choices))}")

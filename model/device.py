@@ -15,7 +15,13 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 DtypeName = Literal["auto", "float32", "bfloat16"]
 GenerationDtypeName = Literal["auto", "float32", "bfloat16", "int8"]
 
-_SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int8: "int8"}
+_SHORT_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int8: "int8"}
+
+
+# Options of glibc's mallopt.
+M_TRIM_THRESHOLD = -1
+M_TOP_PAD = -2
+M_MMAP_THRESHOLD = -3
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Numerics:
     @property
     def name(self) -> str:
         """`cpu-int8`, `cpu-fp32`, `cuda-bf16`, …"""
-        return f"{self.device.type}-{_SHORT[self.dtype]}"
+        return f"{self.device.type}-{_SHORT_NAMES[self.dtype]}"
 
     @property
     def quantised(self) -> bool:
@@ -37,16 +43,17 @@ class Numerics:
 
 
 def numerics_named(name: str) -> Numerics:
-    """The numerics that call themselves so.
+    """The numerics of this `name`.
 
     Raises:
         DeviceError: there are none, or not on this machine.
     """
-    device, _, short = name.partition("-")
-    dtypes = {short: dtype for dtype, short in _SHORT.items()}
-    if device not in get_args(DeviceName) or device == "auto" or short not in dtypes:
+    device, _, short_name = name.partition("-")
+    dtypes = {short: dtype for dtype, short in _SHORT_NAMES.items()}
+    if device not in get_args(DeviceName) or device == "auto" or short_name not in dtypes:
         raise DeviceError(f"numerics: {name!r} is not known; they are called cpu-int8, cuda-bf16, …")
-    return choose_numerics(cast(DeviceName, device), cast(GenerationDtypeName, str(dtypes[short])[6:]))
+    dtype_name = str(dtypes[short_name]).removeprefix("torch.")
+    return choose_numerics(cast(DeviceName, device), cast(GenerationDtypeName, dtype_name))
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -55,11 +62,16 @@ def choose_device(name: DeviceName) -> torch.device:
     Raises:
         DeviceError: the device is not available here.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available: list[DeviceName] = []
+    if torch.cuda.is_available():
+        available.append("cuda")
+    if torch.backends.mps.is_available():
+        available.append("mps")
+    available.append("cpu")
     if name == "auto":
-        name = "cuda" if available["cuda"] else "mps" if available["mps"] else "cpu"
-    if not available[name]:
-        usable = ", ".join(device for device, here in available.items() if here)
+        name = available[0]
+    if name not in available:
+        usable = ", ".join(available)
         raise DeviceError(f"device: {name!r} is not available on this machine; use auto or {usable}")
     return torch.device(name)
 
@@ -70,13 +82,18 @@ def choose_numerics(device_name: DeviceName, dtype_name: GenerationDtypeName) ->
     Raises:
         DeviceError: the device is not available here, or cannot multiply in this format.
     """
-    device = choose_device("cpu" if (device_name, dtype_name) == ("auto", "int8") else device_name)
+    if device_name == "auto" and dtype_name == "int8":
+        device_name = "cpu"  # the only one that multiplies it
+    device = choose_device(device_name)
     if dtype_name == "int8" and device.type != "cpu":
         raise DeviceError(f"dtype: int8 is for the CPU, not {device.type}; use another, or device cpu")
-    if dtype_name == "auto":
-        half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return Numerics(device, torch.int8 if device.type == "cpu" else torch.bfloat16 if half else torch.float32)
-    return Numerics(device, getattr(torch, dtype_name))
+    if dtype_name != "auto":
+        return Numerics(device, getattr(torch, dtype_name))
+    if device.type == "cpu":
+        return Numerics(device, torch.int8)
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return Numerics(device, torch.bfloat16)
+    return Numerics(device, torch.float32)
 
 
 def training_dtype(device: torch.device, dtype_name: DtypeName) -> torch.dtype:
@@ -91,16 +108,17 @@ def training_dtype(device: torch.device, dtype_name: DtypeName) -> torch.dtype:
 
 
 def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Cores that threads may keep busy: those that PyTorch would use, fewer where a container is given less time.
+    """Cores that threads may keep busy: as many as PyTorch would use, fewer where a container has a CPU quota.
 
-    Beyond its quota all of a container's threads stand still together, those too that others wait for.
+    A container that has used up its quota is stopped with all of its threads, those too that others wait for.
 
     Args:
-        quota: of this process's own control group, version 2: microseconds ("max": all), and in how many.
+        quota: the `cpu.max` file of this process's own control group, version 2: microseconds of CPU time ("max":
+            without limit), and the period in which they may be used.
     """
     try:
-        given, period = quota.read_text().split()
-        return max(1, min(torch.get_num_threads(), math.floor(float(given) / float(period))))
+        allowed, period = quota.read_text().split()
+        return max(1, min(torch.get_num_threads(), math.floor(float(allowed) / float(period))))
     except (OSError, ValueError):  # no such file; or "max"
         return torch.get_num_threads()
 
@@ -111,8 +129,9 @@ def keep_freed_memory() -> None:
     By default every large tensor is mapped and unmapped anew and each of its pages faults again: a fifth of a
     training step on a CPU. For programs that train; for the life of the process.
     """
-    for option, size in ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 1 << 28)):  # MMAP_THRESHOLD, TRIM…, TOP_PAD
-        _call_glibc("mallopt", option, size)
+    _call_glibc("mallopt", M_MMAP_THRESHOLD, 1 << 30)
+    _call_glibc("mallopt", M_TRIM_THRESHOLD, (1 << 31) - 1)
+    _call_glibc("mallopt", M_TOP_PAD, 1 << 28)
 
 
 def give_back_memory() -> None:

@@ -1,4 +1,7 @@
-"""Functions compiled for this CPU, and kept on disk where there is a folder for them."""
+"""Compiles functions for this CPU with Numba, and keeps the machine code on disk where there is a folder for it.
+
+Knows nothing of what the functions compute.
+"""
 
 import hashlib
 import pickle
@@ -12,16 +15,18 @@ from numba.core import config
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-SOURCES = ("jit.py", "backends/cpu/*.py", "sampling/*.py", "analysis/fuse_filter.py")  # of all compiled code
+# Every file that compiled code is made of, relative to this one's folder. A test holds that none is missing.
+SOURCES = ("jit.py", "backends/cpu/*.py", "sampling/*.py", "analysis/fuse_filter.py")
 
 _compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 
-def inner(forceinline: bool = False) -> Callable[[Function], Function]:
-    """Compile a function that is called within a step, where it is called.
+def kernel_jit(forceinline: bool = False) -> Callable[[Function], Function]:
+    """Return a decorator for functions that other compiled functions call many times within a step.
 
-    By default Numba counts the references to each view of an array, by atomic instructions: three quarters of the
-    time of what is done with a head's 64 numbers.
+    `_nrt=False` turns Numba's reference counts off: an atomic instruction for each view of an array took three
+    quarters of the time of the work on a head's 64 numbers. Such a function must not allocate arrays.
+    `forceinline` spares the call too: Numba passes arrays as structures of some ten fields.
     """
     njit: Any = numba.njit
     decorate: Callable[[Function], Function] = njit(
@@ -31,25 +36,26 @@ def inner(forceinline: bool = False) -> Callable[[Function], Function]:
 
 
 def compile_and_call(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    """`function`, compiled for arguments of these kinds; it has been called once with them.
+    """Return `function` compiled for the types of these arguments, after one call with them.
 
-    It is kept on disk under a name that tells versions of `SOURCES` apart: Numba itself sees changes of the
-    function's own file only, not of those that it calls. Where nothing can be kept, or what was kept is broken, it
-    is compiled anew. The process keeps it for ever, since Numba never frees a megabyte of what loading it takes.
+    The machine code is kept on disk under a name that contains a digest of `SOURCES`: Numba itself sees changes of
+    the function's own file only, not of those that it calls. Where nothing can be kept, or what was kept is broken,
+    the function is compiled anew. A process compiles or loads each function once: Numba never frees the megabyte
+    that loading one takes.
     """
     try:
         if function not in _compiled:
-            function.__qualname__ = f"{function.__name__}_{_version()}"
-            _compiled[function] = _dispatcher(function, cache=True)
+            function.__qualname__ = f"{function.__name__}_{_source_digest()}"
+            _compiled[function] = _njit(function, cache=True)
         _compiled[function](*arguments)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
-        _compiled[function] = _dispatcher(function, cache=False)
+        _compiled[function] = _njit(function, cache=False)
         _compiled[function](*arguments)
     return _compiled[function]
 
 
-def _version() -> str:
-    """Sixteen hex digits, of all files that compiled code is made of."""
+def _source_digest() -> str:
+    """Return the first 16 hex digits of the SHA-256 of all `SOURCES`."""
     digest = hashlib.sha256()
     for pattern in SOURCES:
         for path in sorted(Path(__file__).parent.glob(pattern)):
@@ -57,13 +63,16 @@ def _version() -> str:
     return digest.hexdigest()[:16]
 
 
-def _dispatcher(function: Callable[..., Any], cache: bool) -> Callable[..., Any]:
+def _njit(function: Callable[..., Any], cache: bool) -> Callable[..., Any]:
     dispatcher: Callable[..., Any] = numba.njit(nogil=True, cache=cache, error_model="numpy")(function)
     return dispatcher
 
 
-def compiles_for(feature: str) -> bool:
-    """Whether code is compiled for a CPU with this feature; Numba's settings may name another CPU than this one."""
+def target_has_feature(feature: str) -> bool:
+    """Return whether code is compiled for a CPU with this feature.
+
+    That CPU may be another than this machine's: `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` name one.
+    """
     settings: Any = config
     if settings.CPU_FEATURES is not None:
         return f"+{feature}" in settings.CPU_FEATURES.split(",")

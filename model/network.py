@@ -18,7 +18,7 @@ RMS_EPSILON = torch.finfo(torch.float32).eps  # in bf16 too, whose own would swa
 
 
 class LayerCache(Protocol):
-    """Where attention leaves keys and values, and finds those of earlier positions."""
+    """Where attention stores keys and values, and reads those of earlier positions."""
 
     def update(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store `key` and `value` (B, H, T, D); return all that may be attended to (B, H, W, D)."""
@@ -42,7 +42,7 @@ def rotary_angles(positions: Tensor, head_size: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn each pair (i, i + D/2) of `x` (B, H, T, D) by its position's angle, in float32."""
+    """Rotate each pair (i, i + D/2) of `x` (B, H, T, D) by its position's angle, in float32."""
     a, b = x.chunk(2, dim=-1)  # each (B, H, T, D/2)
     return torch.cat((a * cosine - b * sine, b * cosine + a * sine), dim=-1).to(x.dtype)
 
@@ -88,15 +88,19 @@ class Attention(nn.Module):
         mask: Tensor | None,
         cache: LayerCache | None,
     ) -> Tensor:
-        query, key, value = self.heads(self.query(x)), self.heads(self.key(x)), self.heads(self.value(x))
+        query = self.heads(self.query(x))  # (B, H, T, D)
+        key = self.heads(self.key(x))
+        value = self.heads(self.value(x))
         if rotary is not None:
-            query, key = rotate(query, *rotary), rotate(key, *rotary)
+            query = rotate(query, *rotary)
+            key = rotate(key, *rotary)
         if self.config.qk_norm:  # without weights, so its order with the rotation does not matter
             size = (self.config.head_size,)
-            query, key = F.rms_norm(query, size, eps=RMS_EPSILON), F.rms_norm(key, size, eps=RMS_EPSILON)
+            query = F.rms_norm(query, size, eps=RMS_EPSILON)
+            key = F.rms_norm(key, size, eps=RMS_EPSILON)
         if cache is not None:
             key, value = cache.update(key, value)  # (B, H, W, D)
-        mixed = F.scaled_dot_product_attention(
+        attended = F.scaled_dot_product_attention(
             query,
             key,
             value,
@@ -104,7 +108,7 @@ class Attention(nn.Module):
             dropout_p=self.attention_dropout if self.training else 0.0,
             is_causal=mask is None,
         )  # (B, H, T, D)
-        projected: Tensor = self.output(mixed.transpose(1, 2).flatten(2))  # (B, T, C)
+        projected: Tensor = self.output(attended.transpose(1, 2).flatten(2))  # (B, T, C)
         dropped: Tensor = self.dropout(projected)
         return dropped
 
@@ -127,7 +131,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention and MLP, each on a normalised copy of the residual stream."""
+    """One layer: attention and MLP, each reads a normalised copy of the residual and is added to it."""
 
     def __init__(self, config: GPTConfig, dropout: float, attention_dropout: float) -> None:
         super().__init__()
@@ -144,8 +148,8 @@ class Block(nn.Module):
         cache: LayerCache | None,
     ) -> Tensor:
         x = x + self.attention(self.norm_attention(x), rotary, mask, cache)
-        mixed: Tensor = x + self.mlp(self.norm_mlp(x))
-        return mixed
+        residual: Tensor = x + self.mlp(self.norm_mlp(x))
+        return residual
 
 
 class GPT(nn.Module):
@@ -190,7 +194,7 @@ class GPT(nn.Module):
 
         Args:
             ids: (B, T) token ids.
-            positions: (B, T) or (T,) place of each id, on the CPU; 0, 1, … when absent.
+            positions: (B, T) or (T,) position of each id, on the CPU; 0, 1, … when absent.
             mask: (B, 1, T, W) True where a position may be attended to; causal when absent.
             caches: one per layer, to read and write keys and values.
             rotary: `rotary_angles` of the positions, on the network's device; computed when absent.

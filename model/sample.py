@@ -1,4 +1,7 @@
-"""Write samples to the terminal, with nanoGPT's flags: `python -m model.sample --out_dir=DIR --start="ROMEO:"`."""
+"""The command that writes samples to the terminal, with nanoGPT's flags.
+
+`python -m model.sample --out_dir=DIR --start="ROMEO:"`
+"""
 
 import math
 import sys
@@ -79,23 +82,26 @@ def sample(settings: SampleSettings) -> None:
     print(f"vocabulary of {len(checkpoint.vocabulary)} characters from {settings.out_dir / 'vocab.json'}")
     print(f"checkpoint {checkpoint.identity[:12]}, {numerics.name}, seed {settings.seed}")
     for index in range(settings.num_samples):
-        stream = TextSequence(
+        sequence = TextSequence(
             checkpoint.vocabulary, prompt, sampling, settings.seed, index, settings.max_new_tokens
         )
-        stream.details_from, written, bits = (0 if settings.report else None), "", 0.0
+        if settings.report:
+            sequence.logprobs_from = 0
+        text = ""
+        bits = 0.0
         print(start, end="", flush=True)
-        for piece in generator.write(stream):
-            print(piece.text, end="", flush=True)
-            written += piece.text
-            bits -= sum(math.log2(max(told.probability, sys.float_info.min)) for told in piece.details)
+        for chunk in generator.write(sequence):
+            print(chunk.text, end="", flush=True)
+            text += chunk.text
+            bits -= sum(math.log2(max(one.probability, sys.float_info.min)) for one in chunk.logprobs)
         print("\n---------------")
         if settings.report:
             report = make_report(
-                written,
+                text,
                 checkpoint.require_index(),
                 checkpoint.draft,
                 checkpoint.vocabulary,
-                bits=bits / len(written),
+                bits=bits / len(text),
                 val_loss=checkpoint.training.get("val_loss"),
                 source=source,
             )
@@ -109,20 +115,25 @@ def describe(report: Report) -> Iterator[str]:
     text = report.measured.text
     for sentence in report.sentences.values():
         yield sentence.english
-    for copied, place in report.runs:
-        at = "" if place is None else f", there from character {place:,} on"
+    for copied, source_start in report.runs:
+        at = "" if source_start is None else f", there from character {source_start:,} on"
         passage = text[copied.start : copied.end]
         yield f"copied, {copied.length} characters from {copied.start:,} on{at}: {passage!r}"
     for mark in report.measured.invented:
-        likenesses = [like.word for like in (mark.begins_like, mark.ends_like) if like]
-        yield f"invented, at {mark.word.start:,}: {mark.word.text}" + (
-            f", like {' and '.join(dict.fromkeys(likenesses))}" if likenesses else ""
-        )
+        line = f"invented, at {mark.word.start:,}: {mark.word.text}"
+        similar = [like.word for like in (mark.begins_like, mark.ends_like) if like]
+        if similar:
+            line += f", like {' and '.join(dict.fromkeys(similar))}"  # each word once
+        yield line
     for name, figure in report.content()["figures"].items():
+        value = figure["value"]
+        line = f"{name} none" if value is None else f"{name} {value:g}"
         real = figure["held_out"]
-        bounds = f" ({real['low']:g} to {real['high']:g})" if real and real["low"] is not None else ""
-        beside = f"; in real text {real['mean']:g}{bounds}" if real else ""
-        yield f"{name} {'none' if figure['value'] is None else format(figure['value'], 'g')}{beside}"
+        if real:
+            line += f"; in real text {real['mean']:g}"
+            if real["low"] is not None:
+                line += f" ({real['low']:g} to {real['high']:g})"
+        yield line
 
 
 def read_start(start: str) -> str:
@@ -132,7 +143,7 @@ def read_start(start: str) -> str:
         InputError: the file cannot be read as UTF-8 text.
     """
     if start.startswith("FILE:"):
-        start = read_text("start", Path(start.removeprefix("FILE:")))
+        return read_text("start", Path(start.removeprefix("FILE:")))
     return start
 
 

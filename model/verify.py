@@ -1,7 +1,7 @@
-"""Write a text again and compare: `python -m model.verify receipt.json`.
+"""The command that writes a receipt's text again and compares: `python -m model.verify receipt.json`.
 
-The file holds a receipt, or a whole JSON answer of the server with the receipt in it; with the texts at hand, the
-first character that differs is found too.
+The file holds a receipt, or a whole JSON answer of the server with the receipt in it. With the texts of the answer,
+the first character that differs is found too.
 """
 
 import hashlib
@@ -37,41 +37,52 @@ class VerifySettings(ProgramSettings):
 
 
 def verify(settings: VerifySettings) -> None:
-    """Compare sample by sample."""
+    """Write each sample again and compare; print `identical`, or exit with 1."""
     receipt = read_receipt(settings.receipt)
     checkpoint = read_checkpoint(settings.checkpoint)
     if receipt.checkpoint == checkpoint.former_identity:
-        here = f"this checkpoint, {checkpoint.identity[:12]}, by {FORMER}, {receipt.checkpoint[:12]}"
-        raise InputError("checkpoint", f"the receipt is of {here}; have the text written again for a new receipt")
+        named = f"this checkpoint, {checkpoint.identity[:12]}, by {FORMER}, {receipt.checkpoint[:12]}"
+        raise InputError("checkpoint", f"the receipt is of {named}; have the text written again for a new receipt")
     if checkpoint.identity != receipt.checkpoint:
-        here = f"{settings.checkpoint} holds {checkpoint.identity[:12]}"
-        raise InputError("checkpoint", f"the receipt is of {receipt.checkpoint[:12]}, but {here}")
+        found = f"{settings.checkpoint} holds {checkpoint.identity[:12]}"
+        raise InputError("checkpoint", f"the receipt is of {receipt.checkpoint[:12]}, but {found}")
     generator = load_generator(checkpoint, numerics_named(receipt.numerics), slots=1)
-    streams = receipt.streams(checkpoint.vocabulary)
-    if [digest.index for digest in receipt.samples] != [stream.sample for stream in streams]:
-        raise InputError("samples", f"the receipt does not list samples 0 to {len(streams) - 1}")
-    differing = [compare(generator, *pair) for pair in zip(streams, receipt.samples, strict=True)]
-    if any(differing):
+    sequences = receipt.sequences(checkpoint.vocabulary)
+    if [digest.index for digest in receipt.samples] != [sequence.sample for sequence in sequences]:
+        raise InputError("samples", f"the receipt does not list samples 0 to {len(sequences) - 1}")
+    identical = True
+    for sequence, digest in zip(sequences, receipt.samples, strict=True):
+        if not is_identical(generator, sequence, digest):
+            identical = False
+    if not identical:
         sys.exit(1)
     print("identical")
 
 
-def compare(generator: Generator, stream: TextSequence, digest: Digest) -> bool:
-    """Whether the text is another; if so, say where."""
-    text = "".join(piece.text for piece in generator.write(stream))
-    if hashlib.sha256(text.encode()).hexdigest() == digest.sha256 and digest.text in (None, text):
-        return False
-    there, name = digest.text, f"sample {stream.sample}"
-    if there is None:
+def is_identical(generator: Generator, sequence: TextSequence, digest: Digest) -> bool:
+    """Whether the sample is written again as the receipt has it; if not, print where it differs."""
+    text = "".join(chunk.text for chunk in generator.write(sequence))
+    expected = digest.text
+    if hashlib.sha256(text.encode()).hexdigest() == digest.sha256 and expected in (None, text):
+        return True
+    name = f"sample {sequence.sample}"
+    if expected is None:
         print(f"{name}: another text, of {len(text)} characters (the receipt has only its SHA-256)")
-    elif there == text:
+    elif expected == text:
         print(f"{name}: the same text, but the receipt has the SHA-256 of another")
     else:
-        pairs = enumerate(zip(there, text, strict=False))
-        place = next((i for i, (a, b) in pairs if a != b), min(len(there), len(text)))
-        here = f"{there[place : place + 20]!r} there, {text[place : place + 20]!r} here"
-        print(f"{name}: differs from character {place} on: {here}")
-    return True
+        first = first_difference(expected, text)
+        passages = f"{expected[first : first + 20]!r} there, {text[first : first + 20]!r} here"
+        print(f"{name}: differs from character {first} on: {passages}")
+    return False
+
+
+def first_difference(a: str, b: str) -> int:
+    """The index of the first character in which two texts differ, or at which the shorter one ends."""
+    for index, (one, other) in enumerate(zip(a, b, strict=False)):
+        if one != other:
+            return index
+    return min(len(a), len(b))
 
 
 def read_receipt(path: Path) -> Receipt:
@@ -84,14 +95,14 @@ def read_receipt(path: Path) -> Receipt:
         content: Any = parse_json(read_text(path, MAX_ANSWER))
         answer = content if isinstance(content, dict) and "receipt" in content else {"receipt": content}
         receipt = Receipt.model_validate(answer["receipt"])
-        answered = [Digest.model_validate(one) for one in answer.get("samples", [])]
+        samples_with_text = [Digest.model_validate(sample) for sample in answer.get("samples", [])]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "receipt"
         raise InputError("receipt", f"{path} holds no receipt ({where}: {first['msg']})") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError("receipt", f"{path} cannot be read ({error})") from error
-    texts = {digest.index: digest.text for digest in answered}
+    texts = {sample.index: sample.text for sample in samples_with_text}
     samples = [digest.model_copy(update={"text": texts.get(digest.index)}) for digest in receipt.samples]
     return receipt.model_copy(update={"samples": samples})
 

@@ -30,7 +30,7 @@ MAY_IMPORT = {
         "model.atomic_files",
         "model.errors",
         "model.jit",
-        "model.proceed",
+        "model.cancellation",
         "model.sampling",
         "model.vocabulary",
     },

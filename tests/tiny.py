@@ -47,14 +47,19 @@ def tiny_generator(
     numerics: Numerics = INT8,
     threads: int | None = None,
     checkpoint: Checkpoint | None = None,
+    draft: Draft | None = None,
 ) -> Generator:
-    """A generator over `tiny_checkpoint`, or another."""
-    return load_generator(checkpoint or tiny_checkpoint(config), numerics, slots, threads)
+    """A generator over `tiny_checkpoint`, or another; with a draft, if one is given."""
+    checkpoint = checkpoint or tiny_checkpoint(config)
+    if draft is not None:
+        checkpoint = replace(checkpoint, draft=draft)
+    return load_generator(checkpoint, numerics, slots, threads)
 
 
 def tiny_draft() -> Draft:
-    """Guesses that are sometimes right, after contexts of up to two characters."""
-    size, random = len(VOCABULARY), np.random.default_rng(0)
+    """Draft tokens that are sometimes accepted, after contexts of up to two characters."""
+    size = len(VOCABULARY)
+    random = np.random.default_rng(0)
     contexts = [np.zeros((1, 0), np.int64), np.arange(size)[:, None], random.integers(0, size, (300, 2))]
     keys = np.unique(np.concatenate([context_keys(context, size) for context in contexts]))
     return Draft(keys, random.integers(0, 150, (len(keys), size)).astype(np.uint8))
@@ -63,7 +68,8 @@ def tiny_draft() -> Draft:
 def tiny_play(seed: int = 0, speeches: int = 200) -> str:
     """A play of words by chance, whose characters the tiny vocabulary has."""
     random = np.random.default_rng(seed)
-    words, parts = WORDS.split(), []
+    words = WORDS.split()
+    parts = []
     for _ in range(speeches):
         lines = [" ".join(random.choice(words, random.integers(5, 9))).capitalize() for _ in range(3)]
         parts.append(f"{random.choice(SPEAKERS)}:\n" + ",\n".join(lines) + ".\n")

@@ -11,7 +11,7 @@ from model.atomic_files import replacing
 from model.checkpoint import DRAFT_FILE, read_checkpoint
 from model.cli import SettingsPath, run, settings_config
 from model.flags import ProgramSettings
-from model.sampling.ngram_draft import UNITS, Draft
+from model.sampling.ngram_draft import UNITS_PER_NAT, Draft
 from training.dataset import Dataset, Ids, translate
 from training.ngram import MAX_COUNTED_CHARACTERS, KneserNey
 
@@ -50,7 +50,7 @@ def make_draft(ids: Ids, vocab_size: int) -> Draft:
     surprise = np.concatenate([-np.log(model.distribution(contexts)) for contexts in digits])
     all_keys = np.concatenate(kept)
     ascending = np.argsort(all_keys)
-    table = np.minimum(np.rint(surprise * UNITS), 255).astype(np.uint8)
+    table = np.minimum(np.rint(surprise * UNITS_PER_NAT), 255).astype(np.uint8)
     return Draft(all_keys[ascending], np.ascontiguousarray(table[ascending]))
 
 
@@ -62,7 +62,7 @@ def add_draft(settings: DraftSettings) -> None:
     path = settings.checkpoint / DRAFT_FILE
     with replacing(settings.checkpoint) as new:
         draft.save(new / DRAFT_FILE)
-    print(f"{len(draft.keys):,} contexts of up to {draft.longest} characters, {path.stat().st_size:,} bytes")
+    print(f"{len(draft.keys):,} contexts of up to {draft.max_context} characters, {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

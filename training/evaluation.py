@@ -145,15 +145,15 @@ def evaluate_backend(backend: Backend, ids: Ids, rolling: bool, progress: bool =
     Raises:
         DataError: fewer than two characters.
     """
-    block, chunk = backend.config.block_size, backend.chunk
+    block, chunk = backend.config.block_size, backend.prefill_chunk
     _check_length(ids, 2)
     total, last = 0.0, len(ids) - 1
     for start in tqdm(range(0, last, block), disable=not progress, leave=False, unit="block"):
         if not rolling or not start:
-            backend.forget(0)
+            backend.truncate(0)
         for first in range(start, min(start + block, last), chunk):
             end = min(first + chunk, start + block, last)
-            logits = torch.from_numpy(backend.extend({0: ids[first:end].tolist()})[0])  # (n, V)
+            logits = torch.from_numpy(backend.forward({0: ids[first:end].tolist()})[0])  # (n, V)
             targets = torch.from_numpy(ids[first + 1 : end + 1].astype(np.int64))
             total += F.cross_entropy(logits, targets, reduction="sum").item()
     return Evaluation(total / last, last, _rolling(block) if rolling else _disjoint(block))

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from model.sampling.sampler import Likelihood
+from model.sampling.sampler import Logprob
 from model.vocabulary import Vocabulary
 
 SLICE = 1000  # items of a list that are written in one call
@@ -18,11 +18,11 @@ class DetailsWriter:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._quoted = [json.dumps(character) for character in vocabulary.characters]
 
-    def write(self, text: str, likelihoods: Sequence[Likelihood]) -> list[str]:
+    def write(self, text: str, likelihoods: Sequence[Logprob]) -> list[str]:
         """One JSON object for each character of `text`."""
         return [self._one(*pair) for pair in zip(text, likelihoods, strict=True)]
 
-    def _one(self, character: str, one: Likelihood) -> str:
+    def _one(self, character: str, one: Logprob) -> str:
         alternatives = ",".join(
             f'{{"char":{self._quoted[i]},"prob":{p:.6g},"final":{final:.6g}}}' for i, p, final in one.alternatives
         )

@@ -12,10 +12,10 @@ from app.api.logprobs import json_parts
 from app.serving.request_handle import RequestHandle
 from app.serving.work import WorkQueue
 from model.analysis.report import LiveMarks, make_report, mark_content
+from model.cancellation import CancelCheck
 from model.checkpoint import Checkpoint
 from model.generation.sequence import TextSequence, make_scored_sequence
-from model.proceed import Proceed
-from model.sampling.sampler import Likelihood, Sampling
+from model.sampling.sampler import Logprob, Sampling
 
 MAX_REPORTED_TEXT = 100_000
 
@@ -55,9 +55,7 @@ class LiveReport:
         self._parts: list[str] = []
         self._bits = 0.0
 
-    def add(
-        self, text: str, likelihoods: Sequence[Likelihood], ended: bool
-    ) -> tuple[list[int], list[dict[str, Any]]]:
+    def add(self, text: str, likelihoods: Sequence[Logprob], ended: bool) -> tuple[list[int], list[dict[str, Any]]]:
         """Goes on with `text`: the length of the run of the training text that ends at each of its characters, and
         the words that it completes."""
         self._parts.append(text)
@@ -75,7 +73,9 @@ class LiveReport:
         """
         text = "".join(self._parts)
         bits = self._bits / len(text) if self._bits else None
-        return await self._reports.run(lambda proceed: write_report(text, self._checkpoint, bits, proceed))
+        return await self._reports.run(
+            lambda check_cancelled: write_report(text, self._checkpoint, bits, check_cancelled)
+        )
 
 
 async def report_on(text: str, checkpoint: Checkpoint, job: RequestHandle | None, reports: WorkQueue) -> str:
@@ -86,13 +86,13 @@ async def report_on(text: str, checkpoint: Checkpoint, job: RequestHandle | None
     """
     bits = 0.0
     while job is not None and (pieces := await job.take()):
-        bits += sum(bits_of(piece.details) for _, piece in pieces)
+        bits += sum(bits_of(piece.logprobs) for _, piece in pieces)
         await asyncio.sleep(0)  # others' turn, however fast the text is read
     mean = bits / len(text) if job is not None else None
-    return await reports.run(lambda proceed: write_report(text, checkpoint, mean, proceed))
+    return await reports.run(lambda check_cancelled: write_report(text, checkpoint, mean, check_cancelled))
 
 
-def write_report(text: str, checkpoint: Checkpoint, bits: float | None, proceed: Proceed) -> str:
+def write_report(text: str, checkpoint: Checkpoint, bits: float | None, check_cancelled: CancelCheck) -> str:
     """The report of a text as JSON; in a thread beside the event loop."""
     report = make_report(
         text,
@@ -101,15 +101,15 @@ def write_report(text: str, checkpoint: Checkpoint, bits: float | None, proceed:
         checkpoint.vocabulary,
         bits=bits,
         val_loss=checkpoint.training.get("val_loss"),
-        proceed=proceed,
+        check_cancelled=check_cancelled,
     )
     parts = []
     for part in json_parts(report.content()):
-        proceed()
+        check_cancelled()
         parts.append(part)
     return "".join(parts)
 
 
-def bits_of(likelihoods: Iterable[Likelihood]) -> float:
+def bits_of(likelihoods: Iterable[Logprob]) -> float:
     """The summed surprise, by the model alone."""
     return -sum(math.log2(max(one.probability, sys.float_info.min)) for one in likelihoods)

@@ -22,7 +22,7 @@ from model.checkpoint import Checkpoint
 from model.errors import SoliloquyError
 from model.generation.receipt import Digest, Parameters, Receipt
 from model.generation.sequence import Chunk, FinishReason, TextSequence
-from model.sampling.sampler import Likelihood
+from model.sampling.sampler import Logprob
 
 
 class Sample:
@@ -137,7 +137,7 @@ class Answer:
 
     def _merge(
         self, pieces: list[tuple[TextSequence, Chunk]]
-    ) -> Iterator[tuple[Sample, str, list[Likelihood], dict[str, Any]]]:
+    ) -> Iterator[tuple[Sample, str, list[Logprob], dict[str, Any]]]:
         """Per sample: its text that the client does not have, its likelihoods and marks; counted as sent."""
         self._meter.wrote(sum(len(piece.text) for _, piece in pieces))
         by_sample: dict[int, list[Chunk]] = {}
@@ -145,7 +145,7 @@ class Answer:
             by_sample.setdefault(stream.sample, []).append(piece)
         for index, parts in sorted(by_sample.items()):
             sample, whole = self._samples[index], "".join(part.text for part in parts)
-            likelihoods, marks = [one for part in parts for one in part.details], {}
+            likelihoods, marks = [one for part in parts for one in part.logprobs], {}
             text = sample.add(whole)
             sample.finish_reason = parts[-1].finish_reason
             if sample.report is not None:

@@ -142,7 +142,9 @@ async def get_snapshots(
     gallery = service.current.gallery
 
     async def write() -> str:
-        return json_line(await service.snapshots.run(lambda proceed: gallery.write(query.wanted(), proceed)))
+        return json_line(
+            await service.snapshots.run(lambda check_cancelled: gallery.write(query.wanted(), check_cancelled))
+        )
 
     with service.snapshots.place():
         return await whole(None, write(), request)

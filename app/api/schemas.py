@@ -112,7 +112,7 @@ class GenerateRequest(Told):
             num_samples=self.num_samples,
             max_new_tokens=self.max_new_tokens,
             stop=self.stop,
-            details_from=None if not self.details else [0] * self.num_samples if self.report else sent,
+            logprobs_from=None if not self.details else [0] * self.num_samples if self.report else sent,
             alternatives=self.alternatives,
         )
 

@@ -69,7 +69,7 @@ async def score(
     read = 0
     bits = 0.0
     while pieces := await job.take():
-        likelihoods = [one for _, piece in pieces for one in piece.details]
+        likelihoods = [one for _, piece in pieces for one in piece.logprobs]
         if likelihoods:
             chars = writer.write(told[read : read + len(likelihoods)], likelihoods)
             read += len(likelihoods)

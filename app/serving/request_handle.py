@@ -61,7 +61,7 @@ class RequestHandle:
         with self._lock:
             first = not self._pieces
             self._pieces.append((stream, piece))
-            self._buffered += max(1, len(piece.text)) + sum(len(one.alternatives) for one in piece.details)
+            self._buffered += max(1, len(piece.text)) + sum(len(one.alternatives) for one in piece.logprobs)
         return first
 
     def leave(self) -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model.cancellation import CancelCheck
 from model.checkpoint import Checkpoint, has_checkpoint, read_checkpoint
 from model.device import Numerics
 from model.generation.generator import Generator, load_generator
 from model.generation.sequence import make_sequences
-from model.proceed import Proceed
 from model.sampling.sampler import Sampling
 
 
@@ -37,8 +37,8 @@ class Snapshot:
     checkpoint: Checkpoint
     generator: Generator
 
-    def write(self, wanted: SnapshotText, proceed: Proceed) -> str:
-        """One text; `proceed` is called with each piece of it.
+    def write(self, wanted: SnapshotText, check_cancelled: CancelCheck) -> str:
+        """One text; `check_cancelled` is called with each piece of it.
 
         Raises:
             UnknownCharactersError: the prompt has characters outside the snapshot's vocabulary.
@@ -56,7 +56,7 @@ class Snapshot:
         with closing(self.generator.write(stream)) as pieces:  # its slot is free, however this ends
             for piece in pieces:
                 written.append(piece.text)
-                proceed()
+                check_cancelled()
         return "".join(written)
 
 
@@ -73,16 +73,16 @@ class Gallery:
         self.steps = [step for step in complete if _name(step) in names]
         self._snapshots: list[Snapshot] = []
 
-    def write(self, wanted: SnapshotText, proceed: Proceed) -> dict[str, Any]:
-        """What each snapshot writes, and the loss curve of their run; `proceed` is called often.
+    def write(self, wanted: SnapshotText, check_cancelled: CancelCheck) -> dict[str, Any]:
+        """What each snapshot writes, and the loss curve of their run; `check_cancelled` is called often.
 
         Raises:
             CheckpointError, UnknownCharactersError: a snapshot cannot be read, or cannot read the prompt.
         """
         for step in self.steps[len(self._snapshots) :]:
-            proceed()
+            check_cancelled()
             self._snapshots.append(self._load(step))
-        texts = [{"step": one.step, "text": one.write(wanted, proceed)} for one in self._snapshots]
+        texts = [{"step": one.step, "text": one.write(wanted, check_cancelled)} for one in self._snapshots]
         if not texts:
             return {"parameters": None, "curve": [], "snapshots": []}
         last = self._snapshots[-1].checkpoint

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+from model.cancellation import CancelCheck
 from model.errors import DeadlineError, QueueFullError
-from model.proceed import Proceed
 
 RETRY_SECONDS = 5  # seconds until a place has probably become free
 
@@ -25,7 +25,7 @@ class CancelledWorkError(Exception):
 class WorkQueue:
     """Threads for one kind of work, and how many requests may have it done or wait for it.
 
-    A thread cannot be ended from outside. So work is handed a function that it must call often, `Proceed`, which
+    A thread cannot be ended from outside. So work is handed a `CancelCheck`, which it must call often, and which
     raises once its client has gone, its time is over, or the server stops.
 
     Args:
@@ -68,7 +68,7 @@ class WorkQueue:
         finally:
             self.taken -= 1
 
-    async def run(self, work: Callable[[Proceed], Result]) -> Result:
+    async def run(self, work: Callable[[CancelCheck], Result]) -> Result:
         """What the work returns. If the caller is cancelled, the work ends soon after.
 
         Raises:
@@ -76,13 +76,13 @@ class WorkQueue:
         """
         cancelled = threading.Event()
 
-        def proceed() -> None:
+        def check_cancelled() -> None:
             if cancelled.is_set():
                 raise CancelledWorkError
 
         def begin() -> Result:
-            proceed()
-            return work(proceed)
+            check_cancelled()
+            return work(check_cancelled)
 
         self._in_progress.add(cancelled)
         try:

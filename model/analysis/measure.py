@@ -12,7 +12,7 @@ from model.analysis.structure import Structure, analyse
 from model.analysis.suffix_array import Source
 from model.analysis.text_index import TextIndex
 from model.analysis.words import Mark, mark_words
-from model.proceed import Proceed, go_on
+from model.cancellation import CancelCheck, never_cancelled
 from model.sampling.ngram_draft import Draft
 from model.vocabulary import Vocabulary
 
@@ -61,24 +61,24 @@ def measure(
     vocabulary: Vocabulary,
     model_bits: float | None = None,
     source: Source | None = None,
-    proceed: Proceed = go_on,
+    check_cancelled: CancelCheck = never_cancelled,
 ) -> Measurement:
     """Measure a text; its n-gram bits if there is a `draft`, its `model_bits` if they are known, its copies exactly
     if the training text is at hand.
 
-    The time is about linear in the text's length, whatever it says; `proceed` is called between the steps.
+    The time is about linear in the text's length, whatever it says; `check_cancelled` is called between the steps.
     """
     lengths = index.copies.lengths(text)
-    proceed()
-    words = tuple(mark_words(text, index.words, proceed))
-    proceed()
+    check_cancelled()
+    words = tuple(mark_words(text, index.words, check_cancelled))
+    check_cancelled()
     if source is not None:
         lengths = np.minimum(lengths, source.lengths(text))
         lengths[lengths < index.copies.shortest] = 0
     structure = analyse(text, index.speakers)
-    proceed()
+    check_cancelled()
     loops = tuple(find_loops(text))
-    proceed()
+    check_cancelled()
     longest = longest_run(lengths)
     keys = [mark.word.key for mark in words]
     figures = {
@@ -97,7 +97,7 @@ def measure(
         "ngram_bits": _bits(text, draft, vocabulary),
         "model_bits": model_bits,
     }
-    proceed()
+    check_cancelled()
     known = {name: float(value) for name, value in figures.items() if value is not None}
     return Measurement(text, lengths, words, structure, loops, known if text else {})
 

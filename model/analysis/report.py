@@ -10,7 +10,7 @@ from model.analysis.suffix_array import Source
 from model.analysis.summary import Sentence, verdict, write_sentences
 from model.analysis.text_index import HeldOut, Range, TextIndex
 from model.analysis.words import Likeness, Mark, WordMarker
-from model.proceed import Proceed, go_on
+from model.cancellation import CancelCheck, never_cancelled
 from model.sampling.ngram_draft import Draft
 from model.vocabulary import Vocabulary
 
@@ -86,7 +86,7 @@ def make_report(
     bits: float | None = None,
     val_loss: float | None = None,
     source: Source | None = None,
-    proceed: Proceed = go_on,
+    check_cancelled: CancelCheck = never_cancelled,
 ) -> Report:
     """The report of a text, in about linear time.
 
@@ -94,9 +94,9 @@ def make_report(
         bits: mean surprise of its characters under the model, as the caller knows it.
         val_loss: of the model on real text, in nats per character, to compare `bits` with.
         source: the training text, to say where runs stand.
-        proceed: called often; what it raises ends the work.
+        check_cancelled: called often; what it raises ends the work.
     """
-    measured = measure(text, index, draft, vocabulary, bits, source, proceed)
+    measured = measure(text, index, draft, vocabulary, bits, source, check_cancelled)
     held_out = index.held_out_of(len(text))
     if held_out and val_loss is not None:
         figures = {**held_out.figures, "model_bits": Range(val_loss / math.log(2))}

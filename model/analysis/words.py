@@ -16,7 +16,7 @@ from functools import cache, cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from model.proceed import Proceed, go_on
+from model.cancellation import CancelCheck, never_cancelled
 
 LAST = "\U0010ffff"  # comes after every word that begins alike
 MIN_SHARED = 2  # characters that an invented word shares with one that it is like
@@ -150,8 +150,8 @@ class WordMarker:
     _begun: list[str] = field(default_factory=list, init=False)  # the letters at the end of what has come
     _read: int = field(default=0, init=False)
 
-    def extend(self, text: str, proceed: Proceed = go_on) -> list[Mark]:
-        """The words that are complete now that `text` has come; `proceed` is called with each."""
+    def extend(self, text: str, check_cancelled: CancelCheck = never_cancelled) -> list[Mark]:
+        """The words that are complete now that `text` has come; `check_cancelled` is called with each."""
         marks = []
         start = self._read
         self._read += len(text)
@@ -164,7 +164,7 @@ class WordMarker:
                 return []
             marks += self._mark_begun(start + rest)
         for word in find_words(text, start, rest):
-            proceed()
+            check_cancelled()
             if word.end == self._read:
                 self._begun = [word.text]
             elif word.is_short:
@@ -183,10 +183,10 @@ class WordMarker:
         return [self.known.mark(word)] if word.is_short else []
 
 
-def mark_words(text: str, known: WordList, proceed: Proceed = go_on) -> list[Mark]:
+def mark_words(text: str, known: WordList, check_cancelled: CancelCheck = never_cancelled) -> list[Mark]:
     """Every word of a whole text, as `WordMarker` would mark them."""
     marker = WordMarker(known)
-    return marker.extend(text, proceed) + marker.finish()
+    return marker.extend(text, check_cancelled) + marker.finish()
 
 
 def find_words(text: str, first: int = 0, start: int = 0) -> Iterator[Word]:

@@ -1,106 +1,169 @@
-"""Where logits come from: ids are read into the slots of a preallocated key/value cache.
+"""The interface through which the generator computes: ids are appended to cache slots, and logits come back.
 
-`Backend` is the interface; `EagerBackend` is the readable reference, on any device. A row's arithmetic does
-not depend on the rows beside it. Knows nothing of text.
+`Backend` is what every implementation offers; `EagerBackend` is the readable reference, on any device.
+`MultiStepDecode` is what some offer besides: to draw several characters in one call. In all of them a row's
+arithmetic does not depend on the rows beside it. Knows nothing of text.
 """
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Timer
 from typing import NamedTuple, Protocol
 
 from model.config import GPTConfig
-from model.sampling.ngram_draft import Draft
 from model.sampling.noise import GumbelNoise
 from model.sampling.sampler import Logits
 
-NOTICE_SECONDS = 1.5  # what was compiled before is mostly there sooner
+NOTICE_SECONDS = 1.5  # what was compiled before is mostly loaded sooner
 NOT_FINITE = "the model's logits are not finite"
 
 
-class Writing(NamedTuple):
-    """A stream that goes on drawing where every character can come."""
-
-    slot: int
-    recent: Sequence[int]  # the last ids of its text; all but the last are in the slot
-    most: int  # ids that it may write
-    temperature: float
-    luck: GumbelNoise
-    place: int  # of the next id, where its noise is
-
-
-def check_run(backend: "Backend", slot: int, ids: Sequence[int]) -> None:
-    """Refuse what would be read or written beyond a backend's memory.
-
-    Raises:
-        ValueError: an id is not in the vocabulary, or there are too many of them.
-    """
-    if not ids or min(ids) < 0 or max(ids) >= backend.config.vocab_size or len(ids) > backend.chunk:
-        raise ValueError(f"slot {slot}: {len(ids)} ids, from 1 to {backend.chunk} of the vocabulary's are possible")
-    learned = backend.config.positions == "learned"
-    if learned and backend.length(slot) + len(ids) > backend.config.block_size:
-        raise ValueError(f"slot {slot}: learned positions end at {backend.config.block_size}")
-
-
-class Backend(Protocol):
-    """Slots that each hold one sequence's keys and values.
+@dataclass(frozen=True)
+class SpeculationCosts:
+    """What it costs to read further ids of a slot in the same call; the unit is the first row of a slot.
 
     Attributes:
-        draws_apart: whether streams that it can draw for are better left to `write` where others are not.
-        chunk: ids of one slot that one call reads at most. Longer prompts are read in chunks of just this size:
-            where they are cut may be seen in the last bits.
-        prompt_rows: ids of prompts that one call should read at most, beside texts that go on.
-        drafts: ids of one slot beyond the next that one call can check at less than their full price; 0 if none.
-        call_cost: what a call costs besides its rows, in rows of a slot each.
-        guess_cost: what a further row of a slot costs, as a part of its first.
+        max_draft_tokens: ids of one slot beyond the first that one call can read at less than their full price.
+        call: what a call costs besides its rows.
+        draft_token: what each further row of a slot costs.
     """
 
-    config: GPTConfig
-    slots: int
-    chunk: int
-    prompt_rows: int
-    drafts: int
-    call_cost: float
-    guess_cost: float
-    draws_apart: bool
+    max_draft_tokens: int
+    call: float
+    draft_token: float
 
-    def length(self, slot: int) -> int:
-        """Characters in the slot's sequence."""
 
-    def forget(self, slot: int, length: int = 0) -> None:
-        """Leave the sequence's first `length` characters: none, or all but some that the last `extend` read."""
+class DecodeInput(NamedTuple):
+    """A sequence that is to go on for several steps, unfiltered: every character of the vocabulary may be drawn.
 
-    def reset(self) -> None:
-        """Forget all slots, and clear what a failed step may have left that is not finite."""
+    Attributes:
+        slot: where all but the last id of its context are cached.
+        context: its last ids, as many as the draft's contexts have, or fewer at the beginning of a text.
+        max_tokens: how many ids may be drawn.
+        temperature: 0 is greedy.
+        gumbel_noise: the noise of its draws.
+        position: of the next id among all that are drawn for the text; its row of the noise.
+    """
 
-    def extend(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
-        """Append ids to each slot named; return the logits (n, V) after each of the slot's n ids.
+    slot: int
+    context: Sequence[int]
+    max_tokens: int
+    temperature: float
+    gumbel_noise: GumbelNoise
+    position: int
 
-        With rotary positions the oldest character leaves when the window is full. With learned positions a sequence
-        cannot be longer than `block_size`.
-        """
 
-    def streams_ahead(self, streams: int) -> int:
-        """How many of so many streams one `write` should draw in."""
+class DecodeOutput(NamedTuple):
+    """What a multi-step decode drew for one sequence: n ids, and the logits (n, V) that each was drawn from.
 
-    def steps_ahead(self, streams: int, guesses: int) -> int:
-        """Steps that one `write` should take in so many streams, with so many guesses each; 0: it should not."""
+    All ids but the last are in the slot.
+    """
 
-    def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
-        """Draw on in each stream, as often as `extend` and `draw` would in so many steps with guesses.
+    ids: list[int]
+    logits: Logits
 
-        Returns:
-            What each has written, and the logits (n, V) that each id was drawn from. The last id is not read yet.
+
+class DecodePlan(NamedTuple):
+    """How many sequences one `decode` should take, and for how many steps; 0 steps: `forward` is faster."""
+
+    sequences: int
+    steps: int
+
+
+class MultiStepDecode(Protocol):
+    """Several steps in one call: forward pass, draw, draft tokens and their verification, without the host between.
+
+    What comes out is what the generator would have drawn from the same logits with the same noise, step by step.
+
+    Attributes:
+        decodes_separately: whether sequences that are ready for `decode` go there also while others need
+            `forward`, so that a step makes two calls. If not, all go to one `forward` as long as any needs it.
+    """
+
+    decodes_separately: bool
+
+    def plan_decode(self, ready: int) -> DecodePlan:
+        """How one `decode` should be called where so many sequences are ready for it."""
+
+    def decode(self, inputs: Sequence[DecodeInput], steps: int, speculate: bool) -> list[DecodeOutput]:
+        """Draw in each sequence, as often as `forward` and `draw` would in so many steps.
+
+        Args:
+            inputs: one for each sequence.
+            steps: how many; each draws at least one id, and with draft tokens that are accepted more.
+            speculate: whether to propose draft tokens, from the draft that the backend was made with.
 
         Raises:
             FloatingPointError: a logit is not finite.
         """
 
 
+class Backend(Protocol):
+    """Slots of a preallocated cache, each with the keys and values of one sequence.
+
+    Attributes:
+        prefill_chunk: ids of one slot that one `forward` reads at most. Longer prompts are read in chunks of
+            exactly this size, whatever else is read in the same step: on some devices the last bits of the logits
+            depend on where a prompt is cut.
+        prefill_budget: ids of prompts that one `forward` should read at most, beside sequences that are decoding.
+    """
+
+    config: GPTConfig
+    slots: int
+    prefill_chunk: int
+    prefill_budget: int
+
+    @property
+    def speculation(self) -> SpeculationCosts | None:
+        """What draft tokens cost; None where several ids of a slot are read no faster than one by one."""
+
+    @property
+    def multi_step(self) -> MultiStepDecode | None:
+        """How to draw several characters in one call; None where this backend cannot."""
+
+    def length(self, slot: int) -> int:
+        """Ids in the slot's sequence, those included that have left its window."""
+
+    def truncate(self, slot: int, length: int = 0) -> None:
+        """Keep the sequence's first `length` ids: none, or all but some that the last `forward` read."""
+
+    def reset(self) -> None:
+        """Empty all slots, and clear what a failed step may have left that is not finite."""
+
+    def forward(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
+        """Append ids to each slot named; return the logits (n, V) after each of the slot's n ids.
+
+        With rotary positions the oldest id leaves the window when it is full. With learned positions a sequence
+        cannot be longer than `block_size`.
+        """
+
+
+def check_run(backend: Backend, slot: int, ids: Sequence[int]) -> None:
+    """Refuse ids with which compiled code would read or write beyond its arrays.
+
+    Raises:
+        ValueError: an id is not in the vocabulary, or there are too many of them.
+    """
+    limit = backend.prefill_chunk
+    if not ids or min(ids) < 0 or max(ids) >= backend.config.vocab_size or len(ids) > limit:
+        raise ValueError(f"slot {slot}: {len(ids)} ids, from 1 to {limit} of the vocabulary's are possible")
+    learned = backend.config.positions == "learned"
+    if learned and backend.length(slot) + len(ids) > backend.config.block_size:
+        raise ValueError(f"slot {slot}: learned positions end at {backend.config.block_size}")
+
+
+def room_left(backend: Backend, slot: int) -> int:
+    """Ids that can still be appended to a slot: `sys.maxsize` with rotary positions, since their ring rolls."""
+    if backend.config.positions == "rotary":
+        return sys.maxsize
+    return backend.config.block_size - backend.length(slot)
+
+
 @contextmanager
 def announced(note: str) -> Iterator[None]:
-    """Say on stderr what is going on, if it takes longer than it does the second time."""
+    """Print a note on stderr if the block takes longer than it does when its compiled code is on disk."""
     timer = Timer(NOTICE_SECONDS, print, (note,), {"file": sys.stderr, "flush": True})
     timer.start()
     try:

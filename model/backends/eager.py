@@ -1,6 +1,9 @@
-"""The readable reference: PyTorch, operation by operation, on any device."""
+"""The readable reference: PyTorch, operation by operation, on any device.
 
-from collections.abc import Iterator, Mapping, Sequence
+Knows nothing of sampling; which rows are computed together is decided by `row_groups`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -8,77 +11,78 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.backends.base import Writing
+from model.backends.base import MultiStepDecode, SpeculationCosts
+from model.backends.row_groups import max_group, stable_sizes
 from model.device import Numerics
 from model.network import GPT, rotary_angles
-from model.sampling.ngram_draft import Draft
 from model.sampling.sampler import Logits
-
-# A matrix product's rounding depends on its shape, so rows are always computed in groups of so many, full or
-# not; and on a CPU in fewer, if this machine has shown that each row's bits stay the same. With some libraries
-# (OpenBLAS) it depends on a row's place in the group too: there each row is computed by itself.
-CPU_GROUP = 8
-GPU_GROUP = 32
-SMALLER_GROUPS = (2, 4)
 
 
 class EagerBackend:
-    """PyTorch, operation by operation. Each layer's cache is a ring: position p lives at p mod `block_size`."""
+    """A `Backend` (see there) of the network itself, one row per slot.
+
+    Each layer's cache is a ring: position p is stored at index p mod `block_size`. With rotary positions it rolls:
+    a new position overwrites the one that has just left the window, and since keys are stored already rotated, by
+    angles that only matter relative to each other, the order of the ring is of no matter to attention. With learned
+    positions p never exceeds `block_size`: the generator truncates the slot and reads its newer half again.
+    """
+
+    speculation: SpeculationCosts | None = None
+    multi_step: MultiStepDecode | None = None
 
     def __init__(self, network: GPT, numerics: Numerics, slots: int, compile: bool = False) -> None:
         self.config = network.config
         self.device = numerics.device
         self.slots = slots
-        self.chunk, self.prompt_rows = self.config.block_size, 1
-        self.drafts, self.call_cost, self.guess_cost = 0, 0.0, 1.0
-        self.draws_apart = False
-        self.group = CPU_GROUP if self.device.type == "cpu" else GPU_GROUP
+        self.prefill_chunk = self.config.block_size
+        self.prefill_budget = 1  # one prompt in a step: each is a call of its own here
         network = network.to(self.device, numerics.dtype)
         self._decode_network = torch.compile(network) if compile else network
         self._prefill_network = network
-        rows = -(-slots // self.group) * self.group
+        group = max_group(self.device)
+        rows = -(-slots // group) * group
         config = self.config
         shape = (config.n_layer, 2, rows, config.n_head, config.block_size, config.head_size)
         self._cache = torch.zeros(shape, device=self.device, dtype=numerics.dtype)
         self._lengths = [0] * rows
-        self._sizes = self._sizes_with_the_same_bits()
-        self.group = self._sizes[-1]
+        self._group_sizes = stable_sizes(self._random_rows(group), self.device)
+        self.reset()
 
     def length(self, slot: int) -> int:
-        """Characters in the slot's sequence."""
+        """Ids in the slot's sequence."""
         return self._lengths[slot]
 
-    def forget(self, slot: int, length: int = 0) -> None:
-        """Leave the first `length` characters of the slot's sequence."""
+    def truncate(self, slot: int, length: int = 0) -> None:
+        """Keep the first `length` ids of the slot's sequence."""
         self._lengths[slot] = length
 
     @torch.inference_mode()
     def reset(self) -> None:
-        """Forget all slots; attention multiplies even what it masks, so a NaN must not stay."""
+        """Empty all slots; attention multiplies even what it masks, so a NaN must not stay."""
         self._cache.zero_()
         self._lengths = [0] * len(self._lengths)
 
     @torch.inference_mode()
-    def extend(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
-        """Append ids to each slot named; return the logits (n, V) after each of the slot's n ids."""
-        logits = {slot: self._prefill(slot, ids) for slot, ids in runs.items() if not self._lengths[slot]}
-        rest = {slot: ids for slot, ids in runs.items() if slot not in logits}
-        for place in range(max(map(len, rest.values()), default=0)):
-            step = self._decode({slot: ids[place] for slot, ids in rest.items() if place < len(ids)})
-            logits |= {slot: np.concatenate((logits[slot], row)) if place else row for slot, row in step.items()}
+    def forward(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
+        """Append ids to each slot named; return the logits (n, V) after each of the slot's n ids.
+
+        An empty slot reads all of its ids at once; the others read one id each at a time, together.
+        """
+        logits: dict[int, Logits] = {}
+        decoding: dict[int, Sequence[int]] = {}
+        for slot, ids in runs.items():
+            if self._lengths[slot] == 0:
+                logits[slot] = self._prefill(slot, ids)
+            else:
+                decoding[slot] = ids
+        rows: dict[int, list[Logits]] = {slot: [] for slot in decoding}
+        for index in range(max(map(len, decoding.values()), default=0)):
+            next_ids = {slot: ids[index] for slot, ids in decoding.items() if index < len(ids)}
+            for slot, row in self._decode(next_ids).items():
+                rows[slot].append(row)
+        for slot, parts in rows.items():
+            logits[slot] = np.concatenate(parts)
         return logits
-
-    def streams_ahead(self, streams: int) -> int:
-        """None: this backend does not draw."""
-        return 0
-
-    def steps_ahead(self, streams: int, guesses: int) -> int:
-        """None: this backend does not draw."""
-        return 0
-
-    def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
-        """Never to be called."""
-        raise RuntimeError("this backend does not draw: steps_ahead is 0")
 
     def _prefill(self, slot: int, ids: Sequence[int]) -> Logits:
         """Read a sequence from its beginning; logits (T, V)."""
@@ -90,63 +94,59 @@ class EagerBackend:
         return _to_numpy(logits[0])
 
     def _decode(self, ids: Mapping[int, int]) -> dict[int, Logits]:
-        """Append one id to each slot named; logits (1, V) after each."""
+        """Append one id to each slot named; logits (1, V) after each.
+
+        A slot is always computed in the same group of neighbouring rows, as small a one as its slots of now allow.
+        """
         logits: dict[int, Logits] = {}
-        for first in sorted({slot - slot % self.group for slot in ids}):
-            slots = [slot for slot in ids if first <= slot < first + self.group]
-            size = next(size for size in self._sizes if first + size > max(slots))
-            group_logits = self._decode_group(first, [ids.get(first + row, 0) for row in range(size)])
+        group = self._group_sizes[-1]
+        for first in sorted({slot - slot % group for slot in ids}):
+            slots = [slot for slot in ids if first <= slot < first + group]
+            size = next(size for size in self._group_sizes if first + size > max(slots))
+            row_ids = [ids.get(row, 0) for row in range(first, first + size)]
+            group_logits = self._decode_group(first, row_ids)
             for slot in slots:
-                logits[slot] = group_logits[slot - first : slot - first + 1]
+                row = slot - first
+                logits[slot] = group_logits[row : row + 1]
                 self._lengths[slot] += 1
         return logits
-
-    @torch.inference_mode()
-    def _sizes_with_the_same_bits(self) -> list[int]:
-        """Group sizes to choose from, in which a row's bits depend on neither the size nor its place in the group.
-
-        Those are the whole group, and smaller ones on a CPU; or one row, if rows of the whole group come out
-        otherwise in another order. Which kernel multiplies depends on the shapes alone, so some steps of random
-        rows tell.
-        """
-        random = np.random.default_rng(0)
-        cache = torch.from_numpy(random.standard_normal(self._cache[:, :, : self.group].shape)).to(self._cache)
-        lengths = random.integers(self.config.block_size, size=self.group)
-        ids = random.integers(self.config.vocab_size, size=self.group)
-
-        def logits(order: NDArray[np.int64]) -> Logits:
-            """Those of the rows in this order."""
-            self._cache[:, :, : len(order)] = cache[:, :, order]
-            self._lengths[: len(order)] = lengths[order].tolist()
-            return self._decode_group(0, ids[order].tolist())
-
-        places = np.arange(self.group)
-        whole = logits(places)
-        smaller = SMALLER_GROUPS if self.device.type == "cpu" else ()
-        sizes = [n for n in smaller if np.array_equal(logits(places[:n]), whole[:n])]
-        moved = np.roll(places, -1)  # each place is compared with the next, and so all with each other
-        alike = np.array_equal(logits(moved), whole[moved])
-        self.reset()
-        return [*sizes, self.group] if alike else [1]
 
     def _decode_group(self, first: int, ids: list[int]) -> Logits:
         """Logits (rows, V) after one more id in each of the rows from `first` on.
 
-        Rows not asked for are computed too: what they write at their next place is overwritten before it is
-        ever attended to.
+        Rows that belong to no slot in this step are computed too. What they write at their next position is
+        overwritten by their own next id before any row attends to it.
         """
-        rows, size = slice(first, first + len(ids)), self.config.block_size
+        window = self.config.block_size
+        rows = slice(first, first + len(ids))
         positions = torch.tensor(self._lengths[rows])[:, None]  # (rows, 1)
-        mask = (torch.arange(size) <= positions)[:, None, None].to(self.device)  # (rows, 1, 1, W)
-        places = (positions[:, 0] % size).to(self.device)
-        caches = [_DecodeCache(layer[:, rows], places) for layer in self._cache]
-        angles = rotary_angles(positions, self.config.head_size) if self.config.positions == "rotary" else None
-        rotary = None if angles is None else (angles[0].to(self.device), angles[1].to(self.device))
-        positions = positions.clamp(max=size - 1)  # learned ones end; only a row not asked for can be beyond
+        mask = (torch.arange(window) <= positions)[:, None, None].to(self.device)  # (rows, 1, 1, W)
+        ring_indices = (positions[:, 0] % window).to(self.device)  # (rows,)
+        caches = [_DecodeCache(layer[:, rows], ring_indices) for layer in self._cache]
+        rotary = None
+        if self.config.positions == "rotary":
+            cosine, sine = rotary_angles(positions, self.config.head_size)
+            rotary = (cosine.to(self.device), sine.to(self.device))
+        positions = positions.clamp(max=window - 1)  # of learned ones; only a row of no slot can be beyond
         with self._fixed_threads():
-            inputs = torch.tensor(ids, device=self.device)[:, None]
+            inputs = torch.tensor(ids, device=self.device)[:, None]  # (rows, 1)
             logits = self._decode_network(inputs, positions, mask, caches, rotary)  # (rows, 1, V)
         return _to_numpy(logits[:, 0])
+
+    def _random_rows(self, group: int) -> Callable[[NDArray[np.int64]], Logits]:
+        """A function that decodes rows with random caches, lengths and ids, in an order of its caller's choice."""
+        random = np.random.default_rng(0)
+        cache = torch.from_numpy(random.standard_normal(self._cache[:, :, :group].shape)).to(self._cache)
+        lengths = random.integers(self.config.block_size, size=group)
+        ids = random.integers(self.config.vocab_size, size=group)
+
+        @torch.inference_mode()
+        def decode(order: NDArray[np.int64]) -> Logits:
+            self._cache[:, :, : len(order)] = cache[:, :, order]
+            self._lengths[: len(order)] = lengths[order].tolist()
+            return self._decode_group(0, ids[order].tolist())
+
+        return decode
 
     @contextmanager
     def _fixed_threads(self) -> Iterator[None]:
@@ -162,7 +162,7 @@ class EagerBackend:
 
 
 class _PrefillCache:
-    """Writes one slot's sequence from position 0; attention needs only what was just computed."""
+    """A `LayerCache` that stores a slot's sequence from position 0; attention needs only what was just computed."""
 
     def __init__(self, slot: Tensor) -> None:
         self.slot = slot  # (2, H, W, D)
@@ -174,16 +174,16 @@ class _PrefillCache:
 
 
 class _DecodeCache:
-    """Writes one position in each row's ring; attention reads the whole ring."""
+    """A `LayerCache` that stores one position in each row's ring; attention reads the whole ring."""
 
-    def __init__(self, layer: Tensor, places: Tensor) -> None:
+    def __init__(self, layer: Tensor, ring_indices: Tensor) -> None:
         self.layer = layer  # (2, rows, H, W, D)
-        self.places = places  # (rows,)
-        self.rows = torch.arange(len(places), device=places.device)
+        self.ring_indices = ring_indices  # (rows,)
+        self.rows = torch.arange(len(ring_indices), device=ring_indices.device)
 
     def update(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        self.layer[0, self.rows, :, self.places] = key[:, :, 0]
-        self.layer[1, self.rows, :, self.places] = value[:, :, 0]
+        self.layer[0, self.rows, :, self.ring_indices] = key[:, :, 0]
+        self.layer[1, self.rows, :, self.ring_indices] = value[:, :, 0]
         return self.layer[0], self.layer[1]
 
 

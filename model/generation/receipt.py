@@ -1,4 +1,4 @@
-"""What a generated text was made of: enough to write it again. Knows nothing of how that is done."""
+"""A receipt: what a generated text was made of, enough to write it again. Knows nothing of how that is done."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -7,11 +7,11 @@ from model.sampling.noise import SEED_LIMIT
 from model.sampling.sampler import Sampling
 from model.vocabulary import Vocabulary
 
-FORMER = "its identity before one covered the vocabulary"
+FORMER = "its identity before one covered the vocabulary"  # what `Checkpoint.former_identity` is called in messages
 
 
 class Parameters(BaseModel):
-    """What was asked for."""
+    """A request's parameters, with defaults filled."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,7 +36,7 @@ class Digest(BaseModel):
 
 
 class Receipt(BaseModel):
-    """A request, the checkpoint (SHA-256, hex) and numerics that answered it, and the digests of the answer."""
+    """A request, the checkpoint (SHA-256, hex) and numerics that answered it, and the digests of its samples."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,20 +46,20 @@ class Receipt(BaseModel):
     parameters: Parameters
     samples: list[Digest]
 
-    def streams(self, vocabulary: Vocabulary) -> list[TextSequence]:
-        """The streams that write the same samples again.
+    def sequences(self, vocabulary: Vocabulary) -> list[TextSequence]:
+        """The sequences that write the same samples again.
 
         Raises:
             InputError: a parameter is out of range.
             UnknownCharactersError: the prompt is of another vocabulary.
         """
-        asked = self.parameters
+        parameters = self.parameters
         return make_sequences(
             vocabulary,
-            Sampling(asked.temperature, asked.top_k, asked.top_p, asked.min_p),
-            prompt=asked.prompt,
+            Sampling(parameters.temperature, parameters.top_k, parameters.top_p, parameters.min_p),
+            prompt=parameters.prompt,
             seed=self.seed,
-            num_samples=asked.num_samples,
-            max_new_tokens=asked.max_new_tokens,
-            stop=asked.stop,
+            num_samples=parameters.num_samples,
+            max_new_tokens=parameters.max_new_tokens,
+            stop=parameters.stop,
         )

@@ -1,4 +1,4 @@
-"""The draw of `sampling.draw` where every character can come, compiled."""
+"""The draw of `sampler.draw` where no filter excludes a character, compiled."""
 
 import numba
 import numpy as np
@@ -7,17 +7,23 @@ from numpy.typing import NDArray
 
 @numba.njit(nogil=True, error_model="numpy")
 def draw_one(logits: NDArray[np.float32], temperature: float, noise: NDArray[np.float64]) -> int:
-    """The id with the highest logit / temperature + noise, all (V,); at temperature 0, with the highest logit."""
-    highest, chosen = logits[0], 0
+    """Return the id with the highest logit / temperature + noise, or at temperature 0 with the highest logit.
+
+    `logits` and `noise` are (V,). Of equal scores the lowest id wins, as in `numpy.argmax`.
+    """
+    chosen = 0
+    highest = logits[0]
     for i in range(1, len(logits)):
         if logits[i] > highest:
-            highest, chosen = logits[i], i
+            highest = logits[i]
+            chosen = i
     if temperature > 0:
         best = -np.inf
         for i in range(len(logits)):
             score = (np.float64(logits[i]) - np.float64(highest)) / temperature + noise[i]
             if score > best:
-                best, chosen = score, i
+                best = score
+                chosen = i
     return chosen
 
 

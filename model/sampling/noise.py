@@ -1,4 +1,4 @@
-"""The luck of a draw: noise that is a pure function of (seed, sample, position, character id).
+"""Gumbel noise as a pure function of (seed, sample, position, character id).
 
 There is no state to lose, so a text can be resumed, replayed with other settings, or drawn many characters
 at a time, on any machine and in any language. Knows nothing of logits.
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 SEED_LIMIT = 1 << 53  # what a JSON number holds exactly in every client
 
-PLACES_AHEAD = 64  # that noise is computed for at once; fewer with a large vocabulary
-SIZE_AHEAD = 1 << 16
+POSITIONS_AHEAD = 64  # that noise is computed for at once
+NUMBERS_AHEAD = 1 << 16  # at most, so that a large vocabulary has fewer positions
 
 
 def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
@@ -32,7 +32,7 @@ def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.
 
 @cache
 def _compiled_philox() -> Callable[..., None]:
-    """Many times as fast as NumPy, which passes over the counters again for each operation."""
+    """`philox.philox4x32`: many times as fast as NumPy, which passes over all counters for each operation."""
     from model.jit import compile_and_call  # noqa: PLC0415
     from model.sampling import philox  # noqa: PLC0415 - Numba takes a quarter of a second
 
@@ -53,25 +53,37 @@ def gumbel_noise(seed: int, sample: int, position: int, count: int, vocab_size: 
     counter[1] = np.arange(position, position + count, dtype=np.uint64)[:, None]
     counter[2] = sample
     words = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))  # (4, count, groups)
-    uniform = (np.moveaxis(words, 0, -1).reshape(count, -1)[:, :vocab_size] + 0.5) / 2.0**32
+    by_id = np.moveaxis(words, 0, -1).reshape(count, -1)[:, :vocab_size]  # (count, V)
+    uniform = (by_id + 0.5) / 2.0**32  # strictly between 0 and 1: both logarithms are finite
     noise: NDArray[np.float64] = -np.log(-np.log(uniform))
     return noise
 
 
 class GumbelNoise:
-    """The noise of one text's draws, computed some places ahead."""
+    """The noise of one text's draws, computed for some positions at once: most calls follow each other."""
 
     def __init__(self, seed: int, sample: int, vocab_size: int) -> None:
-        self.seed, self.sample, self._vocab_size = seed, sample, vocab_size
-        self._noise, self._first = np.zeros((0, vocab_size)), 0  # of the places from `_first` on
+        self.seed = seed
+        self.sample = sample
+        self._vocab_size = vocab_size
+        self._first = 0  # the position of the first row of `_computed`
+        self._computed = np.zeros((0, vocab_size))
 
     def at(self, position: int, count: int) -> NDArray[np.float64]:
-        """`gumbel_noise` (`count`, V) from a position on; those asked for mostly follow each other."""
-        if not self._first <= position <= self._first + len(self._noise):
-            self._noise, self._first = self._noise[:0], position
-        first, missing = position - self._first, position + count - self._first - len(self._noise)
+        """`gumbel_noise` (`count`, V) from a position on.
+
+        What was computed for positions before it is dropped when more is needed; after a jump, all of it.
+        """
+        end = self._first + len(self._computed)
+        if not self._first <= position <= end:
+            self._computed = self._computed[:0]
+            self._first = position
+            end = position
+        missing = position + count - end
         if missing > 0:
-            ahead = max(missing, min(PLACES_AHEAD, SIZE_AHEAD // self._vocab_size))
-            further = gumbel_noise(self.seed, self.sample, position + count - missing, ahead, self._vocab_size)
-            self._noise, self._first, first = np.concatenate((self._noise[first:], further)), position, 0
-        return self._noise[first : first + count]
+            ahead = max(missing, min(POSITIONS_AHEAD, NUMBERS_AHEAD // self._vocab_size))
+            further = gumbel_noise(self.seed, self.sample, end, ahead, self._vocab_size)
+            self._computed = np.concatenate((self._computed[position - self._first :], further))
+            self._first = position
+        start = position - self._first
+        return self._computed[start : start + count]

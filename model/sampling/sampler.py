@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 from model.errors import InputError
 
 Logits = NDArray[np.float32]
-ALTERNATIVES = 5
-MIN_TOP_P = 1e-30  # also in float32
-LN2 = math.log(2)
+ALTERNATIVES = 5  # likeliest characters that are listed with each, by default
+MIN_TOP_P = 1e-30  # a number above 0 in float32 too
+LN2 = math.log(2)  # nats in a bit
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,20 @@ class Sampling:
 
     def keeps_all(self, vocab_size: int) -> bool:
         """True if every character can be drawn."""
-        few = self.top_k is not None and self.top_k < vocab_size
-        return self.temperature > 0 and not few and self.top_p in (None, 1) and not self.min_p
+        limited = self.top_k is not None and self.top_k < vocab_size
+        return self.temperature > 0 and not limited and self.top_p in (None, 1) and not self.min_p
 
 
 @dataclass(frozen=True)
-class Likelihood:
-    """How sure the model was of one character.
+class Logprob:
+    """How sure the model was of one character: probabilities, since the page and the API show these.
 
-    `probability` is the model's own, before temperature and filters; `final` the one after them, with which it was
-    drawn. `rank` is 1 for the likeliest; `entropy` is in bits, before them too. `alternatives` are
-    (id, probability, final), likeliest first.
+    Attributes:
+        probability: the model's own, before temperature and filters.
+        final: the one after them, with which the character was drawn.
+        rank: 1 for the likeliest character, by the model's own probabilities.
+        entropy: of the model's own probabilities, in bits.
+        alternatives: (id, probability, final) of other candidates and this one, likeliest first.
     """
 
     probability: float
@@ -65,68 +67,74 @@ class Likelihood:
 
 
 def draw(logits: Logits, samplings: Sequence[Sampling], noise: NDArray[np.float64]) -> list[int]:
-    """Of each row, the id with the highest logit / temperature + Gumbel noise among those that the filters keep.
+    """The id of each row with the highest logit / temperature + Gumbel noise, among those that the filters keep.
 
     Args:
         logits: (n, V).
         samplings: how each row's character is chosen.
-        noise: (n, V), of no matter in rows of temperature 0.
+        noise: (n, V); rows of temperature 0 ignore theirs.
     """
     temperatures = np.array([sampling.temperature for sampling in samplings], dtype=np.float64)
     ids = np.empty(len(logits), dtype=np.int64)
     _compiled_draw()(np.ascontiguousarray(logits), temperatures, np.ascontiguousarray(noise), ids)
-    filtered = [row for row, one in enumerate(samplings) if one.temperature and not one.keeps_all(logits.shape[1])]
+    filtered = []
+    for row, sampling in enumerate(samplings):
+        if sampling.temperature and not sampling.keeps_all(logits.shape[1]):
+            filtered.append(row)
     if filtered:
-        rows, few = logits[filtered], [samplings[row] for row in filtered]
-        ids[filtered] = (_adjust(_relative(rows), rows, few) + noise[filtered]).argmax(axis=1)
+        rows = logits[filtered]
+        adjusted = _adjust(_relative(rows), rows, [samplings[row] for row in filtered])
+        ids[filtered] = (adjusted + noise[filtered]).argmax(axis=1)
     chosen: list[int] = ids.tolist()
     return chosen
 
 
 @cache
 def _compiled_draw() -> Callable[..., None]:
-    """Ten times as fast as NumPy where little is drawn between long computations: it takes few cache lines."""
+    """`kernels.draw`: ten times as fast as NumPy where few rows are drawn between long computations."""
     from model.jit import compile_and_call  # noqa: PLC0415
-    from model.sampling import kernels as draw  # noqa: PLC0415 - Numba takes a quarter of a second
+    from model.sampling import kernels  # noqa: PLC0415 - Numba takes a quarter of a second
 
-    one, id_ = np.zeros((1, 1)), np.zeros(1, dtype=np.int64)
-    return compile_and_call(draw.draw, one.astype(np.float32), one[0], one, id_)
+    numbers = np.zeros((1, 1))
+    ids = np.zeros(1, dtype=np.int64)
+    return compile_and_call(kernels.draw, numbers.astype(np.float32), numbers[0], numbers, ids)
 
 
-def likelihoods(
+def compute_logprobs(
     logits: Logits, chosen: Sequence[int], samplings: Sequence[Sampling], alternatives: Sequence[int]
-) -> list[Likelihood]:
-    """What there is to tell of each row's `chosen` id.
+) -> list[Logprob]:
+    """The `Logprob` of each row's `chosen` id.
 
     Args:
         logits: (n, V).
         chosen: an id for each row.
         samplings: how each row's character was chosen.
-        alternatives: how many each row tells, as far as there are.
+        alternatives: how many to list for each row, as far as the vocabulary has so many.
     """
-    relative, rows, ids = _relative(logits), np.arange(len(chosen)), np.asarray(chosen)
+    ids = np.asarray(chosen)
+    rows = np.arange(len(ids))
+    relative = _relative(logits)
     exponentials = np.exp(relative)
     sums = exponentials.sum(axis=1, keepdims=True)
     probabilities = exponentials / sums
-    entropies = np.log(sums[:, 0]) - (probabilities * relative).sum(axis=1)
     finals = softmax(_adjust(relative, logits, samplings))
-    order = np.argsort(-logits, axis=1, kind="stable")
-    told = order[:, : max(alternatives)]
-    columns = (
-        probabilities[rows, ids],
-        finals[rows, ids],
-        (order == ids[:, None]).argmax(axis=1) + 1,
-        np.maximum(entropies / LN2, 0),
-        told,
-        probabilities[rows[:, None], told],
-        finals[rows[:, None], told],
-    )
-    return [
-        Likelihood(p, final, rank, entropy, tuple(islice(zip(others, ps, finals, strict=True), count)))
-        for count, p, final, rank, entropy, others, ps, finals in zip(
-            alternatives, *(column.tolist() for column in columns), strict=True
-        )
-    ]
+    entropies = np.log(sums[:, 0]) - (probabilities * relative).sum(axis=1)  # nats
+    order = np.argsort(-logits, axis=1, kind="stable")  # (n, V), likeliest first
+    listed = order[:, : max(alternatives)]  # (n, K), of which each row takes as many as it wants
+
+    # Whole columns become lists at once: many times as fast as a NumPy scalar for each number.
+    of_chosen = probabilities[rows, ids].tolist()
+    final_of_chosen = finals[rows, ids].tolist()
+    ranks = ((order == ids[:, None]).argmax(axis=1) + 1).tolist()
+    bits = np.maximum(entropies / LN2, 0).tolist()
+    listed_ids = listed.tolist()
+    of_listed = probabilities[rows[:, None], listed].tolist()
+    final_of_listed = finals[rows[:, None], listed].tolist()
+    result = []
+    for row, count in enumerate(alternatives):
+        candidates = zip(listed_ids[row][:count], of_listed[row][:count], final_of_listed[row][:count], strict=True)
+        result.append(Logprob(of_chosen[row], final_of_chosen[row], ranks[row], bits[row], tuple(candidates)))
+    return result
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -147,10 +155,10 @@ def _adjust(relative: NDArray[np.float64], logits: Logits, samplings: Sequence[S
     temperatures = np.array([sampling.temperature or 1.0 for sampling in samplings])
     with np.errstate(over="ignore"):  # the lowest temperatures leave all but the highest at -inf
         scaled: NDArray[np.float64] = relative / temperatures[:, None]
-    alike: dict[Sampling, list[int]] = {}
+    rows_of: dict[Sampling, list[int]] = {}
     for row, sampling in enumerate(samplings):
-        alike.setdefault(sampling, []).append(row)
-    for sampling, rows in alike.items():
+        rows_of.setdefault(sampling, []).append(row)
+    for sampling, rows in rows_of.items():
         if not sampling.keeps_all(logits.shape[1]):
             scaled[rows] = _filter(scaled[rows], logits[rows], sampling)
     return scaled

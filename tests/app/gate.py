@@ -3,52 +3,45 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from model.backends.base import Backend, Writing
-from model.sampling.ngram_draft import Draft
+from model.backends.base import Backend, MultiStepDecode
 from model.sampling.sampler import Logits
 
 
 class GatedBackend:
-    """Another backend, whose `extend` waits while the gate is shut and `may_pass` is not true."""
+    """Another backend, whose `forward` waits while the gate is shut and `may_pass` is not true."""
+
+    multi_step: MultiStepDecode | None = None  # so that every step passes the gate
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self.config, self.slots = backend.config, backend.slots
-        self.chunk, self.prompt_rows = backend.chunk, backend.prompt_rows
-        self.drafts, self.call_cost, self.guess_cost = backend.drafts, backend.call_cost, backend.guess_cost
-        self.draws_apart = False
+        self.config = backend.config
+        self.slots = backend.slots
+        self.prefill_chunk = backend.prefill_chunk
+        self.prefill_budget = backend.prefill_budget
+        self.speculation = backend.speculation
         self.changed = threading.Condition()
         self.shut = False
         self.waiting = threading.Event()
         self.may_pass: Callable[[], bool] = lambda: False
-        self.extended: list[set[int]] = []
+        self.forwarded: list[set[int]] = []  # slots of each `forward`
 
     def length(self, slot: int) -> int:
         return self.backend.length(slot)
 
-    def forget(self, slot: int, length: int = 0) -> None:
-        self.backend.forget(slot, length)
+    def truncate(self, slot: int, length: int = 0) -> None:
+        self.backend.truncate(slot, length)
 
     def reset(self) -> None:
         self.backend.reset()
 
-    def extend(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
+    def forward(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
         with self.changed:
             while self.shut and not self.may_pass():
                 self.waiting.set()
                 self.changed.wait()
             self.waiting.clear()
-        self.extended.append(set(runs))
-        return self.backend.extend(runs)
-
-    def streams_ahead(self, streams: int) -> int:
-        return streams
-
-    def steps_ahead(self, streams: int, guesses: int) -> int:
-        return 0  # so that every step passes the gate
-
-    def write(self, writings: Sequence[Writing], steps: int, draft: Draft | None) -> list[tuple[list[int], Logits]]:
-        return self.backend.write(writings, steps, draft)  # never asked for
+        self.forwarded.append(set(runs))
+        return self.backend.forward(runs)
 
     def close(self) -> None:
         """Hold the next step."""

@@ -23,8 +23,8 @@ from app.serving.engine import Engine
 from app.serving.request_handle import RequestHandle
 from app.settings import ServerSettings
 from model.analysis.report import Report, make_report
+from model.cancellation import CancelCheck
 from model.checkpoint import write_checkpoint
-from model.proceed import Proceed
 from tests.conftest import LiveServer
 from tests.tiny import tiny_checkpoint, tiny_folder, tiny_index
 
@@ -54,15 +54,15 @@ class Held:
         self,
         text: str,
         *parts: Any,
-        proceed: Proceed,
+        check_cancelled: CancelCheck,
         **others: Any,
     ) -> Report:
         if text.startswith("free"):
-            return make_report(text, *parts, proceed=proceed, **others)
+            return make_report(text, *parts, check_cancelled=check_cancelled, **others)
         self.begun.release()
         try:
             while True:
-                proceed()
+                check_cancelled()
         finally:
             self.ended.release()
 
@@ -150,11 +150,11 @@ def test_snapshots_end_with_their_client(analysed: LiveServer, monkeypatch: pyte
     ended = threading.Event()
     gallery = analysed.app.state.service.current.gallery
 
-    def write(query: object, proceed: Proceed) -> dict[str, Any]:
+    def write(query: object, check_cancelled: CancelCheck) -> dict[str, Any]:
         begun.set()
         try:
             while True:
-                proceed()
+                check_cancelled()
         finally:
             ended.set()
 

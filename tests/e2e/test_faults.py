@@ -85,19 +85,19 @@ async def test_on_sigterm_a_hundred_streams_and_fifty_that_wait_each_hear_how_it
 async def test_a_failed_step_ends_every_stream_with_an_error_and_the_server_writes_again(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch, failure: str
 ) -> None:
-    extend = server.gate.backend.extend
+    forward = server.gate.backend.forward
 
     def fail(runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
-        monkeypatch.setattr(server.gate.backend, "extend", extend)
+        monkeypatch.setattr(server.gate.backend, "forward", forward)
         if failure == "exception":
             raise MemoryError("not for clients")
-        return {slot: np.full_like(rows, np.nan) for slot, rows in extend(runs).items()}
+        return {slot: np.full_like(rows, np.nan) for slot, rows in forward(runs).items()}
 
     async with httpx.AsyncClient(timeout=60, limits=MANY) as client, asyncio.TaskGroup() as group:
         begun = [asyncio.Event() for _ in range(32)]
         streams = [group.create_task(events_of(client, server.url, ENDLESS, one)) for one in begun]
         await asyncio.gather(*(one.wait() for one in begun))
-        monkeypatch.setattr(server.gate.backend, "extend", fail)
+        monkeypatch.setattr(server.gate.backend, "forward", fail)
         for events in await asyncio.gather(*streams):
             assert events[-1].event == "error"
             assert events[-1].json()["status"] == 500
@@ -111,17 +111,17 @@ async def test_a_stream_that_failed_goes_on_where_it_was(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {"prompt": "ROMEO:", "seed": 9, "max_new_tokens": 2000}
-    extend = server.gate.backend.extend
+    forward = server.gate.backend.forward
 
     def fail(runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
-        monkeypatch.setattr(server.gate.backend, "extend", extend)
+        monkeypatch.setattr(server.gate.backend, "forward", forward)
         raise MemoryError
 
     async with httpx.AsyncClient(timeout=60) as client, asyncio.TaskGroup() as group:
         begun = asyncio.Event()
         stream = group.create_task(events_of(client, server.url, asked, begun))
         await begun.wait()
-        monkeypatch.setattr(server.gate.backend, "extend", fail)
+        monkeypatch.setattr(server.gate.backend, "forward", fail)
         first = await stream
         assert first[-1].event == "error"
         last = next(event.id for event in reversed(first) if event.id)

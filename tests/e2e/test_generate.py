@@ -226,7 +226,7 @@ def test_32_clients_stream_at_once_then_a_queue_then_503(server: LiveServer) -> 
     assert int(refused.headers["retry-after"]) > 0
     assert refused.headers["content-type"] == "application/problem+json"
     assert texts == {seed: expected("JULIET:", seed, 200) for seed in range(36)}
-    assert max(map(len, gate.extended)) == 32
+    assert max(map(len, gate.forwarded)) == 32
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -8,21 +8,23 @@ from numba.core import caching, config
 
 from model import jit
 from model.jit import SOURCES, compile_and_call
-from model.sampling.ngram_kernels import guess
+from model.sampling.ngram_kernels import propose
 
 MODEL = Path(jit.__file__).parent
 
 
-def test_the_version_is_of_every_file_that_is_compiled() -> None:
-    """A file left out would go on running as it was before it was changed, from the disk."""
-    hashed = {path for pattern in SOURCES for path in MODEL.glob(pattern)}
+def test_the_digest_is_of_every_file_that_compiled_code_is_made_of() -> None:
+    """A file that is left out would go on running from the disk as it was before a change."""
+    hashed: set[Path] = set()
+    for pattern in SOURCES:
+        hashed.update(MODEL.glob(pattern))
     compiled = [path for path in MODEL.rglob("*.py") if re.search(r"^(import|from) numba", path.read_text(), re.M)]
     assert len(compiled) > 5
     assert set(compiled) <= hashed
 
 
 def make_double() -> Callable[[np.ndarray], None]:
-    """A new function each time, as another process has."""
+    """Return a new function each time, as another process has one."""
 
     def double(values: np.ndarray) -> None:
         for i in range(len(values)):
@@ -31,7 +33,7 @@ def make_double() -> Callable[[np.ndarray], None]:
     return double
 
 
-def test_what_is_compiled_is_kept_under_the_name_of_its_version(
+def test_machine_code_is_kept_under_the_digest_of_its_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
@@ -44,7 +46,7 @@ def test_what_is_compiled_is_kept_under_the_name_of_its_version(
     assert compile_and_call(make_double(), values).stats.cache_hits  # type: ignore[attr-defined]
 
 
-def test_a_machine_without_a_place_to_keep_it_compiles_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_folder_for_it_compiles_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """A read-only root file system without a home: once a traceback at the import of every program."""
     monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
     values = np.ones(3)
@@ -75,4 +77,4 @@ def test_a_function_is_loaded_once_for_all_models() -> None:
 
 
 def test_importing_programs_compiles_nothing() -> None:
-    assert not hasattr(guess, "signatures")
+    assert not hasattr(propose, "signatures")

@@ -88,7 +88,7 @@ def use(checkpoint: Checkpoint) -> None:
     """Serve it: its card, a text, a report. Weights that are finite but far too large end in a known error."""
     json.dumps(ModelCard.of(checkpoint, INT8).content(), allow_nan=False, ensure_ascii=False).encode()
     generator = load_generator(checkpoint, CPU, slots=2)
-    stream = TextSequence(checkpoint.vocabulary, [0], max_new_tokens=20, details_from=0)
+    stream = TextSequence(checkpoint.vocabulary, [0], max_new_tokens=20, logprobs_from=0)
     with suppress(FloatingPointError):
         "".join(piece.text for piece in generator.write(stream)).encode()
     if checkpoint.index is not None:

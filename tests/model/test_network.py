@@ -16,7 +16,8 @@ def test_a_later_character_changes_no_earlier_logits(config: GPTConfig) -> None:
     ids = torch.randint(config.vocab_size, (2, 16))
     changed = ids.clone()
     changed[:, 10] = (ids[:, 10] + 1) % config.vocab_size
-    before, after = network(ids), network(changed)
+    before = network(ids)
+    after = network(changed)
     torch.testing.assert_close(before[:, :10], after[:, :10])
     assert not torch.allclose(before[:, 10:], after[:, 10:])
 
@@ -41,10 +42,10 @@ def test_rotation_depends_on_the_distance_alone_even_far_out() -> None:
     torch.manual_seed(0)
     query, key = torch.randn(2, 1, 1, 1, 32)
 
-    def product(place: int, distance: int) -> float:
-        turned_query = rotate(query, *rotary_angles(torch.tensor([place + distance]), 32))
-        turned_key = rotate(key, *rotary_angles(torch.tensor([place]), 32))
-        return (turned_query * turned_key).sum().item()
+    def product(position: int, distance: int) -> float:
+        rotated_query = rotate(query, *rotary_angles(torch.tensor([position + distance]), 32))
+        rotated_key = rotate(key, *rotary_angles(torch.tensor([position]), 32))
+        return (rotated_query * rotated_key).sum().item()
 
     assert product(1_000_000, 7) == pytest.approx(product(0, 7), abs=1e-4)
     assert product(0, 7) != pytest.approx(product(0, 8), abs=1e-2)

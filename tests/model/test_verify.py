@@ -29,8 +29,8 @@ def answer(folder: Path) -> dict[str, Any]:
         "parameters": ASKED,
         "samples": [],
     }
-    streams = Receipt.model_validate(receipt).streams(checkpoint.vocabulary)
-    texts = ["".join(piece.text for piece in tiny_generator().write(stream)) for stream in streams]
+    sequences = Receipt.model_validate(receipt).sequences(checkpoint.vocabulary)
+    texts = ["".join(chunk.text for chunk in tiny_generator().write(sequence)) for sequence in sequences]
     digests = [{"index": i, "sha256": hashlib.sha256(t.encode()).hexdigest()} for i, t in enumerate(texts)]
     samples = [digest | {"text": text} for digest, text in zip(digests, texts, strict=True)]
     return {"samples": samples, "receipt": receipt | {"samples": digests}}

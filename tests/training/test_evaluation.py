@@ -52,11 +52,11 @@ def test_the_rolling_loss_is_that_of_what_is_served() -> None:
     ids = np.random.default_rng(0).integers(ROTARY.vocab_size, size=70).astype(np.uint16)
     network = tiny_checkpoint().network()
     backend = EagerBackend(tiny_checkpoint().network(), CPU, slots=1)
-    [logits] = backend.extend({0: [int(ids[0])]})[0]
+    [logits] = backend.forward({0: [int(ids[0])]})[0]
     losses = []
     for following in map(int, ids[1:]):
         losses.append(-torch.as_tensor(logits).log_softmax(-1)[following].item())
-        [logits] = backend.extend({0: [following]})[0]
+        [logits] = backend.forward({0: [following]})[0]
     result = evaluate_rolling(network, ids, torch.float32)
     assert result.characters == 69
     assert result.loss == pytest.approx(np.mean(losses), abs=1e-4)

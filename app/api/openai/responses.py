@@ -16,7 +16,7 @@ from app.problems import to_problem
 from app.serving.request_handle import RequestHandle
 from model.errors import SoliloquyError
 from model.generation.sequence import Chunk, TextSequence
-from model.sampling.sampler import Likelihood
+from model.sampling.sampler import Logprob
 from model.vocabulary import Vocabulary
 
 MIN_LOGPROB = -9999.0  # OpenAI's own, for JSON has no infinity
@@ -32,7 +32,7 @@ class LogprobsWriter:
         self._characters = vocabulary.characters
         self._quoted = [json.dumps(character) for character in vocabulary.characters]
 
-    def rows(self, text: str, likelihoods: Sequence[Likelihood], offset: int) -> list[Row]:
+    def rows(self, text: str, likelihoods: Sequence[Logprob], offset: int) -> list[Row]:
         """One row for each character of `text`."""
         return [self._row(*one, offset + i) for i, one in enumerate(zip(text, likelihoods, strict=True))]
 
@@ -47,7 +47,7 @@ class LogprobsWriter:
         lists = (f'"{name}":[{",".join(row[i] for row in rows)}]' for i, name in enumerate(LOGPROB_COLUMNS))
         return f"{{{','.join(lists)}}}"
 
-    def _row(self, character: str, one: Likelihood, offset: int) -> Row:
+    def _row(self, character: str, one: Logprob, offset: int) -> Row:
         token, logprob = json.dumps(character), _logprob(one.probability)
         top = [f"{self._quoted[i]}:{_logprob(probability)}" for i, probability, _ in one.alternatives]
         if all(self._characters[i] != character for i, _, _ in one.alternatives):
@@ -185,7 +185,7 @@ class CompletionAnswer:
         text = "".join(piece.text for piece in pieces)
         rows, offset = None, self._offsets[choice.index]
         if self._request.logprobs is not None:
-            rows = self._writer.rows(text, [one for piece in pieces for one in piece.details], offset)
+            rows = self._writer.rows(text, [one for piece in pieces for one in piece.logprobs], offset)
         self._offsets[choice.index] = offset + len(text)
         return Part(choice, text, rows, pieces[-1].finish_reason if choice.ended else None)
 

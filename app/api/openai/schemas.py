@@ -190,7 +190,7 @@ class CompletionRequest(OpenAIModel):
             num_samples=self.n,
             max_new_tokens=self.max_tokens,
             stop=self.stop,
-            details_from=None if self.logprobs is None else [0] * self.n,
+            logprobs_from=None if self.logprobs is None else [0] * self.n,
             alternatives=self.logprobs or 0,
         )
 

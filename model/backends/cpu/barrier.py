@@ -1,7 +1,18 @@
-"""Threads that wait for each other within compiled code, without the interpreter and its lock.
+"""A barrier for threads in compiled code: they wait for each other without the interpreter and its lock.
 
-Who waits looks again and again for a while, which is faster than the system can wake a thread, and then sleeps
-until it is woken. Knows nothing of what the threads do.
+A waiting thread spins for a while, which is faster than the system can wake a thread, and then sleeps: it reads
+from a pipe of its own until another thread writes a byte to it. Knows nothing of what the threads do.
+
+Memory order. All words are read and written by sequentially consistent atomics. Two things rest on that:
+
+- Visibility. A thread publishes what it wrote by its atomic addition to `ARRIVED`; the last to arrive has read all
+  those additions, and publishes them by adding to `GENERATION`, which every waiter reads. So after `barrier_wait`
+  each thread sees what each other one wrote before it. Acquire and release would be enough for this.
+- No lost wake-up. A thread that falls asleep sets its asleep word and then reads the awaited word again; a thread
+  that wakes others changes the awaited word and then reads the asleep word. With acquire and release alone, both
+  could read the old value, and the sleeper would sleep for ever.
+
+On x86 a read-modify-write is one locked instruction under any order, so weaker orders would save nothing there.
 """
 
 import os
@@ -17,87 +28,108 @@ from numpy.typing import NDArray
 
 Words = NDArray[np.int64]
 
-LINE = 16  # words from one to the next that threads write: neighbours in a cache line would slow each other down
-ARRIVED, MEETINGS, DELAYS, PATIENCE = 0, LINE, 2 * LINE, 3 * LINE  # of meetings
-MEMBERS = 4 * LINE  # from here on two words for each member:
-CALLS, ASLEEP = 0, LINE
-LOOKS = 10_000  # some 100 to 200 microseconds, as long as Python takes between two steps
+# From one word to the next, in words: 128 bytes. Two words in one cache line, or in the pair of lines that CPUs
+# fetch together, would slow down the threads that write them.
+WORD_SPACING = 16
 
-_X86: tuple[str, list[int]] = ("llvm.x86.sse2.pause", [])
-_ARM = ("llvm.aarch64.isb", [15])  # takes some 20 nanoseconds; its `yield` does nothing on most
-_PAUSES = {"x86_64": _X86, "amd64": _X86, "aarch64": _ARM, "arm64": _ARM}
+# Indices into `BarrierHandle.words`. The words of all workers together:
+ARRIVED = 0  # workers that have reached the current barrier
+GENERATION = WORD_SPACING  # barriers that were passed so far
+EXPIRED_ROUNDS = 2 * WORD_SPACING  # rounds of spinning that ended with the barrier still closed, of all workers
+ROUNDS_BEFORE_SLEEP = 3 * WORD_SPACING  # see `set_rounds_before_sleep`
+# From here on, two words for each worker; see `_starts_word` and `_asleep_word`.
+FIRST_WORKER_WORD = 4 * WORD_SPACING
+
+SPINS_PER_ROUND = 10_000  # some 100 to 200 microseconds, as long as Python takes between two steps
+
+# The instruction for a CPU that spins, and its arguments.
+_X86_PAUSE: tuple[str, list[int]] = ("llvm.x86.sse2.pause", [])
+_ARM_PAUSE = ("llvm.aarch64.isb", [15])  # takes some 20 nanoseconds; ARM's `yield` does nothing on most CPUs
+_PAUSES = {"x86_64": _X86_PAUSE, "amd64": _X86_PAUSE, "aarch64": _ARM_PAUSE, "arm64": _ARM_PAUSE}
+
 _PREFIX = "_" if os.name == "nt" else ""
 _read: Any = types.ExternalFunction(f"{_PREFIX}read", types.intp(types.intc, types.voidptr, types.uintp))
 _write: Any = types.ExternalFunction(f"{_PREFIX}write", types.intp(types.intc, types.voidptr, types.uintp))
 
 
-class Link(NamedTuple):
-    """What one member, number `me`, needs to meet the others."""
+class BarrierHandle(NamedTuple):
+    """What one worker needs to wait for the others."""
 
-    words: Words  # what all tell each other
-    pipes: Words  # (members, 2): file descriptors to read and to write
+    words: Words  # shared by all workers
+    pipes: Words  # (workers, 2): file descriptors to read from and to write to
     byte: NDArray[np.uint8]  # (1,), to read into
-    me: int
+    worker: int  # this worker's number
 
 
-def make_links(members: int) -> list[Link]:
-    """A link for each member; `close_links` takes them back."""
-    words = np.zeros(MEMBERS + 2 * LINE * members, dtype=np.int64)
-    words[PATIENCE] = 1
-    pipes = np.full((members, 2), -1, dtype=np.int64)
-    links = [Link(words, pipes, np.zeros(1, np.uint8), me) for me in range(members)]
+def make_barrier(num_workers: int) -> list[BarrierHandle]:
+    """Return a handle for each worker; `close_barrier` closes their pipes.
+
+    Raises:
+        OSError: the process has too many files open.
+    """
+    words = np.zeros(FIRST_WORKER_WORD + 2 * WORD_SPACING * num_workers, dtype=np.int64)
+    words[ROUNDS_BEFORE_SLEEP] = 1
+    pipes = np.full((num_workers, 2), -1, dtype=np.int64)
+    handles: list[BarrierHandle] = []
+    for worker in range(num_workers):
+        handles.append(BarrierHandle(words, pipes, np.zeros(1, np.uint8), worker))
     try:
-        for me in range(members):
-            pipes[me] = os.pipe()
+        for worker in range(num_workers):
+            pipes[worker] = os.pipe()
     except OSError:
-        close_links(links)
+        close_barrier(handles)
         raise
-    return links
+    return handles
 
 
-def close_links(links: list[Link]) -> None:
-    """Give back what the system lent, once no member waits any more."""
-    for descriptor in links[0].pipes[links[0].pipes >= 0].tolist():
+def close_barrier(handles: list[BarrierHandle]) -> None:
+    """Close the pipes, once no worker waits any more."""
+    pipes = handles[0].pipes
+    for descriptor in pipes[pipes >= 0].tolist():
         os.close(descriptor)
 
 
-def _pointer(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+def _word_pointer(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
     words = context.make_array(signature.args[0])(context, builder, args[0])
     return builder.gep(words.data, [args[1]])
 
 
-def _atomic_load(typingctx: Any, words: Any, place: Any) -> Any:
+def _atomic_load(typingctx: Any, words: Any, index: Any) -> Any:
+    """Return a word."""
+
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        return builder.load_atomic(_pointer(context, builder, signature, args), "seq_cst", 8)
+        return builder.load_atomic(_word_pointer(context, builder, signature, args), "seq_cst", 8)
 
     return types.int64(words, types.int64), codegen
 
 
-def _atomic_add(typingctx: Any, words: Any, place: Any, value: Any) -> Any:
-    """Returns what was there before; so does `_atomic_swap`."""
+def _atomic_add(typingctx: Any, words: Any, index: Any, value: Any) -> Any:
+    """Add to a word; return what it was before."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        return builder.atomic_rmw("add", _pointer(context, builder, signature, args), args[2], "seq_cst")
+        return builder.atomic_rmw("add", _word_pointer(context, builder, signature, args), args[2], "seq_cst")
 
     return types.int64(words, types.int64, types.int64), codegen
 
 
-def _atomic_swap(typingctx: Any, words: Any, place: Any, value: Any) -> Any:
+def _atomic_exchange(typingctx: Any, words: Any, index: Any, value: Any) -> Any:
+    """Set a word; return what it was before."""
+
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        return builder.atomic_rmw("xchg", _pointer(context, builder, signature, args), args[2], "seq_cst")
+        return builder.atomic_rmw("xchg", _word_pointer(context, builder, signature, args), args[2], "seq_cst")
 
     return types.int64(words, types.int64, types.int64), codegen
 
 
 def _cpu_pause(typingctx: Any) -> Any:
-    """Tell the CPU that this is a loop that waits."""
+    """Tell the CPU that this loop spins, so that it saves power and leaves its core to the sibling thread."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         name, values = _PAUSES.get(platform.machine().lower(), ("", []))
         if name:
             arguments = [ir.IntType(32)(value) for value in values]
-            kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
-            builder.call(builder.module.declare_intrinsic(name, fnty=kind), arguments)
+            function_type = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+            builder.call(builder.module.declare_intrinsic(name, fnty=function_type), arguments)
         return context.get_dummy_value()
 
     return types.void(), codegen
@@ -105,83 +137,107 @@ def _cpu_pause(typingctx: Any) -> Any:
 
 _load: Any = intrinsic(_atomic_load)
 _add: Any = intrinsic(_atomic_add)
-_swap: Any = intrinsic(_atomic_swap)
+_exchange: Any = intrinsic(_atomic_exchange)
 _pause: Any = intrinsic(_cpu_pause)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _await_change(link: Link, place: int, seen: int, patience: int) -> int:
-    """Return when the word at `place` is no longer as it was `seen`: how often `LOOKS` looks were not enough.
-    Sleeps after `patience` times so many.
+def _starts_word(worker: int) -> int:
+    """Return the index of the word that counts how often the worker has been started."""
+    return FIRST_WORKER_WORD + 2 * WORD_SPACING * worker
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _asleep_word(worker: int) -> int:
+    """Return the index of the word that is 1 while the worker sleeps, or is about to, and nobody has woken it."""
+    return _starts_word(worker) + WORD_SPACING
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _wait_for_change(handle: BarrierHandle, word: int, seen: int, rounds_before_sleep: int) -> int:
+    """Return when a word is no longer as it was `seen`.
+
+    Returns:
+        How many rounds of `SPINS_PER_ROUND` spins have ended before that.
     """
-    looks, late, asleep = 0, 0, MEMBERS + 2 * LINE * link.me + ASLEEP
-    while _load(link.words, place) == seen:
+    asleep = _asleep_word(handle.worker)
+    spins = 0
+    expired_rounds = 0
+    while _load(handle.words, word) == seen:
         _pause()
-        looks += 1
-        if looks < LOOKS:
+        spins += 1
+        if spins < SPINS_PER_ROUND:
             continue
-        looks, late = 0, late + 1
-        if late % patience == 0:
-            _swap(link.words, asleep, 1)
-            # whoever finds this word set clears it and sends a byte: as many are read as are sent
-            if _load(link.words, place) == seen or not _swap(link.words, asleep, 0):
-                _read(link.pipes[link.me, 0], link.byte.ctypes, 1)
-    return late
+        spins = 0
+        expired_rounds += 1
+        if expired_rounds % rounds_before_sleep == 0:
+            _exchange(handle.words, asleep, 1)
+            # A byte is written by the thread that finds the asleep word set and clears it. So one must be read if
+            # this thread may sleep (the awaited word has not changed), and also if it need not, but another has
+            # cleared the asleep word already: a byte left in the pipe would end a later sleep at once.
+            if _load(handle.words, word) == seen or not _exchange(handle.words, asleep, 0):
+                _read(handle.pipes[handle.worker, 0], handle.byte.ctypes, 1)
+    return expired_rounds
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _wake(link: Link, member: int) -> None:
-    """Wake the member if it sleeps, after a word that it waits for has changed."""
-    if _swap(link.words, MEMBERS + 2 * LINE * member + ASLEEP, 0):
-        _write(link.pipes[member, 1], link.byte.ctypes, 1)
+def _wake(handle: BarrierHandle, worker: int) -> None:
+    """Wake a worker if it sleeps, after a word that it waits for has been changed."""
+    if _exchange(handle.words, _asleep_word(worker), 0):
+        _write(handle.pipes[worker, 1], handle.byte.ctypes, 1)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def call(link: Link, member: int) -> None:
-    """Begin the member's next turn; it can read all that was written before."""
-    _add(link.words, MEMBERS + 2 * LINE * member + CALLS, 1)
-    _wake(link, member)
+def start_worker(handle: BarrierHandle, worker: int) -> None:
+    """Let `wait_for_start` of a worker return; it sees all that this thread wrote before."""
+    _add(handle.words, _starts_word(worker), 1)
+    _wake(handle, worker)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def await_call(link: Link, calls: int) -> None:
-    """Return when this member has been called more than `calls` times."""
-    _await_change(link, MEMBERS + 2 * LINE * link.me + CALLS, calls, 1)
+def wait_for_start(handle: BarrierHandle, starts: int) -> None:
+    """Return when this worker has been started more than `starts` times."""
+    _wait_for_change(handle, _starts_word(handle.worker), starts, 1)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def delays(link: Link) -> int:
-    """How often somebody has waited for `LOOKS` looks in a meeting, so far."""
-    found: int = _load(link.words, DELAYS)
-    return found
+def count_expired_rounds(handle: BarrierHandle) -> int:
+    """Return how many rounds of spinning have ended with a barrier still closed, of all workers, so far."""
+    rounds: int = _load(handle.words, EXPIRED_ROUNDS)
+    return rounds
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def be_patient(link: Link, times: int) -> None:
-    """From now on sleep in meetings after so many times `LOOKS` looks.
+def set_rounds_before_sleep(handle: BarrierHandle, rounds: int) -> None:
+    """From now on let workers spin for so many rounds in a barrier before they sleep.
 
-    It costs the more the others are kept from coming: a system lets a thread go on sooner that has slept. Where
-    they are only slow to wake up, each that sleeps in turn makes the others sleep.
+    Many rounds cost much where the system keeps other workers from running: it lets a thread that has slept go on
+    sooner than one that spins. Few rounds cost much where cores are idle and only slow to wake up: each worker that
+    sleeps makes the others wait, and then sleep in turn.
     """
-    _swap(link.words, PATIENCE, times)
+    _exchange(handle.words, ROUNDS_BEFORE_SLEEP, rounds)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def meet(link: Link, members: int, patient: bool = True) -> None:
-    """Return when the first `members` are all here; each can read what the others wrote before.
+def barrier_wait(handle: BarrierHandle, num_workers: int, patient: bool = True) -> None:
+    """Return when the first `num_workers` workers have all called this; each sees what the others wrote before.
 
-    Who is not `patient` sleeps as soon as `LOOKS` looks were not enough; for others see `be_patient`.
+    Args:
+        patient: whether to spin as long as `set_rounds_before_sleep` says; if not, for one round.
     """
-    if members == 1:
+    if num_workers == 1:
         return
-    meetings = _load(link.words, MEETINGS)
-    if _add(link.words, ARRIVED, 1) < members - 1:
-        late = _await_change(link, MEETINGS, meetings, _load(link.words, PATIENCE) if patient else 1)
-        if late:
-            _add(link.words, DELAYS, late)
+    # Read before arriving: from then on the last worker may add to it at any time.
+    generation = _load(handle.words, GENERATION)
+    if _add(handle.words, ARRIVED, 1) < num_workers - 1:
+        rounds_before_sleep = _load(handle.words, ROUNDS_BEFORE_SLEEP) if patient else 1
+        expired_rounds = _wait_for_change(handle, GENERATION, generation, rounds_before_sleep)
+        if expired_rounds:
+            _add(handle.words, EXPIRED_ROUNDS, expired_rounds)
         return
-    _swap(link.words, ARRIVED, 0)
-    _add(link.words, MEETINGS, 1)
-    for member in range(members):
-        if member != link.me:
-            _wake(link, member)
+    # The last one to arrive: all others wait for the generation, so nobody arrives at the next barrier meanwhile.
+    _exchange(handle.words, ARRIVED, 0)
+    _add(handle.words, GENERATION, 1)
+    for worker in range(num_workers):
+        if worker != handle.worker:
+            _wake(handle, worker)

@@ -1,7 +1,7 @@
-"""What the compiled kernel reads and writes, and where it lies in memory; made from a network of PyTorch's.
+"""The arrays that the compiled kernel reads and writes, and their layout; made from a PyTorch network.
 
-Weights are quantised: each output channel of a product is a scale times whole numbers from -127 to 127. Keys and
-values are too, each head's vector by itself. Knows nothing of arithmetic.
+Weights are quantised: each output channel of a product is a scale times whole numbers from -127 to 127. So are keys
+and values, each head's vector by itself. Knows nothing of arithmetic.
 """
 
 import math
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.backends.cpu.gemm import BLOCKS, pack
-from model.backends.cpu.microkernel import COLUMNS, GROUP
+from model.backends.cpu.gemm import MICROKERNEL_BLOCKS, pack_columns
+from model.backends.cpu.microkernel import BLOCK_BYTES, BLOCK_COLUMNS, K_GROUP
 from model.config import GPTConfig
 from model.network import GPT, RMS_EPSILON, ROTARY_BASE, Block, Norm
 
@@ -23,35 +23,43 @@ SignedBytes = NDArray[np.int8]
 Ints = NDArray[np.int32]
 Indices = NDArray[np.int64]
 Number = TypeVar("Number", bound=np.generic)
-Span = tuple[int, int]  # the first, and the one after the last
 
-CHUNK = 16  # rows of one slot in one call
-MAX_ROWS = 64  # that a thread computes at a time; both are multiples of 16, since AMX reads and writes so many
-LANES = 64  # sums that run side by side
-LINE = 64  # bytes of a cache line
-APART = 16  # numbers between long rows: at multiples of 2 KiB they would share few places of the nearest cache
+PREFILL_CHUNK = 16  # ids of one slot that one call reads at most
+MAX_ROWS = 64  # rows that a thread computes at a time; both are multiples of 16, since AMX reads and writes so many
+NUM_PARTIAL_SUMS = 64  # of a sum of floats, side by side
+CACHE_LINE_BYTES = 64
+# Numbers between long rows: at multiples of 2 KiB, the same element of all rows would compete for few places of the
+# first-level cache.
+ROW_PADDING = 16
 
 
-class Shape(NamedTuple):
-    """What the compiled code must know of a configuration."""
+class Span(NamedTuple):
+    """Indices from `start` up to `end`, which is not included."""
+
+    start: int
+    end: int
+
+
+class KernelConfig(NamedTuple):
+    """What the compiled code knows of a configuration."""
 
     heads: int
     head_size: int
     window: int  # characters that a position attends to at most, itself included
     rotary: bool
     qk_norm: bool
-    rmsnorm: bool
-    relu2: bool
+    rmsnorm: bool  # LayerNorm if not
+    relu2: bool  # GELU if not
     logit_scale: np.float32
     epsilon: np.float32
     qk_epsilon: np.float32
-    tiles: bool  # whether threads may use AMX
+    use_amx: bool  # whether threads may use AMX
 
 
 class Weights(NamedTuple):
-    """L layers. Products as `dot.pack` lays them out, with a scale and a bias for each column.
+    """Weights of L layers. Products are packed as by `gemm.pack_columns`, with a scale and a bias for each column.
 
-    C, M (inside the MLP) and V are rounded up to multiples of 16 with zeros.
+    C, M (the width inside the MLP) and V are rounded up to multiples of 16, with zeros.
     """
 
     tokens: Floats  # (V, C)
@@ -60,63 +68,68 @@ class Weights(NamedTuple):
     norms: Floats  # (2·L+1, 2, C): weight and bias before each attention and each MLP, and at the end
     qkv: Bytes  # (L, 3·C/16, C/4, 64)
     qkv_scales: Floats  # (L, 2, 3·C): scales and biases
-    mix: Bytes  # (L, C/16, C/4, 64)
-    mix_scales: Floats
-    expand: Bytes  # (L, M/16, C/4, 64)
-    expand_scales: Floats
-    reduce: Bytes  # (L, C/16, M/4, 64)
-    reduce_scales: Floats
+    attention_output: Bytes  # (L, C/16, C/4, 64)
+    attention_output_scales: Floats  # (L, 2, C)
+    mlp_expand: Bytes  # (L, M/16, C/4, 64)
+    mlp_expand_scales: Floats  # (L, 2, M)
+    mlp_output: Bytes  # (L, C/16, M/4, 64)
+    mlp_output_scales: Floats  # (L, 2, C)
     head: Bytes  # (V/16, C/4, 64)
     head_scales: Floats  # (V,)
 
 
 class Cache(NamedTuple):
-    """Keys and values of S slots, in rings of R places: position p is at p mod R.
+    """Keys and values of S slots, in rings of R entries: position p is at index p mod R.
 
-    D, the head size, is rounded up to a multiple of 4 for keys and of 16 for values.
+    Both are packed columns, so that attention is two products: keys are the columns of scores = query · keys, with
+    K = D; values are the columns of output = weights · values, with K = R. A ring entry is a column of keys, and
+    an element along K of values. D, the head size, is rounded up to a multiple of 4 for keys and of 16 for values.
+
+    In memory, the blocks of values of each four entries lie beside each other, so that a new value is written to
+    neighbouring cache lines.
     """
 
     keys: Bytes  # (S, L, H, R/16, D/4, 64)
-    values: Bytes  # (S, L, H, D/16, R/4, 64), of which R/4 is the outer one in memory
+    values: Bytes  # (S, L, H, D/16, R/4, 64), of which the axis R/4 is the outer one in memory
     scales: Floats  # (S, L, 2, H, R): of keys and of values
 
 
 class Scratch(NamedTuple):
-    """Memory of one thread."""
+    """Memory of one thread. Rows are `MAX_ROWS` unless another number is given."""
 
-    stream: Floats  # (rows, C): the residual stream
-    normed: Floats  # (rows, C)
-    qkv: Floats  # (rows, 3·C + APART): queries, keys and values
-    sums: Ints  # (rows, 16·BLOCKS)
-    narrow8: SignedBytes  # (rows, C)
-    wide8: SignedBytes  # (rows, M)
-    steps: Floats  # (rows,): the quantised rows' steps
-    totals: Ints  # (rows,): their sums
-    query8: SignedBytes  # (CHUNK, D): of the rows of one slot
-    scores: Floats  # (max(R, M),)
-    score_sums: Ints  # (CHUNK, R)
-    weights8: SignedBytes  # (2·CHUNK, R): high and low bytes in turn
-    mixed_sums: Ints  # (2·CHUNK, D)
-    highs: Ints  # (CHUNK,): sums of the high bytes
-    lows: Ints  # (CHUNK,)
-    final8: SignedBytes  # (2, C)
+    residual: Floats  # (rows, C): the residual stream
+    normed: Floats  # (rows, C): the residual stream after a norm
+    qkv: Floats  # (rows, 3·C + ROW_PADDING): queries, keys and values
+    gemm_sums: Ints  # (rows, 16·MICROKERNEL_BLOCKS)
+    int8_rows: SignedBytes  # (rows, C): the quantised left operand of a product
+    int8_mlp_rows: SignedBytes  # (rows, M): the same for the MLP's second product
+    row_scales: Floats  # (rows,): of the rows quantised last
+    row_sums: Ints  # (rows,): sums of the rows quantised last
+    int8_queries: SignedBytes  # (PREFILL_CHUNK, D): one head's, of the rows of one slot
+    scores: Floats  # (max(R, M),): of one row and head; also scratch of GELU
+    score_sums: Ints  # (PREFILL_CHUNK, R)
+    softmax_bytes: SignedBytes  # (2·PREFILL_CHUNK, R): a row of high bytes, a row of low ones, and so on
+    softmax_high_sums: Ints  # (PREFILL_CHUNK,)
+    softmax_low_sums: Ints  # (PREFILL_CHUNK,)
+    value_sums: Ints  # (2·PREFILL_CHUNK, D): products of `softmax_bytes` and values
+    final_bytes: SignedBytes  # (2, C): high and low bytes of the last norm's result
     logit_sums: Ints  # (2, V)
-    angles: Floats  # (rows, 2, D/2): cosines and sines
-    bytes8: SignedBytes  # (D,), beyond the head size 0
-    lanes: Floats  # (LANES,)
+    rotary_angles: Floats  # (rows, 2, D/2): cosines and sines
+    int8_head: SignedBytes  # (D,): one key or value; 0 beyond the head size
+    partial_sums: Floats  # (NUM_PARTIAL_SUMS,)
 
 
-class Results(NamedTuple):
-    """What the threads that compute the same rows write together, each a part of the columns."""
+class Activations(NamedTuple):
+    """What threads that compute the same rows write together, each a shard of the columns."""
 
-    wide: Floats  # (rows, M + APART): the inside of the MLP
-    mixed: Floats  # (rows, C): attention's result
-    added: Floats  # (rows, C): what is added to the residual stream
+    mlp_hidden: Floats  # (rows, M + ROW_PADDING): inside the MLP
+    attended: Floats  # (rows, C): attention's result, before its output projection
+    residual_update: Floats  # (rows, C): what is added to the residual stream
 
 
-def shape_of(config: GPTConfig, tiles: bool) -> Shape:
-    """The configuration as the kernel reads it; `tiles`: whether threads may use AMX."""
-    return Shape(
+def kernel_config(config: GPTConfig, use_amx: bool) -> KernelConfig:
+    """Return a configuration as the kernel reads it; `use_amx`: whether threads may use AMX."""
+    return KernelConfig(
         heads=config.n_head,
         head_size=config.head_size,
         window=config.block_size,
@@ -127,138 +140,171 @@ def shape_of(config: GPTConfig, tiles: bool) -> Shape:
         logit_scale=np.float32(config.logit_scale),
         epsilon=np.float32(RMS_EPSILON if config.norm == "rmsnorm" else 1e-5),
         qk_epsilon=np.float32(RMS_EPSILON),
-        tiles=tiles,
+        use_amx=use_amx,
     )
 
 
 def quantise_weights(network: GPT) -> Weights:
-    """The network's weights, its products quantised."""
-    config, blocks = network.config, cast(list[Block], list(network.blocks))
-    width, inner = _up(config.n_embd), _up(4 * config.n_embd)
-    attention, mlp = [block.attention for block in blocks], [block.mlp for block in blocks]
-    qkv = _products([(a.query, a.key, a.value) for a in attention], width, width)
-    mix = _products([(a.output,) for a in attention], width, width)
-    expand = _products([(m.expand,) for m in mlp], inner, width)
-    reduce = _products([(m.output,) for m in mlp], width, inner)
-    norms = [norm for block in blocks for norm in (block.norm_attention, block.norm_mlp)]
-    head, head_scales = _quantise(_array(network.tokens.weight, _up(config.vocab_size), width))
+    """Return the network's weights, those of products quantised."""
+    config = network.config
+    width = _round_up(config.n_embd)
+    mlp_width = _round_up(4 * config.n_embd)
     rotary = config.positions == "rotary"
-    places = np.arange(0, config.head_size if rotary else 0, 2, dtype=np.float64) / config.head_size
+    blocks = cast(list[Block], list(network.blocks))
+    attentions = [block.attention for block in blocks]
+    mlps = [block.mlp for block in blocks]
+    norms: list[Norm] = []
+    for block in blocks:
+        norms.extend((block.norm_attention, block.norm_mlp))
+    norms.append(network.norm)
+    qkv = _quantise_products([(a.query, a.key, a.value) for a in attentions], width, width)
+    attention_output = _quantise_products([(a.output,) for a in attentions], width, width)
+    mlp_expand = _quantise_products([(mlp.expand,) for mlp in mlps], mlp_width, width)
+    mlp_output = _quantise_products([(mlp.output,) for mlp in mlps], width, mlp_width)
+    head, head_scales = _quantise_channels(
+        _padded_array(network.tokens.weight, _round_up(config.vocab_size), width)
+    )
+    exponents = np.arange(0, config.head_size if rotary else 0, 2, dtype=np.float64) / config.head_size
+    learned_positions = None if rotary else network.positions.weight
     weights = Weights(
-        tokens=_array(network.tokens.weight, config.vocab_size, width),
-        positions=_array(None if rotary else network.positions.weight, 1 if rotary else config.block_size, width),
-        frequencies=ROTARY_BASE**-places,
-        norms=np.stack([_norm(norm, width) for norm in [*norms, network.norm]]),
-        qkv=qkv[0],
-        qkv_scales=qkv[1],
-        mix=mix[0],
-        mix_scales=mix[1],
-        expand=expand[0],
-        expand_scales=expand[1],
-        reduce=reduce[0],
-        reduce_scales=reduce[1],
+        tokens=_padded_array(network.tokens.weight, config.vocab_size, width),
+        positions=_padded_array(learned_positions, 1 if rotary else config.block_size, width),
+        frequencies=ROTARY_BASE**-exponents,
+        norms=np.stack([_norm_parameters(norm, width) for norm in norms]),
+        qkv=qkv.columns,
+        qkv_scales=qkv.scales,
+        attention_output=attention_output.columns,
+        attention_output_scales=attention_output.scales,
+        mlp_expand=mlp_expand.columns,
+        mlp_expand_scales=mlp_expand.scales,
+        mlp_output=mlp_output.columns,
+        mlp_output_scales=mlp_output.scales,
         head=head,
         head_scales=head_scales,
     )
-    parts: list[Any] = [_aligned(part) for part in weights]
-    return Weights(*parts)
+    aligned: list[Any] = [_aligned(array) for array in weights]
+    return Weights(*aligned)
 
 
 def make_cache(config: GPTConfig, slots: int) -> Cache:
-    """Room for a window and a chunk in each slot: what a chunk's end overwrites has left its beginning's window."""
-    ring = _up(config.block_size + CHUNK)
-    size, layers, heads = config.head_size, config.n_layer, config.n_head
-    of_keys = ring // COLUMNS, _up(size, GROUP) // GROUP, COLUMNS * GROUP
-    of_values = ring // GROUP, _up(size) // COLUMNS, COLUMNS * GROUP
+    """Return an empty cache.
+
+    A ring has room for a window and a chunk: when the last id of a chunk is written, what it overwrites has left
+    the window of the chunk's first id. So draft tokens that are rejected have destroyed nothing either.
+    """
+    ring_size = _round_up(config.block_size + PREFILL_CHUNK)
+    size = config.head_size
+    leading_axes = (slots, config.n_layer, config.n_head)
+    keys_shape = (*leading_axes, ring_size // BLOCK_COLUMNS, _round_up(size, K_GROUP) // K_GROUP, BLOCK_BYTES)
+    values_shape_in_memory = (*leading_axes, ring_size // K_GROUP, _round_up(size) // BLOCK_COLUMNS, BLOCK_BYTES)
     return Cache(
-        keys=_zeros((slots, layers, heads, *of_keys), np.uint8),
-        values=_zeros((slots, layers, heads, *of_values), np.uint8).swapaxes(3, 4),
-        scales=_zeros((slots, layers, 2, heads, ring), np.float32),
+        keys=_zeros(keys_shape, np.uint8),
+        values=_zeros(values_shape_in_memory, np.uint8).swapaxes(3, 4),
+        scales=_zeros((slots, config.n_layer, 2, config.n_head, ring_size), np.float32),
     )
 
 
 def make_scratch(weights: Weights, cache: Cache, head_size: int) -> Scratch:
-    """Memory for `MAX_ROWS` rows."""
-    width, inner, ring = weights.tokens.shape[1], weights.expand.shape[1] * COLUMNS, cache.scales.shape[4]
+    """Return one thread's memory, for `MAX_ROWS` rows."""
+    width = weights.tokens.shape[1]
+    padded_vocab_size = len(weights.head_scales)
+    mlp_width = weights.mlp_expand.shape[1] * BLOCK_COLUMNS
+    ring_size = cache.scales.shape[4]
     return Scratch(
-        stream=_zeros((MAX_ROWS, width), np.float32),
+        residual=_zeros((MAX_ROWS, width), np.float32),
         normed=_zeros((MAX_ROWS, width), np.float32),
-        qkv=_zeros((MAX_ROWS, 3 * width + APART), np.float32),
-        sums=_zeros((MAX_ROWS, BLOCKS * COLUMNS), np.int32),
-        narrow8=_zeros((MAX_ROWS, width), np.int8),
-        wide8=_zeros((MAX_ROWS, inner), np.int8),
-        steps=_zeros((MAX_ROWS,), np.float32),
-        totals=_zeros((MAX_ROWS,), np.int32),
-        query8=_zeros((CHUNK, _up(head_size, GROUP)), np.int8),
-        scores=_zeros((max(ring, inner),), np.float32),
-        score_sums=_zeros((CHUNK, ring), np.int32),
-        weights8=_zeros((2 * CHUNK, ring), np.int8),
-        mixed_sums=_zeros((2 * CHUNK, _up(head_size)), np.int32),
-        highs=_zeros((CHUNK,), np.int32),
-        lows=_zeros((CHUNK,), np.int32),
-        final8=_zeros((2, width), np.int8),
-        logit_sums=_zeros((2, len(weights.head_scales)), np.int32),
-        angles=_zeros((MAX_ROWS, 2, len(weights.frequencies)), np.float32),
-        bytes8=_zeros((_up(head_size),), np.int8),
-        lanes=_zeros((LANES,), np.float32),
+        qkv=_zeros((MAX_ROWS, 3 * width + ROW_PADDING), np.float32),
+        gemm_sums=_zeros((MAX_ROWS, MICROKERNEL_BLOCKS * BLOCK_COLUMNS), np.int32),
+        int8_rows=_zeros((MAX_ROWS, width), np.int8),
+        int8_mlp_rows=_zeros((MAX_ROWS, mlp_width), np.int8),
+        row_scales=_zeros((MAX_ROWS,), np.float32),
+        row_sums=_zeros((MAX_ROWS,), np.int32),
+        int8_queries=_zeros((PREFILL_CHUNK, _round_up(head_size, K_GROUP)), np.int8),
+        scores=_zeros((max(ring_size, mlp_width),), np.float32),
+        score_sums=_zeros((PREFILL_CHUNK, ring_size), np.int32),
+        softmax_bytes=_zeros((2 * PREFILL_CHUNK, ring_size), np.int8),
+        softmax_high_sums=_zeros((PREFILL_CHUNK,), np.int32),
+        softmax_low_sums=_zeros((PREFILL_CHUNK,), np.int32),
+        value_sums=_zeros((2 * PREFILL_CHUNK, _round_up(head_size)), np.int32),
+        final_bytes=_zeros((2, width), np.int8),
+        logit_sums=_zeros((2, padded_vocab_size), np.int32),
+        rotary_angles=_zeros((MAX_ROWS, 2, len(weights.frequencies)), np.float32),
+        int8_head=_zeros((_round_up(head_size),), np.int8),
+        partial_sums=_zeros((NUM_PARTIAL_SUMS,), np.float32),
     )
 
 
-def make_results(weights: Weights) -> Results:
-    """Memory for `MAX_ROWS` rows."""
-    width, inner = weights.tokens.shape[1], weights.expand.shape[1] * COLUMNS
-    return Results(
-        wide=_zeros((MAX_ROWS, inner + APART), np.float32),
-        mixed=_zeros((MAX_ROWS, width), np.float32),
-        added=_zeros((MAX_ROWS, width), np.float32),
+def make_activations(weights: Weights) -> Activations:
+    """Return memory for `MAX_ROWS` rows."""
+    width = weights.tokens.shape[1]
+    mlp_width = weights.mlp_expand.shape[1] * BLOCK_COLUMNS
+    return Activations(
+        mlp_hidden=_zeros((MAX_ROWS, mlp_width + ROW_PADDING), np.float32),
+        attended=_zeros((MAX_ROWS, width), np.float32),
+        residual_update=_zeros((MAX_ROWS, width), np.float32),
     )
 
 
 def _zeros(shape: tuple[int, ...], dtype: type[Number]) -> NDArray[Number]:
-    """Zeros that begin where a cache line does: vectors that lie across two take twice as long to read."""
+    """Return zeros that begin at a cache line: vectors that lie across two take twice as long to read."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.zeros(size + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
+    memory = np.zeros(size + CACHE_LINE_BYTES, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE_BYTES
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _aligned(array: NDArray[Number]) -> NDArray[Number]:
-    """The same in memory of `_zeros`."""
+    """Return a copy that begins at a cache line."""
     copy = _zeros(array.shape, array.dtype.type)
     copy[...] = array
     return copy
 
 
-def _up(size: int, multiple: int = COLUMNS) -> int:
+def _round_up(size: int, multiple: int = BLOCK_COLUMNS) -> int:
     return -(-size // multiple) * multiple
 
 
-def _array(tensor: Tensor | None, *shape: int, fill: float = 0.0) -> Floats:
-    """A float32 array of `shape` with the tensor in its first corner."""
+def _padded_array(tensor: Tensor | None, *shape: int, fill: float = 0.0) -> Floats:
+    """Return a float32 array of `shape` with the tensor in its first corner and `fill` elsewhere."""
     array = np.full(shape, fill, dtype=np.float32)
     if tensor is not None:
         values = tensor.detach().float().cpu().numpy()
-        array[tuple(slice(0, n) for n in values.shape)] = values
+        corner = tuple(slice(0, length) for length in values.shape)
+        array[corner] = values
     return array
 
 
-def _norm(norm: Norm, width: int) -> Floats:
-    weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
-    return np.stack((_array(weight, width, fill=1.0), _array(bias, width)))
+def _norm_parameters(norm: Norm, width: int) -> Floats:
+    """Return weight and bias (2, `width`) of a norm, 1 and 0 where it has none."""
+    weight = _padded_array(getattr(norm, "weight", None), width, fill=1.0)
+    bias = _padded_array(getattr(norm, "bias", None), width)
+    return np.stack((weight, bias))
 
 
-def _products(layers: Sequence[tuple[nn.Linear, ...]], outputs: int, inputs: int) -> tuple[Bytes, Floats]:
-    """Per layer, some matrices as one: packed columns, and the columns' scales and biases."""
-    packed, scales = [], []
-    for parts in layers:
-        columns, scale = _quantise(np.concatenate([_array(part.weight, outputs, inputs) for part in parts]))
-        packed.append(columns)
-        scales.append(np.stack((scale, np.concatenate([_array(part.bias, outputs) for part in parts]))))
-    return np.stack(packed), np.stack(scales)
+class _QuantisedProduct(NamedTuple):
+    """One product of each of L layers."""
+
+    columns: Bytes  # (L, N/16, K/4, 64)
+    scales: Floats  # (L, 2, N): scales and biases
 
 
-def _quantise(matrix: Floats) -> tuple[Bytes, Floats]:
-    """(N, K) to packed columns and their scales (N,): the nearest multiples of each channel's largest / 127."""
+def _quantise_products(
+    layers: Sequence[tuple[nn.Linear, ...]], output_width: int, input_width: int
+) -> _QuantisedProduct:
+    """Return the product of each layer, whose matrices (`output_width`, `input_width`) follow each other."""
+    columns: list[Bytes] = []
+    scales: list[Floats] = []
+    for linears in layers:
+        weights = [_padded_array(linear.weight, output_width, input_width) for linear in linears]
+        biases = [_padded_array(linear.bias, output_width) for linear in linears]
+        layer_columns, layer_scales = _quantise_channels(np.concatenate(weights))
+        columns.append(layer_columns)
+        scales.append(np.stack((layer_scales, np.concatenate(biases))))
+    return _QuantisedProduct(np.stack(columns), np.stack(scales))
+
+
+def _quantise_channels(matrix: Floats) -> tuple[Bytes, Floats]:
+    """Return a matrix (N, K) as packed columns and their scales (N,): each channel's largest magnitude / 127."""
     scales = np.abs(matrix).max(axis=1) / np.float32(127)
-    whole = np.rint(matrix / np.maximum(scales, 1e-30)[:, None]).astype(np.int8)
-    return pack(whole), scales
+    whole_numbers = np.rint(matrix / np.maximum(scales, 1e-30)[:, None]).astype(np.int8)
+    return pack_columns(whole_numbers), scales

@@ -1,70 +1,90 @@
-"""The one product that generation on a CPU is made of: rows of int8 times blocks of 16 columns of uint8, in int32.
+"""The matrix product that generation on a CPU consists of: rows of int8 by packed columns of uint8, in int32.
 
-Integer sums are exact, so a row's result depends on nothing but the row and the columns: not on the rows beside
-it, the number of threads, or the instructions of the CPU. Where it has AVX-512 VNNI, `vpdpbusd` multiplies 64 pairs
-at once (`tile.py`), and where it has AMX, many rows go through that, if K is in whole tiles (`amx.py`); elsewhere
-the same loop is written so that LLVM finds the CPU's own 16-bit products. Knows nothing of networks.
+Integer sums are exact: |x| ≤ 128 and a stored weight ≤ 255, so a sum over K stays below 2³¹ up to K = 65,793, and
+no instruction used here rounds or saturates. Exact sums are the same in any order. So a row's result depends on the
+row and the columns alone: not on the rows beside it, the number of threads, or the CPU's instructions.
 
-Columns lie in memory as the CPU reads them: (N/16, K/4, 64) uint8, where the 64 are 16 columns of 4 consecutive
-places in K each, and a value v is stored as v + 128.
+Where the CPU has AVX-512 VNNI, `vpdpbusd` multiplies 64 pairs at once (`microkernel.py`); where it has AMX, many
+rows go through that, if K is a multiple of a tile's (`amx.py`); elsewhere the same loop is written such that LLVM
+finds the CPU's own 16-bit products. Knows nothing of networks.
+
+Packed columns lie in memory as the CPU reads them: (N/16, K/4, 64) uint8, where the 64 bytes are 16 columns of 4
+neighbouring elements along K each, and a weight v is stored as v + 128: `vpdpbusd` takes one signed and one
+unsigned operand.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.backends.cpu import amx
-from model.backends.cpu.microkernel import COLUMNS, GROUP, has_vnni, make_tiles
-from model.jit import inner
+from model.backends.cpu.microkernel import BLOCK_COLUMNS, K_GROUP, has_vnni, make_vector_microkernels
+from model.jit import kernel_jit
 
-OFFSET = 128
-MIN_ROWS_FOR_AMX = 6  # rows: a tile takes as long for one as for sixteen
+ZERO_POINT = 128  # how a weight of 0 is stored
+MIN_ROWS_FOR_AMX = 6  # a tile takes as long for one row as for sixteen
+
+# Rows and blocks of the largest vector microkernel. AVX-512 has 32 registers: 16 hold sums, 4 the blocks. AVX2 has
+# 16, and its sums of one row and one block fill four of them.
+MICROKERNEL_ROWS = 4 if has_vnni() else 2
+MICROKERNEL_BLOCKS = 4 if has_vnni() else 2
+
+_vector_microkernel = make_vector_microkernels(MICROKERNEL_ROWS, (1, MICROKERNEL_BLOCKS))
+_amx_microkernel = amx.make_amx_microkernels()
 
 
-def pack(matrix: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """(N, K) int8 to columns (⌈N/16⌉, ⌈K/4⌉, 64); what is missing counts as 0."""
+def pack_columns(matrix: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Return a matrix (N, K) int8, one row for each output, as packed columns (⌈N/16⌉, ⌈K/4⌉, 64); padding is 0."""
     n, k = matrix.shape
-    padded = np.zeros((-n % COLUMNS + n, -k % GROUP + k), dtype=np.int16)
+    padded_n = n + -n % BLOCK_COLUMNS
+    padded_k = k + -k % K_GROUP
+    padded = np.zeros((padded_n, padded_k), dtype=np.int16)
     padded[:n, :k] = matrix
-    blocks = (padded + OFFSET).astype(np.uint8).reshape(-1, COLUMNS, padded.shape[1] // GROUP, GROUP)
-    return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3)).reshape(len(blocks), -1, COLUMNS * GROUP)
+    stored = (padded + ZERO_POINT).astype(np.uint8)
+    blocks = stored.reshape(-1, BLOCK_COLUMNS, padded_k // K_GROUP, K_GROUP)
+    packed = np.ascontiguousarray(blocks.transpose(0, 2, 1, 3))
+    return packed.reshape(len(blocks), -1, BLOCK_COLUMNS * K_GROUP)
 
 
-ROWS, BLOCKS = (4, 4) if has_vnni() else (2, 2)  # of a tile at most: as many sums as there are registers
-_by_vectors, _by_amx = make_tiles(ROWS, (1, BLOCKS)), amx.make_tiles()
-
-
-@inner()
-def multiply(
+@kernel_jit()
+def gemm(
     x: NDArray[np.int8],
     rows: int,
     columns: NDArray[np.uint8],
     blocks: int,
-    steps: int,
+    k_groups: int,
     out: NDArray[np.int32],
-    tiles: bool,
-    ahead: int = 0,
+    use_amx: bool,
+    prefetch_offset: int = 0,
 ) -> None:
-    """The first `rows` of x (R, K) times the first `blocks` of columns, over the first 4·`steps` of K, into the
-    first columns of out (R, N) int32.
+    """Multiply the first `rows` of x (R, K) by the first `blocks` of packed columns into the corner of out (R, N).
 
-    Each sum is too large by 128 times the sum of its row of x. Nothing is checked: memory is the caller's care. x
-    and out are contiguous.
+    Only the first 4 · `k_groups` elements of K count. Each sum is too large by `ZERO_POINT` times the sum of its
+    row of x, which the caller subtracts. x and out are contiguous. Nothing is checked: an index beyond the arrays
+    reads or writes foreign memory.
 
     Args:
-        tiles: whether this thread may use AMX, between `amx.begin` and `amx.end`. R is a multiple of 16 then: rows
-            beyond `rows` are read and written too.
-        ahead: bytes from the columns to what is multiplied next, if that is worth asking the memory for.
+        x: int8.
+        rows: how many.
+        columns: as `pack_columns` returns them; the first two axes may have any strides.
+        blocks: how many blocks of 16 columns.
+        k_groups: how many groups of 4 elements of K.
+        out: int32.
+        use_amx: whether this thread may use AMX: `amx.request_amx` has said yes, and the call stands between
+            `amx.configure_tiles` and `amx.release_tiles`. R is a multiple of 16 then, since rows beyond `rows` are
+            read and written too.
+        prefetch_offset: bytes from these columns to those of the next product, for which the memory is asked while
+            this one is computed.
     """
-    if tiles and rows >= MIN_ROWS_FOR_AMX and steps % amx.STEPS == 0:
+    if use_amx and rows >= MIN_ROWS_FOR_AMX and k_groups % amx.TILE_K_GROUPS == 0:
         for block in range(blocks):
-            for row in range(0, rows, amx.MOST * amx.ROWS):
-                tall = min((rows - row - 1) // amx.ROWS, amx.MOST - 1)
-                _by_amx(tall, x, row, columns, block, steps, out, ahead)
+            for row in range(0, rows, amx.MAX_ROW_TILES * amx.TILE_ROWS):
+                variant = min((rows - row - 1) // amx.TILE_ROWS, amx.MAX_ROW_TILES - 1)
+                _amx_microkernel(variant, x, row, columns, block, k_groups, out, prefetch_offset)
         return
     block = 0
     while block < blocks:
-        wide = blocks - block >= BLOCKS
-        for row in range(0, rows, ROWS):
-            kind = wide * ROWS + min(rows - row, ROWS) - 1
-            _by_vectors(kind, x, row, columns, block, steps, out, ahead)
-        block += BLOCKS if wide else 1
+        many_blocks = blocks - block >= MICROKERNEL_BLOCKS
+        for row in range(0, rows, MICROKERNEL_ROWS):
+            variant = many_blocks * MICROKERNEL_ROWS + min(rows - row, MICROKERNEL_ROWS) - 1
+            _vector_microkernel(variant, x, row, columns, block, k_groups, out, prefetch_offset)
+        block += MICROKERNEL_BLOCKS if many_blocks else 1

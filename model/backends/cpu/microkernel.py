@@ -1,203 +1,298 @@
-"""One tile of a product in LLVM's language: some rows of int8 times some blocks of columns, whose sums stay in
-registers. See `dot.py`, which puts products together from tiles.
+"""The inner loop of `gemm.py`, written in LLVM's intermediate language.
+
+A microkernel multiplies a few rows of int8 by a few blocks of columns of uint8; its sums stay in registers over the
+whole of K and are written to memory once. Knows nothing of how a product is cut into such pieces.
+
+LLVM's language, because Numba alone reaches neither `vpdpbusd` nor prefetching, and does not promise to keep an
+array of sums in registers.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from model.jit import compiles_for
+from model.jit import target_has_feature
 
-COLUMNS = 16  # in a block: their sums fill 64 bytes
-GROUP = 4  # places in K that one instruction sums
+BLOCK_COLUMNS = 16  # columns in a block: their int32 sums fill 64 bytes, an AVX-512 register
+K_GROUP = 4  # neighbouring elements along K that `vpdpbusd` multiplies and sums into one int32
+BLOCK_BYTES = BLOCK_COLUMNS * K_GROUP  # one block's bytes for one K group: a cache line
 
-_cgutils: Any = cgutils  # without annotations
-_BYTE, _SHORT, _INT, _INDEX = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_cgutils: Any = cgutils  # it has no annotations
+_INT8 = ir.IntType(8)
+_INT16 = ir.IntType(16)
+_INT32 = ir.IntType(32)
+_INT64 = ir.IntType(64)
 
 
 def has_vnni() -> bool:
-    """Whether code is compiled for a CPU with AVX-512 VNNI."""
-    return compiles_for("avx512vnni")
+    """Return whether code is compiled for a CPU with AVX-512 VNNI."""
+    return target_has_feature("avx512vnni")
+
+
+@dataclass(frozen=True)
+class MatrixPointer:
+    """A matrix in memory, as emitted code addresses it. Strides are in elements of `start`.
+
+    Attributes:
+        start: pointer to the first element.
+        row_stride: from one row to the next; of packed columns, from one block to the next.
+        inner_stride: from one element of a row to the next; of packed columns, from one K group to the next.
+    """
+
+    start: ir.Value
+    row_stride: ir.Value
+    inner_stride: ir.Value
+
+    def address(self, builder: ir.IRBuilder, row: int, inner: ir.Value, element: ir.Type) -> ir.Value:
+        """Return a pointer of type `element` to an element of a row."""
+        to_row = builder.mul(_INT64(row), self.row_stride)
+        to_inner = builder.mul(inner, self.inner_stride)
+        offset = builder.add(to_row, to_inner)
+        return builder.bitcast(builder.gep(self.start, [offset]), element.as_pointer())
+
+
+# Emits one microkernel's code. Arguments: builder, x, columns, out, number of K groups, prefetch offset in bytes.
+Emitter = Callable[[ir.IRBuilder, MatrixPointer, MatrixPointer, MatrixPointer, ir.Value, ir.Value], None]
+
+
+class MultiplyAdd(Protocol):
+    """How a family of CPUs multiplies one K group of a row by one block of columns, and adds the products up.
+
+    Attributes:
+        sum_lanes: int32 sums that are kept for one row and one block.
+    """
+
+    sum_lanes: int
+
+    @staticmethod
+    def broadcast(builder: ir.IRBuilder, row_group: ir.Value) -> ir.Value:
+        """Return a row's four bytes, given as an int32, beside every column of a block."""
+
+    @staticmethod
+    def widen(builder: ir.IRBuilder, block: ir.Value) -> ir.Value:
+        """Return a block's 64 bytes in the form that `multiply_add` takes."""
+
+    @staticmethod
+    def multiply_add(builder: ir.IRBuilder, sums: ir.Value, block: ir.Value, row_group: ir.Value) -> ir.Value:
+        """Return the sums plus the products of a widened block and a broadcast group."""
+
+    @staticmethod
+    def reduce(builder: ir.IRBuilder, sums: ir.Value) -> ir.Value:
+        """Return one int32 sum for each column."""
+
+
+class Vnni:
+    """AVX-512 VNNI: one instruction multiplies 64 pairs of bytes, widens the products and adds fours of them.
+
+    `vpdpbusd` is the variant that does not saturate, so its sums are those of ordinary int32 arithmetic.
+    """
+
+    sum_lanes = BLOCK_COLUMNS
+
+    @staticmethod
+    def broadcast(builder: ir.IRBuilder, row_group: ir.Value) -> ir.Value:
+        """Return a row's four bytes, given as an int32, beside every column."""
+        undefined = ir.Constant(_vector(_INT32, BLOCK_COLUMNS), ir.Undefined)
+        first_lane = builder.insert_element(undefined, row_group, _INT32(0))
+        zeros = ir.Constant(_vector(_INT32, BLOCK_COLUMNS), [0] * BLOCK_COLUMNS)
+        return builder.shuffle_vector(first_lane, first_lane, zeros)
+
+    @staticmethod
+    def widen(builder: ir.IRBuilder, block: ir.Value) -> ir.Value:
+        """Return the same bytes, typed as `vpdpbusd` takes them."""
+        return builder.bitcast(block, _vector(_INT32, BLOCK_COLUMNS))
+
+    @staticmethod
+    def multiply_add(builder: ir.IRBuilder, sums: ir.Value, block: ir.Value, row_group: ir.Value) -> ir.Value:
+        """Return the sums plus the products."""
+        vector = _vector(_INT32, BLOCK_COLUMNS)
+        signature = ir.FunctionType(vector, [vector, vector, vector])
+        vpdpbusd = builder.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.512", fnty=signature)
+        return builder.call(vpdpbusd, [sums, block, row_group])
+
+    @staticmethod
+    def reduce(builder: ir.IRBuilder, sums: ir.Value) -> ir.Value:
+        """Return the sums: there is one for each column already."""
+        return sums
+
+
+class Portable:
+    """Any CPU: products of 16-bit numbers, of which LLVM selects the CPU's own instruction (`pmaddwd`, `smull` …).
+
+    That instruction adds pairs, so there are two sums for each column until the end. The 8-bit product of AVX2,
+    `pmaddubsw`, would be faster, but it saturates at 16 bits: its sums are not exact.
+    """
+
+    sum_lanes = 2 * BLOCK_COLUMNS
+
+    @staticmethod
+    def broadcast(builder: ir.IRBuilder, row_group: ir.Value) -> ir.Value:
+        """Return a row's four bytes beside every column, sign-extended by way of 16 bits."""
+        signed_bytes = builder.bitcast(Vnni.broadcast(builder, row_group), _vector(_INT8, BLOCK_BYTES))
+        # both steps are needed: from the first LLVM sees that products of 16-bit numbers are enough
+        shorts = builder.sext(signed_bytes, _vector(_INT16, BLOCK_BYTES))
+        return builder.sext(shorts, _vector(_INT32, BLOCK_BYTES))
+
+    @staticmethod
+    def widen(builder: ir.IRBuilder, block: ir.Value) -> ir.Value:
+        """Return the block's unsigned bytes as int32."""
+        return builder.zext(block, _vector(_INT32, BLOCK_BYTES))
+
+    @staticmethod
+    def multiply_add(builder: ir.IRBuilder, sums: ir.Value, block: ir.Value, row_group: ir.Value) -> ir.Value:
+        """Return the sums plus the products, which are added in pairs."""
+        products = builder.mul(block, row_group)
+        return builder.add(sums, Portable._add_pairs(builder, products))
+
+    @staticmethod
+    def reduce(builder: ir.IRBuilder, sums: ir.Value) -> ir.Value:
+        """Return one sum for each column, of its two."""
+        return Portable._add_pairs(builder, sums)
+
+    @staticmethod
+    def _add_pairs(builder: ir.IRBuilder, values: ir.Value) -> ir.Value:
+        """Return half as many values, each the sum of two neighbours."""
+        half = values.type.count // 2
+        even_lanes = ir.Constant(_vector(_INT32, half), list(range(0, 2 * half, 2)))
+        odd_lanes = ir.Constant(_vector(_INT32, half), list(range(1, 2 * half, 2)))
+        even = builder.shuffle_vector(values, values, even_lanes)
+        odd = builder.shuffle_vector(values, values, odd_lanes)
+        return builder.add(even, odd)
+
+
+@dataclass(frozen=True)
+class VectorMicrokernel:
+    """The microkernel of some rows by some blocks of columns, for the CPU's vector registers."""
+
+    arithmetic: type[MultiplyAdd]
+    rows: int
+    blocks: int
+
+    def emit(
+        self,
+        builder: ir.IRBuilder,
+        x: MatrixPointer,
+        columns: MatrixPointer,
+        out: MatrixPointer,
+        k_groups: ir.Value,
+        prefetch_offset: ir.Value,
+    ) -> None:
+        """Emit the code (an `Emitter`).
+
+        For each K group the blocks are loaded once, for all rows, and each row's four bytes are broadcast once, for
+        all blocks. The sums are stack variables that never have their address taken, so LLVM holds them in
+        registers: `gemm` chooses rows and blocks such that they fit.
+        """
+        sum_type = _vector(_INT32, self.arithmetic.sum_lanes)
+        sums: list[list[ir.Value]] = []  # [row][block]
+        for _ in range(self.rows):
+            sums.append([_cgutils.alloca_once(builder, sum_type, zfill=True) for _ in range(self.blocks)])
+        with _cgutils.for_range(builder, k_groups) as loop:
+            addresses = [columns.address(builder, n, loop.index, _INT8) for n in range(self.blocks)]
+            for address in addresses:
+                _prefetch(builder, builder.gep(address, [prefetch_offset]))
+            blocks = [self._load_block(builder, address) for address in addresses]
+            for m, row_sums in enumerate(sums):
+                k = builder.mul(loop.index, _INT64(K_GROUP))
+                row_group = builder.load(x.address(builder, m, k, _INT32), align=1)
+                broadcast = self.arithmetic.broadcast(builder, row_group)
+                for block, one_sum in zip(blocks, row_sums, strict=True):
+                    added = self.arithmetic.multiply_add(builder, builder.load(one_sum), block, broadcast)
+                    builder.store(added, one_sum)
+        for m, row_sums in enumerate(sums):
+            for n, one_sum in enumerate(row_sums):
+                column = _INT64(n * BLOCK_COLUMNS)
+                address = out.address(builder, m, column, _vector(_INT32, BLOCK_COLUMNS))
+                builder.store(self.arithmetic.reduce(builder, builder.load(one_sum)), address, align=4)
+
+    def _load_block(self, builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+        """Load one block's bytes of one K group."""
+        block = builder.bitcast(address, _vector(_INT8, BLOCK_BYTES).as_pointer())
+        return self.arithmetic.widen(builder, builder.load(block, align=1))
+
+
+def make_vector_microkernels(max_rows: int, block_counts: Sequence[int]) -> Callable[..., None]:
+    """Return a `microkernel_function` for the CPU's vector registers.
+
+    Variant i · `max_rows` + j multiplies j + 1 rows by `block_counts[i]` blocks of columns.
+    """
+    arithmetic: type[MultiplyAdd] = Vnni if has_vnni() else Portable
+    emitters: list[Emitter] = []
+    for blocks in block_counts:
+        for rows in range(1, max_rows + 1):
+            emitters.append(VectorMicrokernel(arithmetic, rows, blocks).emit)
+    return microkernel_function(emitters)
+
+
+def microkernel_function(emitters: Sequence[Emitter]) -> Callable[..., None]:
+    """Return microkernel(variant, x, row, columns, block, k_groups, out, prefetch_offset), for compiled code.
+
+    It multiplies rows from `row` on of x (R, K) int8 by blocks from `block` on of columns (N/16, K/4, 64) uint8,
+    over the first 4 · `k_groups` elements of K, into the same rows and columns of out (R, N) int32. x and out are
+    contiguous. Meanwhile it prefetches what lies `prefetch_offset` bytes after the columns that it reads. Indices
+    are not checked.
+
+    Args:
+        emitters: one for each variant, among which a `switch` chooses.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        variant, x_value, row, columns_value, block, k_groups, out_value, prefetch_offset = args
+        x = context.make_array(signature.args[1])(context, builder, x_value)
+        columns = context.make_array(signature.args[3])(context, builder, columns_value)
+        out = context.make_array(signature.args[6])(context, builder, out_value)
+        k = builder.extract_value(x.shape, 1)
+        n = builder.extract_value(out.shape, 1)
+        block_stride = builder.extract_value(columns.strides, 0)
+        group_stride = builder.extract_value(columns.strides, 1)
+        out_offset = builder.add(builder.mul(row, n), builder.mul(block, _INT64(BLOCK_COLUMNS)))
+        x_pointer = MatrixPointer(builder.gep(x.data, [builder.mul(row, k)]), k, _INT64(1))
+        columns_start = builder.gep(columns.data, [builder.mul(block, block_stride)])
+        columns_pointer = MatrixPointer(columns_start, block_stride, group_stride)
+        out_pointer = MatrixPointer(builder.gep(out.data, [out_offset]), n, _INT64(1))
+        end = builder.append_basic_block("microkernel.end")
+        switch = builder.switch(variant, end)
+        for number, emit in enumerate(emitters):
+            case = builder.append_basic_block(f"microkernel.{number}")
+            switch.add_case(_INT64(number), case)
+            builder.position_at_end(case)
+            emit(builder, x_pointer, columns_pointer, out_pointer, k_groups, prefetch_offset)
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def microkernel(
+        typingctx: Any,
+        variant: Any,
+        x: Any,
+        row: Any,
+        columns: Any,
+        block: Any,
+        k_groups: Any,
+        out: Any,
+        prefetch_offset: Any,
+    ) -> Any:
+        index = types.int64
+        return types.void(index, x, index, columns, index, index, out, index), codegen
+
+    return microkernel
+
+
+def _prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Emit a prefetch of one cache line. Any address may be given: a prefetch never faults."""
+    signature = ir.FunctionType(ir.VoidType(), [address.type, _INT32, _INT32, _INT32])
+    prefetch = builder.module.declare_intrinsic("llvm.prefetch", [address.type], signature)
+    for_reading = _INT32(0)
+    into_second_level_cache = _INT32(2)
+    data_not_code = _INT32(1)
+    builder.call(prefetch, [address, for_reading, into_second_level_cache, data_not_code])
 
 
 def _vector(element: ir.Type, length: int) -> ir.VectorType:
     return ir.VectorType(element, length)
-
-
-class Vnni:
-    """Sums of 16 int32; one instruction multiplies, widens and adds."""
-
-    lanes = COLUMNS
-
-    @staticmethod
-    def spread(builder: ir.IRBuilder, four: ir.Value) -> ir.Value:
-        """Four bytes of a row, as an int32, beside every column."""
-        one = builder.insert_element(ir.Constant(_vector(_INT, COLUMNS), ir.Undefined), four, _INT(0))
-        return builder.shuffle_vector(one, one, ir.Constant(_vector(_INT, COLUMNS), [0] * COLUMNS))
-
-    @staticmethod
-    def columns(builder: ir.IRBuilder, block: ir.Value) -> ir.Value:
-        return builder.bitcast(block, _vector(_INT, COLUMNS))
-
-    @staticmethod
-    def add(builder: ir.IRBuilder, total: ir.Value, columns: ir.Value, spread: ir.Value) -> ir.Value:
-        vector = _vector(_INT, COLUMNS)
-        function = builder.module.declare_intrinsic(
-            "llvm.x86.avx512.vpdpbusd.512", fnty=ir.FunctionType(vector, [vector, vector, vector])
-        )
-        return builder.call(function, [total, columns, spread])
-
-    @staticmethod
-    def finish(builder: ir.IRBuilder, total: ir.Value) -> ir.Value:
-        return total
-
-
-class Portable:
-    """Sums of 32 int32, two for each column; LLVM knows this product of pairs as pmaddwd, smull, …"""
-
-    lanes = 2 * COLUMNS
-
-    @staticmethod
-    def spread(builder: ir.IRBuilder, four: ir.Value) -> ir.Value:
-        wide = builder.bitcast(Vnni.spread(builder, four), _vector(_BYTE, 4 * COLUMNS))
-        return builder.sext(builder.sext(wide, _vector(_SHORT, 4 * COLUMNS)), _vector(_INT, 4 * COLUMNS))
-
-    @staticmethod
-    def columns(builder: ir.IRBuilder, block: ir.Value) -> ir.Value:
-        return builder.zext(block, _vector(_INT, 4 * COLUMNS))
-
-    @staticmethod
-    def add(builder: ir.IRBuilder, total: ir.Value, columns: ir.Value, spread: ir.Value) -> ir.Value:
-        return builder.add(total, Portable.pairs(builder, builder.mul(columns, spread)))
-
-    @staticmethod
-    def pairs(builder: ir.IRBuilder, values: ir.Value) -> ir.Value:
-        """Each value plus its neighbour."""
-        half = values.type.count // 2
-        even, odd = (
-            builder.shuffle_vector(
-                values, values, ir.Constant(_vector(_INT, half), [2 * i + start for i in range(half)])
-            )
-            for start in (0, 1)
-        )
-        return builder.add(even, odd)
-
-    @staticmethod
-    def finish(builder: ir.IRBuilder, total: ir.Value) -> ir.Value:
-        return Portable.pairs(builder, total)
-
-
-class Tile:
-    """Writes one tile: a block of columns is loaded once for all rows, sums stay in registers."""
-
-    def __init__(self, product: type[Vnni] | type[Portable], rows: int, blocks: int) -> None:
-        self.product, self.rows, self.blocks = product, rows, blocks
-
-    def write(
-        self,
-        builder: ir.IRBuilder,
-        x: "Matrix",
-        columns: "Matrix",
-        out: "Matrix",
-        steps: ir.Value,
-        ahead: ir.Value,
-    ) -> None:
-        """A `Writer`."""
-        kind = _vector(_INT, self.product.lanes)
-        totals = [
-            [_cgutils.alloca_once(builder, kind, zfill=True) for _ in range(self.blocks)] for _ in range(self.rows)
-        ]
-        with _cgutils.for_range(builder, steps) as loop:
-            places = [columns.at(builder, n, loop.index, _BYTE) for n in range(self.blocks)]
-            for place in places:
-                _ask_for(builder, builder.gep(place, [ahead]))
-            loaded = [self._load(builder, place) for place in places]
-            for m, line in enumerate(totals):
-                four = builder.load(x.at(builder, m, builder.mul(loop.index, _INDEX(GROUP)), _INT), align=1)
-                spread = self.product.spread(builder, four)
-                for total, block in zip(line, loaded, strict=True):
-                    builder.store(self.product.add(builder, builder.load(total), block, spread), total)
-        for m, line in enumerate(totals):
-            for n, total in enumerate(line):
-                place = out.at(builder, m, _INDEX(n * COLUMNS), _vector(_INT, COLUMNS))
-                builder.store(self.product.finish(builder, builder.load(total)), place, align=4)
-
-    def _load(self, builder: ir.IRBuilder, place: ir.Value) -> ir.Value:
-        line = builder.bitcast(place, _vector(_BYTE, COLUMNS * GROUP).as_pointer())
-        return self.product.columns(builder, builder.load(line, align=1))
-
-
-def _ask_for(builder: ir.IRBuilder, place: ir.Value) -> None:
-    """Have a cache line brought near, wherever it is, without waiting for it."""
-    kind = ir.FunctionType(ir.VoidType(), [place.type, _INT, _INT, _INT])
-    function = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
-    read, second_cache, data = _INT(0), _INT(2), _INT(1)
-    builder.call(function, [place, read, second_cache, data])
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Memory of rows at equal distances."""
-
-    start: ir.Value  # pointer to the first element
-    stride: ir.Value  # elements from one row to the next; of columns, from one block to the next
-    step: ir.Value  # elements from one place in a row to the next; of columns, from one group of K to the next
-
-    def at(self, builder: ir.IRBuilder, row: int, place: ir.Value, kind: ir.Type) -> ir.Value:
-        """Pointer to `kind` at a place in a row."""
-        index = builder.add(builder.mul(_INDEX(row), self.stride), builder.mul(place, self.step))
-        return builder.bitcast(builder.gep(self.start, [index]), kind.as_pointer())
-
-
-Writer = Callable[[ir.IRBuilder, Matrix, Matrix, Matrix, ir.Value, ir.Value], None]
-
-
-def tile_function(writers: Sequence[Writer]) -> Callable[..., None]:
-    """The function tile(kind, x, row, columns, block, steps, out, ahead), whose kinds are written by `writers`.
-
-    Rows `row` … of x (R, K) int8 times blocks `block` … of columns (N/16, K/4, 64) uint8, over the first 4·`steps`
-    of K, into the same rows and columns of out (R, N) int32; x and out are contiguous. On the way the CPU is asked
-    for what lies `ahead` bytes after the columns, if that is wanted. Nothing is checked.
-    """
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        x, columns, out = (context.make_array(signature.args[i])(context, builder, args[i]) for i in (1, 3, 6))
-        kind, row, block, steps, ahead = args[0], args[2], args[4], args[5], args[7]
-        k, n = builder.extract_value(x.shape, 1), builder.extract_value(out.shape, 1)
-        size, group = (builder.extract_value(columns.strides, axis) for axis in (0, 1))
-        first = builder.add(builder.mul(row, n), builder.mul(block, _INDEX(COLUMNS)))
-        matrices = (
-            Matrix(builder.gep(x.data, [builder.mul(row, k)]), k, _INDEX(1)),
-            Matrix(builder.gep(columns.data, [builder.mul(block, size)]), size, group),
-            Matrix(builder.gep(out.data, [first]), n, _INDEX(1)),
-        )
-        after = builder.append_basic_block("tile.end")
-        choice = builder.switch(kind, after)
-        for number, write in enumerate(writers):
-            case = builder.append_basic_block(f"tile.{number}")
-            choice.add_case(_INDEX(number), case)
-            builder.position_at_end(case)
-            write(builder, *matrices, steps, ahead)
-            builder.branch(after)
-        builder.position_at_end(after)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def tile(
-        typingctx: Any, kind: Any, x: Any, row: Any, columns: Any, block: Any, steps: Any, out: Any, ahead: Any
-    ) -> Any:
-        size = types.int64
-        return types.void(size, x, size, columns, size, size, out, size), codegen
-
-    return tile
-
-
-def make_tiles(rows: int, blocks: Sequence[int]) -> Callable[..., None]:
-    """Tiles by the CPU's vectors; kind i · `rows` + j is j + 1 rows by blocks[i] blocks of columns."""
-    product = Vnni if has_vnni() else Portable
-    return tile_function([Tile(product, j + 1, wide).write for wide in blocks for j in range(rows)])

@@ -1,6 +1,7 @@
-"""Some steps of streams that draw their own next characters, with guesses where they pay; compiled.
+"""Multi-step decode, compiled: each step proposes draft tokens where they pay, and draws from the logits.
 
-What comes out is what `Generator` would have drawn from the same logits with the same noise, one step at a time.
+What comes out is what the generator would have drawn from the same logits with the same noise, one step at a time;
+why draft tokens do not change that is said in `model/generation/speculation.py`, whose rules these are.
 """
 
 from typing import NamedTuple
@@ -11,53 +12,52 @@ from numpy.typing import NDArray
 
 from model.backends.cpu.buffers import Floats, Indices
 from model.sampling.kernels import draw_one
-from model.sampling.ngram_kernels import guess_one
+from model.sampling.ngram_kernels import propose_one
 
 Doubles = NDArray[np.float64]
 
-CONTEXT = 16  # ids that are kept to guess with
+CONTEXT = 16  # ids that are kept to propose with
 
 
-class Ahead(NamedTuple):
-    """Streams that write, up to S, and P places for what they write: stream s has those from s · stride on."""
+class DecodeState(NamedTuple):
+    """Up to S sequences that decode, and P places for what they draw: sequence s has those from s · stride on."""
 
     slots: Indices  # (S,)
-    positions: Indices  # (S,): characters in the slot at first
-    lasts: Indices  # (S,): the id to read next
+    positions: Indices  # (S,): ids in the slot before the first step
+    last_ids: Indices  # (S,): the id to read next
     contexts: Indices  # (S, CONTEXT): it and those before it, -1 first where the text is shorter
-    counts: Indices  # (S,): ids written
+    counts: Indices  # (S,): ids drawn
     limits: Indices  # (S,): ids that may be
     temperatures: Doubles  # (S,)
     noise: Doubles  # (P, V)
-    ids: Indices  # (P,)
+    ids: Indices  # (P,): drawn
     logits: Floats  # (P, V): each id was drawn from
 
 
-class Guessing(NamedTuple):
-    """How to guess; see `Draft` and `Generator`."""
+class Speculation(NamedTuple):
+    """How to propose draft tokens; see `Draft` and `SpeculationCosts`."""
 
     keys: Indices  # (N,)
-    surprise: NDArray[np.uint8]  # (N, V)
-    longest: int  # context in the table
-    nats: float  # in a unit of surprise
-    certainty: float
-    drafts: int  # in a run at most; 0 without a table
+    surprisal: NDArray[np.uint8]  # (N, V)
+    max_context: int  # in the table, CONTEXT at most
+    nats_per_unit: float  # of surprisal
+    margin_slope: float
+    max_draft_tokens: int  # in a run; 0 without a table
     call_cost: float
-    guess_cost: float
-    most_chance: float
+    draft_token_cost: float
+    max_break_even: float
 
 
-def make_ahead(streams: int, places: int, vocab_size: int) -> Ahead:
+def make_decode_state(sequences: int, places: int, vocab_size: int) -> DecodeState:
     """Room for so many."""
-    slots, positions, lasts, counts, limits = np.zeros((5, streams), dtype=np.int64)
-    return Ahead(
-        slots=slots,
-        positions=positions,
-        lasts=lasts,
-        contexts=np.zeros((streams, CONTEXT), dtype=np.int64),
-        counts=counts,
-        limits=limits,
-        temperatures=np.zeros(streams),
+    return DecodeState(
+        slots=np.zeros(sequences, dtype=np.int64),
+        positions=np.zeros(sequences, dtype=np.int64),
+        last_ids=np.zeros(sequences, dtype=np.int64),
+        contexts=np.zeros((sequences, CONTEXT), dtype=np.int64),
+        counts=np.zeros(sequences, dtype=np.int64),
+        limits=np.zeros(sequences, dtype=np.int64),
+        temperatures=np.zeros(sequences),
         noise=np.zeros((places, vocab_size)),
         ids=np.zeros(places, dtype=np.int64),
         logits=np.zeros((places, vocab_size), dtype=np.float32),
@@ -65,55 +65,87 @@ def make_ahead(streams: int, places: int, vocab_size: int) -> Ahead:
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def propose(a: Ahead, streams: int, stride: int, g: Guessing, rows: Indices, ends: Indices) -> int:
-    """Write the rows (3, …) of each stream that may go on, its last id and guesses, and their ends; return how many
-    runs they are.
+def propose_rows(
+    state: DecodeState, sequences: int, stride: int, speculation: Speculation, rows: Indices, ends: Indices
+) -> int:
+    """Write the rows of the next `forward`: the last id of each sequence that may go on, and its draft tokens.
+
+    Args:
+        rows: (3, …) slots, positions and ids.
+        ends: where each sequence's run of rows ends.
+    Returns:
+        How many runs there are.
     """
-    going = 0
-    for s in range(streams):
-        going += a.counts[s] < a.limits[s]
-    end, run, expected, cost = 0, 0, float(going), going + g.call_cost
-    for s in range(streams):
-        count = a.counts[s]
-        if count == a.limits[s]:
+    going_on = 0
+    for s in range(sequences):
+        if state.counts[s] < state.limits[s]:
+            going_on += 1
+    expected = float(going_on)  # characters that this step gives, and what it costs
+    cost = going_on + speculation.call_cost
+    end = 0
+    runs = 0
+    for s in range(sequences):
+        count = state.counts[s]
+        if count == state.limits[s]:
             continue
-        slot, position = a.slots[s], a.positions[s] + count
-        rows[0, end], rows[1, end], rows[2, end] = slot, position, a.lasts[s]
+        slot = state.slots[s]
+        position = state.positions[s] + count
+        temperature = state.temperatures[s]
+        rows[0, end] = slot
+        rows[1, end] = position
+        rows[2, end] = state.last_ids[s]
         end += 1
-        context, chance = a.contexts[s, CONTEXT - g.longest :].copy(), 1.0
-        for i in range(min(g.drafts, a.limits[s] - count - 1)):
-            if i == 0 and g.guess_cost * expected / cost > g.most_chance:
+        context = state.contexts[s, CONTEXT - speculation.max_context :].copy()
+        all_accepted = 1.0  # the probability of it
+        for i in range(min(speculation.max_draft_tokens, state.limits[s] - count - 1)):
+            break_even = speculation.draft_token_cost * expected / cost
+            if i == 0 and break_even > speculation.max_break_even:
                 break
-            noise, temperature = a.noise[s * stride + count + i], a.temperatures[s]
-            guess, right = guess_one(g.keys, g.surprise, context, noise, g.nats, temperature, g.certainty)
-            chance *= right
-            if chance < g.guess_cost * expected / cost:
+            token, probability = propose_one(
+                speculation.keys,
+                speculation.surprisal,
+                context,
+                state.noise[s * stride + count + i],
+                speculation.nats_per_unit,
+                temperature,
+                speculation.margin_slope,
+            )
+            all_accepted *= probability
+            if all_accepted < break_even:
                 break
-            rows[0, end], rows[1, end], rows[2, end] = slot, position + 1 + i, guess
-            end, cost, expected = end + 1, cost + g.guess_cost, expected + chance
-        ends[run] = end
-        run += 1
-    return run
+            rows[0, end] = slot
+            rows[1, end] = position + 1 + i
+            rows[2, end] = token
+            end += 1
+            cost += speculation.draft_token_cost
+            expected += all_accepted
+        ends[runs] = end
+        runs += 1
+    return runs
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def settle(a: Ahead, streams: int, stride: int, rows: Indices, ends: Indices, logits: Floats) -> None:
-    """Draw from the logits of what `propose` wrote, up to the first id that was not guessed."""
-    row, run = 0, 0
-    for s in range(streams):
-        if a.counts[s] == a.limits[s]:
+def draw_rows(
+    state: DecodeState, sequences: int, stride: int, rows: Indices, ends: Indices, logits: Floats
+) -> None:
+    """Draw from the logits of the rows that `propose_rows` wrote, up to the first id that is no draft token."""
+    row = 0
+    run = 0
+    for s in range(sequences):
+        if state.counts[s] == state.limits[s]:
             continue
         end = ends[run]
         run += 1
         while True:
-            place = s * stride + a.counts[s]
-            chosen = draw_one(logits[row], a.temperatures[s], a.noise[place])
-            a.ids[place], a.lasts[s] = chosen, chosen
-            a.logits[place] = logits[row]
-            a.counts[s] += 1
+            place = s * stride + state.counts[s]
+            chosen = draw_one(logits[row], state.temperatures[s], state.noise[place])
+            state.ids[place] = chosen
+            state.last_ids[s] = chosen
+            state.logits[place] = logits[row]
+            state.counts[s] += 1
             for i in range(CONTEXT - 1):
-                a.contexts[s, i] = a.contexts[s, i + 1]
-            a.contexts[s, CONTEXT - 1] = chosen
+                state.contexts[s, i] = state.contexts[s, i + 1]
+            state.contexts[s, CONTEXT - 1] = chosen
             row += 1
             if row == end or rows[2, row] != chosen:
                 break

@@ -1,266 +1,442 @@
-"""Threads that compute a step together. Each runs one compiled call, in which it waits for its turns."""
+"""Threads that compute steps together.
+
+Worker 0 is the caller's thread, which plans each step: it writes an assignment for every worker that takes part,
+starts them, and computes its own. The other workers' threads each run one compiled call for the life of the pool,
+in which they wait for their next assignment. A step's rows are divided in one of two ways:
+
+- by rows: each worker computes some of the sequences through all layers. They wait for each other once, at the end.
+- by shards: several workers compute all rows, each a part of the heads and columns of every layer. They wait for
+  each other four times a layer; in return, each core reads only its part of the weights from memory, which is what
+  a step of few rows takes its time for.
+
+Starting other threads from Python in each step was tried first: they started late, and held the interpreter's lock
+at the end of their part. Knows nothing of checkpoints.
+"""
 
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numba import types
 from numba.experimental import structref
+from numpy.typing import NDArray
 
-from model.backends.base import NOT_FINITE, Writing
-from model.backends.cpu.barrier import Link, await_call, be_patient, call, close_links, delays, make_links, meet
+from model.backends.base import NOT_FINITE, DecodeInput
+from model.backends.cpu.barrier import (
+    BarrierHandle,
+    barrier_wait,
+    close_barrier,
+    count_expired_rounds,
+    make_barrier,
+    set_rounds_before_sleep,
+    start_worker,
+    wait_for_start,
+)
 from model.backends.cpu.buffers import (
-    CHUNK,
     MAX_ROWS,
+    PREFILL_CHUNK,
+    Activations,
     Cache,
     Floats,
     Indices,
-    Results,
+    KernelConfig,
     Scratch,
-    Shape,
     Weights,
-    make_results,
+    make_activations,
     make_scratch,
 )
 from model.backends.cpu.forward import forward
-from model.backends.cpu.multi_step import CONTEXT, Ahead, Guessing, make_ahead, propose, settle
+from model.backends.cpu.multi_step import (
+    CONTEXT,
+    DecodeState,
+    Speculation,
+    draw_rows,
+    make_decode_state,
+    propose_rows,
+)
 from model.jit import compile_and_call
 
-# In an order: first row, end, parts that each row is cut into, members that take part. The first member's also has
-# the steps for which rows are not cut, and for how many they were last time. That is after a step with more than
-# MAX_DELAYS in meetings for each other member: if other programs keep the cores busy, each meeting waits until the
-# system lets the last member go on. Each time that cutting them again is no better, they are left whole for longer.
-FIRST, END, PARTS, MEMBERS, APART, PERIOD = range(6)
-MAX_DELAYS, MIN_APART, MAX_APART = 4, 4, 64
-PATIENCE = 5  # in meetings, while there is no such step; who sleeps has had more than MAX_DELAYS
-DISMISS = -1
-MAX_PLACES, MAX_NOISE = 2048, 1 << 18
+Records = NDArray[np.void]
 
-# What a thread's work costs, in rows:
-READ, READ_BY_AMX = 5.0, 10.5  # reading all weights once; by AMX, rows cost less
-ALONE = 0.28  # of each row, what every thread does for itself where they compute it together
+# What a worker is to do in a step. If no workers take part, its thread is to end.
+ASSIGNMENT = np.dtype(
+    [
+        ("first_row", np.int64),
+        ("end_row", np.int64),
+        ("num_shards", np.int64),  # of each row; 1 if the worker computes whole rows
+        ("num_workers", np.int64),  # that take part in the step
+    ],
+    align=True,
+)
 
-NO_GUESSING = Guessing(np.zeros(1, np.int64), np.zeros((1, 1), np.uint8), 0, 1.0, 1.0, 0, 1.0, 1.0, 0.0)
+# Whether rows may be sharded. Where other programs keep the cores busy, each barrier waits until the system lets
+# the last worker run, and one sequence fell to a fifth of its speed. So after a step in which that was seen, rows
+# are not sharded for some steps; each time that trying again is no better, for twice as many.
+BACKOFF = np.dtype(
+    [
+        ("steps_left", np.int64),  # for which rows are not sharded
+        ("period", np.int64),  # how many they were last time; 0 after a step in which sharding went well
+    ],
+    align=True,
+)
+MIN_BACKOFF_STEPS = 4
+MAX_BACKOFF_STEPS = 64
+MAX_EXPIRED_ROUNDS = 4  # in a step's barriers, for each worker beside the first; more are contention
+# Rounds of spinning before sleep, while there is no contention: a worker that sleeps has had more than
+# MAX_EXPIRED_ROUNDS.
+PATIENT_ROUNDS = 5
 
-_FIELDS = [
-    "shape",
+SHUT_DOWN = -1  # as a number of steps: let all other workers end
+
+# What a decode call can hold.
+MAX_DECODED_IDS = 2048
+MAX_NOISE_VALUES = 1 << 18
+
+# What a step costs a worker, in rows.
+READ_COST = 5.0  # reading all weights once
+READ_COST_BY_AMX = 10.5  # the same in rows of AMX, which cost less
+UNSHARDED_FRACTION = 0.28  # of a row: what every worker computes for itself, norms and the like
+
+NO_SPECULATION = Speculation(
+    keys=np.zeros(1, np.int64),
+    surprisal=np.zeros((1, 1), np.uint8),
+    max_context=0,
+    nats_per_unit=1.0,
+    margin_slope=1.0,
+    max_draft_tokens=0,
+    call_cost=1.0,
+    draft_token_cost=1.0,
+    max_break_even=0.0,
+)
+
+_WORKER_FIELDS = [
+    "config",
     "weights",
     "cache",
     "scratch",
-    "results",
-    "shared",
-    "orders",
+    "activations",  # of this worker alone
+    "shared_activations",  # of the workers that compute shards of the same rows
+    "assignments",
+    "backoff",
     "rows",
     "ends",
     "logits",
-    "link",
-    "ahead",
+    "barrier",
+    "decode_state",
 ]
 _structref: Any = structref
 
 
 @_structref.register
-class _MemberType(types.StructRef):
-    """Many arrays as one argument: Numba takes half a microsecond for each that it is given."""
+class _WorkerType(types.StructRef):
+    """The compiled type of `_Worker`.
+
+    A structref makes many arrays one argument: Numba takes half a microsecond for each argument of a call.
+    """
 
     def preprocess_fields(self, fields: Any) -> Any:
         unliteral: Any = types.unliteral
-        return tuple((name, unliteral(kind)) for name, kind in fields)
+        return tuple((name, unliteral(field_type)) for name, field_type in fields)
 
 
-class _Member(structref.StructRefProxy):
-    """What one thread works with."""
+class _Worker(structref.StructRefProxy):
+    """What one worker computes with."""
 
 
-_structref.define_proxy(_Member, _MemberType, _FIELDS)
-_new_member: Any = _Member
+_structref.define_proxy(_Worker, _WorkerType, _WORKER_FIELDS)
+_new_worker: Any = _Worker
 
 
-def make_member(
-    shape: Shape,
+def make_worker(
+    config: KernelConfig,
     weights: Weights,
     cache: Cache,
     scratch: Scratch,
-    results: Results,
-    shared: Results,
-    orders: Indices,
+    activations: Activations,
+    shared_activations: Activations,
+    assignments: Records,
+    backoff: Records,
     rows: Indices,
     ends: Indices,
     logits: Floats,
-    link: Link,
-    ahead: Ahead,
+    barrier: BarrierHandle,
+    decode_state: DecodeState,
 ) -> Any:
-    """To be compiled."""
-    return _new_member(shape, weights, cache, scratch, results, shared, orders, rows, ends, logits, link, ahead)
+    """Return a `_Worker`; to be compiled, since interpreted code cannot make one."""
+    return _new_worker(
+        config,
+        weights,
+        cache,
+        scratch,
+        activations,
+        shared_activations,
+        assignments,
+        backoff,
+        rows,
+        ends,
+        logits,
+        barrier,
+        decode_state,
+    )
 
 
 @numba.njit(inline="always")
-def _compute(m: Any) -> None:
-    """The member's part of a step; at its end all parts are there."""
-    first, last, parts, members = m.orders[m.link.me, : MEMBERS + 1]
-    results = m.shared if parts > 1 else m.results
-    for start in range(first, last, MAX_ROWS):
-        end = min(start + MAX_ROWS, last)
-        slots, positions, tokens = m.rows[0, start:end], m.rows[1, start:end], m.rows[2, start:end]
-        logits = m.logits[start:end]
-        forward(m.shape, m.weights, m.cache, m.scratch, results, slots, positions, tokens, logits, m.link, parts)
-    meet(m.link, members, parts > 1)  # whole rows are not done at the same time: others can use the core meanwhile
+def _run_assignment(worker: Any) -> None:
+    """Compute this worker's part of a step; return when all parts are there."""
+    assignment = worker.assignments[worker.barrier.worker]
+    first_row = assignment.first_row
+    end_row = assignment.end_row
+    num_shards = assignment.num_shards
+    num_workers = assignment.num_workers
+    activations = worker.shared_activations if num_shards > 1 else worker.activations
+    for start in range(first_row, end_row, MAX_ROWS):
+        end = min(start + MAX_ROWS, end_row)
+        slots = worker.rows[0, start:end]
+        positions = worker.rows[1, start:end]
+        tokens = worker.rows[2, start:end]
+        forward(
+            worker.config,
+            worker.weights,
+            worker.cache,
+            worker.scratch,
+            activations,
+            slots,
+            positions,
+            tokens,
+            worker.logits[start:end],
+            worker.barrier,
+            num_shards,
+        )
+    # Workers with whole rows end at different times; who waits sleeps soon, so that others can use the core.
+    barrier_wait(worker.barrier, num_workers, num_shards > 1)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _order(order: Indices, first: int, end: int, parts: int, members: int) -> None:
-    order[FIRST], order[END], order[PARTS], order[MEMBERS] = first, end, parts, members
+def _assign(
+    assignments: Records, worker: int, first_row: int, end_row: int, num_shards: int, num_workers: int
+) -> None:
+    assignments[worker].first_row = first_row
+    assignments[worker].end_row = end_row
+    assignments[worker].num_shards = num_shards
+    assignments[worker].num_workers = num_workers
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _deal(orders: Indices, shape: Shape, ends: Indices, runs: int, crowded: bool) -> int:
-    """Order what is fastest: each thread computes some of the runs, which end at `ends`; or some compute all rows
-    together, each a part of every layer, unless it is too `crowded`. Returns how many members take part.
+def _plan_step(assignments: Records, config: KernelConfig, ends: Indices, num_runs: int, may_shard: bool) -> int:
+    """Write the assignments of what is expected to be fastest; return how many workers take part.
+
+    Args:
+        ends: where the runs of rows end, one run for each sequence. A run stays with one worker.
+        num_runs: how many.
+        may_shard: whether rows may be sharded.
     """
-    rows, longest, parts = ends[runs - 1], 0, min(len(orders), shape.heads)
-    for run in range(runs):
-        longest = max(longest, ends[run] - (ends[run - 1] if run else 0))
-    together = rows * (ALONE + (1 - ALONE) / parts)
-    if (
-        parts > 1
-        and not crowded
-        and together < max(READ_BY_AMX if shape.tiles else READ, longest, rows / len(orders))
-    ):
-        for member in range(parts):
-            _order(orders[member], 0, rows, parts, parts)
-        return parts
-    members, run, first = min(len(orders), runs), 0, 0
-    for member in range(members):
-        fair, end = rows * (member + 1) / members, first
-        while run < runs and abs(ends[run] - fair) <= abs(end - fair):
+    rows = ends[num_runs - 1]
+    longest_run = 0
+    for run in range(num_runs):
+        start = ends[run - 1] if run else 0
+        longest_run = max(longest_run, ends[run] - start)
+    num_shards = min(len(assignments), config.heads)
+    read_cost = READ_COST_BY_AMX if config.use_amx else READ_COST
+    sharded_cost = rows * (UNSHARDED_FRACTION + (1 - UNSHARDED_FRACTION) / num_shards)
+    unsharded_cost = max(read_cost, longest_run, rows / len(assignments))
+    if num_shards > 1 and may_shard and sharded_cost < unsharded_cost:
+        for worker in range(num_shards):
+            _assign(assignments, worker, 0, rows, num_shards, num_shards)
+        return num_shards
+    num_workers = min(len(assignments), num_runs)
+    run = 0
+    first_row = 0
+    for worker in range(num_workers):
+        fair_end = rows * (worker + 1) / num_workers
+        end = first_row
+        while run < num_runs and abs(ends[run] - fair_end) <= abs(end - fair_end):
             end = ends[run]
             run += 1
-        _order(orders[member], first, end, 1, members)
-        first = end
-    return members
+        _assign(assignments, worker, first_row, end, 1, num_workers)
+        first_row = end
+    return num_workers
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _judge(link: Link, order: Indices, late: int) -> None:
-    """Whether rows that were cut, with so many delays in meetings, shall be cut again. The last meeting's may be
-    told too late, and count in the next step.
+def _update_backoff(barrier: BarrierHandle, backoff: Records, num_shards: int, expired_rounds: int) -> None:
+    """Decide after a sharded step whether the next ones may be sharded.
+
+    Args:
+        expired_rounds: those of the step's barriers. Those of the last barrier may be added too late, and count in
+            the next step.
     """
-    crowded = late > MAX_DELAYS * (order[PARTS] - 1)
-    order[PERIOD] = min(MAX_APART, max(MIN_APART, 2 * order[PERIOD])) if crowded else 0
-    order[APART] = order[PERIOD]
-    be_patient(link, 1 if crowded else PATIENCE)
+    contended = expired_rounds > MAX_EXPIRED_ROUNDS * (num_shards - 1)
+    if contended:
+        backoff[0].period = min(MAX_BACKOFF_STEPS, max(MIN_BACKOFF_STEPS, 2 * backoff[0].period))
+    else:
+        backoff[0].period = 0
+    backoff[0].steps_left = backoff[0].period
+    set_rounds_before_sleep(barrier, 1 if contended else PATIENT_ROUNDS)
 
 
-def work(m: Any, runs: int, steps: int, streams: int, stride: int, guessing: Guessing) -> None:
-    """Compute with the others a step of the `runs` that are there, or `steps` of some streams ahead, or dismiss the
-    others (member 0, `DISMISS` steps); or compute one step at each call until dismissed (the others).
+@numba.njit(nogil=True, error_model="numpy")
+def _shut_down_others(assignments: Records, barrier: BarrierHandle) -> None:
+    """Let all other workers return from `run_worker`."""
+    for other in range(1, len(assignments)):
+        _assign(assignments, other, 0, 0, 0, 0)
+        start_worker(barrier, other)
+
+
+def run_worker(
+    worker: Any, num_runs: int, steps: int, num_sequences: int, stride: int, speculation: Speculation
+) -> None:
+    """Compute steps. Worker 0 returns after as many as it was asked for; the others when they are to end.
+
+    One function for all workers: `forward` is inlined into it, and a second copy would double the time to compile.
+
+    Args:
+        worker: whose thread this is. The other arguments are for worker 0 alone.
+        num_runs: of rows that are there to be computed, if no sequences decode.
+        steps: how many, or `SHUT_DOWN`.
+        num_sequences: that decode: the rows of each step follow from the last one's. 0: one step of `num_runs`.
+        stride: ids that the decode state holds for each sequence.
+        speculation: how to propose draft tokens.
     """
-    calls, before = 0, 0
+    is_first = worker.barrier.worker == 0
+    decodes = num_sequences > 0
+    starts = 0
+    expired_before = 0
     while True:
-        if m.link.me == 0:
-            if steps == DISMISS:
-                for member in range(1, len(m.orders)):
-                    _order(m.orders[member], 0, 0, 0, 0)
-                    call(m.link, member)
-            if steps > 0 and streams:
-                runs = propose(m.ahead, streams, stride, guessing, m.rows, m.ends)
-            if steps <= 0 or runs == 0:
+        if is_first:
+            if steps == SHUT_DOWN:
+                _shut_down_others(worker.assignments, worker.barrier)
+            if steps > 0 and decodes:
+                num_runs = propose_rows(
+                    worker.decode_state, num_sequences, stride, speculation, worker.rows, worker.ends
+                )
+            if steps <= 0 or num_runs == 0:
                 break
-            crowded, before = m.orders[0, APART] > 0, delays(m.link)
-            m.orders[0, APART] -= crowded
-            for member in range(1, _deal(m.orders, m.shape, m.ends, runs, crowded)):
-                call(m.link, member)
+            may_shard = worker.backoff[0].steps_left == 0
+            if not may_shard:
+                worker.backoff[0].steps_left -= 1
+            expired_before = count_expired_rounds(worker.barrier)
+            num_workers = _plan_step(worker.assignments, worker.config, worker.ends, num_runs, may_shard)
+            for other in range(1, num_workers):
+                start_worker(worker.barrier, other)
         else:
-            await_call(m.link, calls)
-            if m.orders[m.link.me, MEMBERS] == 0:
+            wait_for_start(worker.barrier, starts)
+            if worker.assignments[worker.barrier.worker].num_workers == 0:
                 break
-        calls += 1
+        starts += 1
         steps -= 1
-        _compute(m)
-        if m.link.me == 0 and m.orders[0, PARTS] > 1:
-            _judge(m.link, m.orders[0], delays(m.link) - before)
-        if m.link.me == 0 and streams:
-            settle(m.ahead, streams, stride, m.rows, m.ends, m.logits)
+        _run_assignment(worker)
+        if is_first:
+            num_shards = worker.assignments[0].num_shards
+            if num_shards > 1:
+                expired_rounds = count_expired_rounds(worker.barrier) - expired_before
+                _update_backoff(worker.barrier, worker.backoff, num_shards, expired_rounds)
+            if decodes:
+                draw_rows(worker.decode_state, num_sequences, stride, worker.rows, worker.ends, worker.logits)
 
 
-class Team:
-    """Threads with the memory that they work with; the caller of `compute` or `write` is the first of them.
+class PoolInput(NamedTuple):
+    """A sequence that decodes, and the ids in its slot; it may draw `limit` more."""
+
+    decode: DecodeInput
+    length: int
+    limit: int
+
+
+class WorkerPool:
+    """Threads with the memory that they compute in; the caller of `forward` or `decode` is the first of them.
 
     Attributes:
-        places: ids that one call of `write` can hold.
+        max_decoded_ids: that one call of `decode` can hold, of all sequences together.
     """
 
-    def __init__(self, shape: Shape, weights: Weights, cache: Cache, members: int, slots: int) -> None:
+    def __init__(self, config: KernelConfig, weights: Weights, cache: Cache, num_workers: int, slots: int) -> None:
         vocab_size = len(weights.tokens)
-        self.places = max(1, min(MAX_PLACES, MAX_NOISE // vocab_size))
-        self._orders = np.zeros((members, PERIOD + 1), dtype=np.int64)
-        self._rows, self._ends = np.zeros((3, slots * CHUNK), dtype=np.int64), np.zeros(slots, dtype=np.int64)
-        self._logits = np.zeros((slots * CHUNK, vocab_size), dtype=np.float32)
-        self._ahead = make_ahead(slots, self.places, vocab_size)
-        shared, links = make_results(weights), make_links(members)
-        memory = [
-            (
-                *(shape, weights, cache, make_scratch(weights, cache, shape.head_size), make_results(weights)),
-                *(shared, self._orders, self._rows, self._ends, self._logits, link, self._ahead),
-            )
-            for link in links
-        ]
+        self.max_decoded_ids = max(1, min(MAX_DECODED_IDS, MAX_NOISE_VALUES // vocab_size))
+        self._assignments = np.zeros(num_workers, ASSIGNMENT)
+        self._rows = np.zeros((3, slots * PREFILL_CHUNK), dtype=np.int64)  # slots, positions, ids
+        self._ends = np.zeros(slots, dtype=np.int64)
+        self._logits = np.zeros((slots * PREFILL_CHUNK, vocab_size), dtype=np.float32)
+        self._decode_state = make_decode_state(slots, self.max_decoded_ids, vocab_size)
+        backoff = np.zeros(1, BACKOFF)
+        shared_activations = make_activations(weights)
+        barriers = make_barrier(num_workers)
         threads: list[Thread] = []
-        ends: list[Callable[[], None]] = []  # how the threads are dismissed, once there are any
-        weakref.finalize(self, _close, links, threads, ends).atexit = False  # a step may go on until the very end
-        make = compile_and_call(make_member, *memory[0])
-        self._first, *others = [make(*one) for one in memory]
-        self._work = compile_and_call(work, self._first, 0, 0, 0, 0, NO_GUESSING)
-        ends.append(partial(self._work, self._first, 0, DISMISS, 0, 0, NO_GUESSING))
-        for number, member in enumerate(others, start=1):
+        # How the threads are ended, once there are any. The finalizer is there before them, so that nothing is left
+        # behind if making them fails. Not at exit: a step may go on until the very end of the process.
+        shut_downs: list[Callable[[], None]] = []
+        weakref.finalize(self, _close, barriers, threads, shut_downs).atexit = False
+        worker_arguments: list[tuple[Any, ...]] = []
+        for barrier in barriers:
+            scratch = make_scratch(weights, cache, config.head_size)
+            activations = make_activations(weights)
+            computation = (config, weights, cache, scratch, activations, shared_activations)
+            shared_state = (self._assignments, backoff, self._rows, self._ends, self._logits)
+            worker_arguments.append((*computation, *shared_state, barrier, self._decode_state))
+        compiled_make_worker = compile_and_call(make_worker, *worker_arguments[0])
+        workers = [compiled_make_worker(*arguments) for arguments in worker_arguments]
+        self._first_worker = workers[0]
+        self._run_worker = compile_and_call(run_worker, self._first_worker, 0, 0, 0, 0, NO_SPECULATION)
+        shut_downs.append(partial(self._run_worker, self._first_worker, 0, SHUT_DOWN, 0, 0, NO_SPECULATION))
+        for number in range(1, num_workers):
             thread = Thread(
-                target=self._work, args=(member, 0, 0, 0, 0, NO_GUESSING), name=f"kernel-{number}", daemon=True
+                target=self._run_worker,
+                args=(workers[number], 0, 0, 0, 0, NO_SPECULATION),
+                name=f"kernel-{number}",
+                daemon=True,
             )
             thread.start()
             threads.append(thread)
 
-    def compute(self, rows: Sequence[Sequence[int]], ends: Sequence[int]) -> Floats:
-        """The logits (n, V) after each of the rows (3, n): slots, positions, tokens, in runs that end at `ends`."""
-        self._rows[:, : ends[-1]] = rows
-        self._ends[: len(ends)] = ends
-        self._work(self._first, len(ends), 1, 0, 0, NO_GUESSING)
-        return self._logits[: ends[-1]].copy()
-
-    def write(
-        self, writings: Sequence[tuple[Writing, int, int]], steps: int, guessing: Guessing
-    ) -> list[tuple[list[int], Floats]]:
-        """What each stream writes in these steps, and the logits (n, V) that each id was drawn from.
+    def forward(self, rows: Sequence[Sequence[int]], ends: Sequence[int]) -> Floats:
+        """Return the logits (n, V) after each row.
 
         Args:
-            writings: streams, the characters in their slots, and how many more these can hold.
+            rows: (3, n) slots, positions and ids, in one run for each sequence.
+            ends: where each run ends.
+        """
+        self._rows[:, : ends[-1]] = rows
+        self._ends[: len(ends)] = ends
+        self._run_worker(self._first_worker, len(ends), 1, 0, 0, NO_SPECULATION)
+        return self._logits[: ends[-1]].copy()
+
+    def decode(
+        self, inputs: Sequence[PoolInput], steps: int, speculation: Speculation
+    ) -> list[tuple[list[int], Floats]]:
+        """Return what each sequence draws in these steps, and the logits (n, V) that each id was drawn from.
+
         Raises:
             FloatingPointError: a logit is not finite.
         """
-        ahead, stride = self._ahead, self.places // len(writings)
-        for s, (one, length, most) in enumerate(writings):
-            count = min(stride, one.most)
-            ahead.slots[s], ahead.positions[s], ahead.lasts[s] = one.slot, length, one.recent[-1]
-            ahead.contexts[s] = -1
-            ahead.contexts[s, -len(one.recent) :] = one.recent[-CONTEXT:]
-            ahead.noise[s * stride :][:count] = one.luck.at(one.place, count) if one.temperature else 0.0
-            ahead.counts[s], ahead.limits[s], ahead.temperatures[s] = 0, min(count, most), one.temperature
-        self._work(self._first, 0, steps, len(writings), stride, guessing)
-        places = [
-            slice(s * stride, s * stride + count) for s, count in enumerate(ahead.counts[: len(writings)].tolist())
-        ]
-        if not np.isfinite(np.concatenate([ahead.logits[place] for place in places])).all():
+        state = self._decode_state
+        stride = self.max_decoded_ids // len(inputs)
+        for s, (one, length, limit) in enumerate(inputs):
+            count = min(stride, one.max_tokens)
+            state.slots[s] = one.slot
+            state.positions[s] = length
+            state.last_ids[s] = one.context[-1]
+            state.contexts[s] = -1
+            state.contexts[s, -len(one.context) :] = one.context[-CONTEXT:]
+            noise = one.gumbel_noise.at(one.position, count) if one.temperature else 0.0
+            state.noise[s * stride : s * stride + count] = noise
+            state.counts[s] = 0
+            state.limits[s] = min(count, limit)
+            state.temperatures[s] = one.temperature
+        self._run_worker(self._first_worker, 0, steps, len(inputs), stride, speculation)
+        counts = state.counts[: len(inputs)].tolist()
+        drawn = [slice(s * stride, s * stride + count) for s, count in enumerate(counts)]
+        if not np.isfinite(np.concatenate([state.logits[places] for places in drawn])).all():
             raise FloatingPointError(NOT_FINITE)
-        return [(ahead.ids[place].tolist(), ahead.logits[place].copy()) for place in places]
+        return [(state.ids[places].tolist(), state.logits[places].copy()) for places in drawn]
 
 
-def _close(links: list[Link], threads: list[Thread], ends: list[Callable[[], None]]) -> None:
-    """Let the threads end."""
-    for end in ends:
-        end()
+def _close(barriers: list[BarrierHandle], threads: list[Thread], shut_downs: list[Callable[[], None]]) -> None:
+    """End the threads, and close what they waited in."""
+    for shut_down in shut_downs:
+        shut_down()
     for thread in threads:
         thread.join()
-    close_links(links)
+    close_barrier(barriers)

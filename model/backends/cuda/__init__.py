@@ -1,1 +1,1 @@
-"""Generation on a GPU: the network's arithmetic in Triton, its steps in graphs."""
+"""Generation on a GPU: the network and the drawing of characters in Triton, each step captured as a CUDA graph."""

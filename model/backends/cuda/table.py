@@ -1,4 +1,7 @@
-"""A draft's table of contexts as a GPU looks them up: a hash table with open addressing."""
+"""The n-gram draft's contexts as a GPU looks them up: a hash table with open addressing and linear probing.
+
+A sorted array, as the CPU searches it, would take a loop of dependent reads; here all probes are read at once.
+"""
 
 from typing import NamedTuple
 
@@ -6,46 +9,55 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.backends.cuda.drawing import HASH, HASH_SHIFT
+from model.backends.cuda.drawing import HASH_MULTIPLIER, HASH_SHIFT
 from model.sampling.ngram_draft import Draft
 
-MAX_VOCABULARY = 4096  # in a vocabulary: a guess looks at all of them at once
+MAX_VOCABULARY = 4096  # one program looks at the surprisal of all ids at once
 
 
 class Table(NamedTuple):
-    """See `drawing.advance`."""
+    """The arguments of `drawing.accept_and_propose` that stand for a draft."""
 
-    keys: Tensor  # (SIZE,) int64, -1 where there is none
-    places: Tensor  # (SIZE,) int32
-    surprise: Tensor  # (N, V) uint8
-    powers: Tensor  # (CONTEXTS,) int64
-    longest: int
-    probes: int
+    keys: Tensor  # (TABLE_SIZE,) int64, -1 where a place is empty
+    table_rows: Tensor  # (TABLE_SIZE,) int32: each key's row of `surprisal`
+    surprisal: Tensor  # (N, V) uint8
+    powers: Tensor  # (CONTEXTS,) int64: of the base of keys
+    max_context: int  # ids in the longest context
+    probes: int  # places in a row that have to be looked at to find a key, rounded up to a power of two
 
 
 def make_table(draft: Draft | None, vocab_size: int, device: torch.device) -> Table:
-    """The table of a draft, or one that has the empty context only."""
-    keys = np.zeros(1, np.int64) if draft is None else draft.keys
-    surprise = np.zeros((1, vocab_size), np.uint8) if draft is None else draft.surprise
-    longest = 0 if draft is None else draft.longest
-    size = 1 << (4 * len(keys)).bit_length()
-    slots, places = np.full(size, -1, np.int64), np.zeros(size, np.int32)
-    waiting, distance = np.arange(len(keys)), 0
-    starts = (keys * np.int64(HASH.value)) >> np.int64(HASH_SHIFT.value)
+    """Return the table of a draft, or one with the empty context alone."""
+    keys = np.zeros(1, np.int64)
+    surprisal = np.zeros((1, vocab_size), np.uint8)
+    max_context = 0
+    if draft is not None:
+        keys = draft.keys
+        surprisal = draft.surprisal
+        max_context = draft.max_context
+    table_size = 1 << (4 * len(keys)).bit_length()
+    table_keys = np.full(table_size, -1, np.int64)
+    table_rows = np.zeros(table_size, np.int32)
+    hashes = (keys * np.int64(HASH_MULTIPLIER.value)) >> np.int64(HASH_SHIFT.value)
+    # All keys try the place at one distance behind their hash; those that find it taken go on to the next distance.
+    waiting = np.arange(len(keys))
+    distance = 0
     while len(waiting):
-        found = (starts[waiting] + distance) & (size - 1)
-        free = np.flatnonzero(slots[found] < 0)
-        _, first = np.unique(found[free], return_index=True)  # one of those that want the same slot
-        taken = free[first]
-        slots[found[taken]], places[found[taken]] = keys[waiting[taken]], waiting[taken]
-        waiting, distance = np.delete(waiting, taken), distance + 1
-    contexts = 1 << longest.bit_length()
-    powers = [(vocab_size + 1) ** min(length, longest) for length in range(contexts)]
+        places = (hashes[waiting] + distance) & (table_size - 1)
+        free = np.flatnonzero(table_keys[places] < 0)
+        _, first = np.unique(places[free], return_index=True)  # one of those that want the same place
+        placed = free[first]
+        table_keys[places[placed]] = keys[waiting[placed]]
+        table_rows[places[placed]] = waiting[placed]
+        waiting = np.delete(waiting, placed)
+        distance += 1
+    contexts = 1 << max_context.bit_length()  # lengths, rounded up to a power of two
+    powers = [(vocab_size + 1) ** min(length, max_context) for length in range(contexts)]
     return Table(
-        keys=torch.from_numpy(slots).to(device),
-        places=torch.from_numpy(places).to(device),
-        surprise=torch.from_numpy(surprise).to(device),
+        keys=torch.from_numpy(table_keys).to(device),
+        table_rows=torch.from_numpy(table_rows).to(device),
+        surprisal=torch.from_numpy(surprisal).to(device),
         powers=torch.tensor(powers, device=device),
-        longest=longest,
+        max_context=max_context,
         probes=1 << (distance - 1).bit_length(),
     )

@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.logprobs import DetailsWriter, json_line
-from model.sampling.sampler import Likelihood
+from model.sampling.sampler import Logprob
 from model.vocabulary import Vocabulary
 
 AWKWARD = Vocabulary('"\\\n é日🙂')
 probabilities = st.floats(0, 1)
 alternatives = st.tuples(st.integers(0, len(AWKWARD) - 1), probabilities, probabilities)
 told = st.builds(
-    Likelihood,
+    Logprob,
     probability=probabilities,
     final=probabilities,
     rank=st.integers(1, 7),
@@ -27,7 +27,7 @@ def rounded(value: float) -> float:
 
 
 @given(pairs=st.lists(st.tuples(st.sampled_from(AWKWARD.characters), told), max_size=5))
-def test_details_are_json_with_six_digits(pairs: list[tuple[str, Likelihood]]) -> None:
+def test_details_are_json_with_six_digits(pairs: list[tuple[str, Logprob]]) -> None:
     text, likelihoods = "".join(character for character, _ in pairs), [one for _, one in pairs]
     line = json_line({"text": text}, chars=DetailsWriter(AWKWARD).write(text, likelihoods))
     assert line.isascii()

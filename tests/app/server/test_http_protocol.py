@@ -28,7 +28,7 @@ from model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from model.errors import SoliloquyError
 from model.generation.generator import Generator, load_generator
 from model.generation.sequence import Chunk, TextSequence, make_sequences
-from model.sampling.sampler import Likelihood, Sampling
+from model.sampling.sampler import Logprob, Sampling
 from model.vocabulary import Vocabulary
 from tests.conftest import LiveServer
 from tests.leaks import check_answer
@@ -134,7 +134,7 @@ async def write(request: GenerateRequest, pieces: Sequence[tuple[int, str]], err
     """The body of a stream in which these texts of these samples come, one at a time, and then perhaps an error."""
     streams = [TextSequence(VOCABULARY, [0], sample=sample) for sample in range(request.num_samples)]
     job = RequestHandle(streams, 1 << 20, lambda: None)
-    likelihood = Likelihood(0.5, 0.25, 2, 1.5, ((0, 0.5, 0.75), (9, 0.25, 0.0)))
+    likelihood = Logprob(0.5, 0.25, 2, 1.5, ((0, 0.5, 0.75), (9, 0.25, 0.0)))
     answer = Answer(job, request, CARD, tiny_checkpoint(), Place.beginning(request, CARD), REPORTS).events()
     body = b""
     for sample, text in pieces:

@@ -103,10 +103,10 @@ async def test_a_cancelled_stream_leaves_its_slot_within_one_step(engine: Engine
     await asyncio.to_thread(gate.step)
     assert await job.take()
     job.cancel()  # while a step is under way
-    steps = len(gate.extended)
+    steps = len(gate.forwarded)
     gate.open()
     assert await asyncio.to_thread(job.released.wait, 10)
-    assert len(gate.extended) == steps + 1
+    assert len(gate.forwarded) == steps + 1
     assert engine.generator.free_slots == 2
 
 
@@ -136,7 +136,7 @@ async def test_a_slow_reader_pauses_and_the_others_go_on(engine: Engine) -> None
 async def test_a_slow_readers_alternatives_take_its_buffer_too(engine: Engine) -> None:
     """Only characters were counted: a thousand alternatives to each filled the memory."""
     stream = make_stream(1, 400)
-    stream.details_from, stream.alternatives = 0, 4
+    stream.logprobs_from, stream.alternatives = 0, 4
     slow = engine.submit([stream])
     assert await read(engine.submit([make_stream(2, 100)])) == expected(2, 100)
     while not slow.full:  # it may still be on its way to its bound
@@ -166,16 +166,16 @@ async def test_a_drain_that_is_over_ends_the_rest_with_an_error(engine: Engine) 
 
 def fail_once(backend: Any, monkeypatch: pytest.MonkeyPatch, failure: str) -> None:
     """Let the next step fail: an exception, or numbers that are not."""
-    extend = backend.extend
+    forward = backend.forward
 
     def fail(runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
-        monkeypatch.setattr(backend, "extend", extend)
-        logits: dict[int, Logits] = extend(runs)
+        monkeypatch.setattr(backend, "forward", forward)
+        logits: dict[int, Logits] = forward(runs)
         if failure == "exception":
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return {slot: np.full_like(rows, np.nan) for slot, rows in logits.items()}
 
-    monkeypatch.setattr(backend, "extend", fail)
+    monkeypatch.setattr(backend, "forward", fail)
 
 
 @pytest.mark.parametrize("failure", ["exception", "nan"])
@@ -235,7 +235,7 @@ async def test_an_engine_that_fails_again_and_again_says_so(
     def fail(runs: object) -> None:
         raise RuntimeError("CUDA error: the device is lost")
 
-    monkeypatch.setattr(gate.backend, "extend", fail)
+    monkeypatch.setattr(gate.backend, "forward", fail)
     jobs = []
     while not engine.failed:
         with suppress(EngineFailedError):

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from app.serving.work import WorkQueue
+from model.cancellation import CancelCheck
 from model.errors import DeadlineError, QueueFullError
-from model.proceed import Proceed
 
 
 class Held:
@@ -22,11 +22,11 @@ class Held:
         self.begun = threading.Semaphore(0)
         self.ended = threading.Semaphore(0)
 
-    def __call__(self, proceed: Proceed) -> None:
+    def __call__(self, check_cancelled: CancelCheck) -> None:
         self.begun.release()
         try:
             while True:
-                proceed()
+                check_cancelled()
         finally:
             self.ended.release()
 
@@ -48,19 +48,19 @@ async def test_work_ends_soon_after_its_caller(queue: WorkQueue) -> None:
         await task
     assert await asyncio.to_thread(held.ended.acquire, timeout=30)
     assert queue.idle
-    assert await queue.run(lambda proceed: "the thread is free") == "the thread is free"
+    assert await queue.run(lambda check_cancelled: "the thread is free") == "the thread is free"
 
 
 async def test_work_that_waits_for_a_thread_is_never_begun_for_nobody(queue: WorkQueue) -> None:
     held, begun = Held(), []
     first = asyncio.create_task(queue.run(held))
     assert await asyncio.to_thread(held.begun.acquire, timeout=30)
-    second = asyncio.create_task(queue.run(lambda proceed: begun.append("begun")))
+    second = asyncio.create_task(queue.run(lambda check_cancelled: begun.append("begun")))
     await asyncio.sleep(0)
     for task in (second, first):
         task.cancel()
     await asyncio.gather(first, second, return_exceptions=True)
-    await queue.run(lambda proceed: None)
+    await queue.run(lambda check_cancelled: None)
     assert begun == []
 
 
@@ -69,7 +69,7 @@ async def test_one_kind_does_not_wait_for_another(queue: WorkQueue) -> None:
     held = Held()
     tasks = [asyncio.create_task(queue.run(held)) for _ in range(20)]
     assert await asyncio.to_thread(held.begun.acquire, timeout=30)
-    assert await other.run(lambda proceed: 1) == 1
+    assert await other.run(lambda check_cancelled: 1) == 1
     for task in tasks:
         task.cancel()
     other.close()
@@ -87,7 +87,7 @@ async def test_what_takes_too_long_is_told_so_and_ends() -> None:
 
 
 async def test_an_error_of_the_work_is_its_own(queue: WorkQueue) -> None:
-    def fail(proceed: Proceed) -> None:
+    def fail(check_cancelled: CancelCheck) -> None:
         raise TimeoutError("of the work")
 
     with pytest.raises(TimeoutError, match="of the work"):

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.backends.base import DecodePlan
 from model.backends.cpu.backend import Int8Backend
 from model.checkpoint import read_checkpoint
 from model.config import GPTConfig
@@ -27,11 +28,11 @@ SAMPLINGS = [
     Sampling(temperature=1, top_k=None, top_p=0.9),
     Sampling(temperature=0.5, min_p=0.05),
 ]
-BUNDLED = Path(__file__).parents[2] / "checkpoints" / "shakespeare-char"
+BUNDLED = Path(__file__).parents[3] / "checkpoints" / "shakespeare-char"
 PROMPT = "ROMEO: what light through yonder window breaks"
 
 
-def make_stream(index: int, length: int = 60) -> TextSequence:
+def make_sequence(index: int, length: int = 60) -> TextSequence:
     prompt = VOCABULARY.encode(PROMPT[: 1 + 5 * index % len(PROMPT)])
     sampling = SAMPLINGS[index % len(SAMPLINGS)]
     stop = ("qu", "z") if index % 4 == 3 else ()
@@ -40,12 +41,12 @@ def make_stream(index: int, length: int = 60) -> TextSequence:
     )
 
 
-def write(generator: Generator, stream: TextSequence) -> str:
-    return "".join(piece.text for piece in generator.write(stream))
+def write(generator: Generator, sequence: TextSequence) -> str:
+    return "".join(chunk.text for chunk in generator.write(sequence))
 
 
 def alone(config: GPTConfig, numerics: Numerics) -> list[str]:
-    return [write(tiny_generator(config, 1, numerics, 1), make_stream(index)) for index in range(16)]
+    return [write(tiny_generator(config, 1, numerics, 1), make_sequence(index)) for index in range(16)]
 
 
 @pytest.mark.parametrize("drafts", [False, True])
@@ -55,14 +56,15 @@ def alone(config: GPTConfig, numerics: Numerics) -> list[str]:
 def test_the_same_request_gives_the_same_text_in_any_company(
     config: GPTConfig, numerics: Numerics, threads: int, drafts: bool
 ) -> None:
-    """Streams join, pause, are given up and end at random steps; whatever was written is as if written alone."""
+    """Sequences join, pause, are given up and end at random steps; whatever was written is as if written alone."""
     expected = alone(config, numerics)
     assert len(set(expected)) == 16
-    generator = tiny_generator(config, 7, numerics, threads)
-    generator.draft = tiny_draft() if drafts else None
+    generator = tiny_generator(config, 7, numerics, threads, draft=tiny_draft() if drafts else None)
     chance = random.Random(threads)
-    waiting = [make_stream(index) for index in range(16)] + [make_stream(index) for index in range(0, 16, 3)]
-    texts, ended, active = dict.fromkeys(waiting, ""), list[TextSequence](), list[TextSequence]()
+    waiting = [make_sequence(index) for index in range(16)] + [make_sequence(index) for index in range(0, 16, 3)]
+    texts = dict.fromkeys(waiting, "")
+    ended: list[TextSequence] = []
+    active: list[TextSequence] = []
     while waiting or active:
         while waiting and generator.free_slots and chance.random() < 0.5:
             active.append(waiting.pop(0))
@@ -70,15 +72,15 @@ def test_the_same_request_gives_the_same_text_in_any_company(
         if len(active) > 2 and chance.random() < 0.02:
             gone = active.pop(chance.randrange(len(active)))
             generator.remove(gone)
-        for stream, piece in list(generator.step([stream for stream in active if chance.random() < 0.8])):
-            texts[stream] += piece.text
-            if piece.finish_reason:
-                active.remove(stream)
-                ended.append(stream)
-    for stream, text in texts.items():
-        whole = expected[stream.seed]
+        for sequence, chunk in list(generator.step([sequence for sequence in active if chance.random() < 0.8])):
+            texts[sequence] += chunk.text
+            if chunk.finish_reason:
+                active.remove(sequence)
+                ended.append(sequence)
+    for sequence, text in texts.items():
+        whole = expected[sequence.seed]
         assert whole.startswith(text)
-        assert stream not in ended or text == whole
+        assert sequence not in ended or text == whole
     assert len(ended) >= 12
     assert generator.free_slots == 7
 
@@ -92,107 +94,106 @@ def test_the_same_request_gives_the_same_text_in_any_company(
     stop=st.sampled_from([(), ("e",), ("ab", "t ")]),
 )
 @pytest.mark.parametrize("config", [LEARNED, ROTARY])
-def test_guesses_never_change_a_text(
+def test_draft_tokens_never_change_a_text(
     config: GPTConfig, seed: int, temperature: float, top_k: int | None, top_p: float | None, stop: tuple[str, ...]
 ) -> None:
     texts = []
     for draft in (None, tiny_draft()):
-        generator = tiny_generator(config, slots=1)
-        generator.draft = draft
-        stream = TextSequence(
+        generator = tiny_generator(config, slots=1, draft=draft)
+        sequence = TextSequence(
             VOCABULARY, [3], Sampling(temperature, top_k, top_p), seed=seed, max_new_tokens=70, stop=stop
         )
-        texts.append((write(generator, stream), stream.written))
+        texts.append((write(generator, sequence), sequence.written))
     assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("numerics", [CPU, INT8], ids=lambda numerics: numerics.name)
 def test_nobody_waits_for_ever_while_others_read_their_windows_again(numerics: Numerics) -> None:
-    """Windows that begin again went before prompts that had not been read at all: half of the streams starved."""
+    """Windows that begin again went before prompts that had not been read at all: half of the sequences starved."""
     generator = tiny_generator(LEARNED, 12, numerics, 1)
-    streams = [TextSequence(VOCABULARY, [i], seed=i, max_new_tokens=10_000) for i in range(12)]
-    for stream in streams:
-        generator.add(stream)
+    sequences = [TextSequence(VOCABULARY, [i], seed=i, max_new_tokens=10_000) for i in range(12)]
+    for sequence in sequences:
+        generator.add(sequence)
     for _ in range(200):
-        list(generator.step(streams))
-    written = [len(stream.written) for stream in streams]
+        list(generator.step(sequences))
+    written = [len(sequence.written) for sequence in sequences]
     assert min(written) > 0.5 * max(written)
 
 
 @pytest.mark.parametrize("drafts", [False, True])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("config", [LEARNED, ROTARY])
-def test_steps_ahead_never_change_a_text(
+def test_multi_step_decode_never_changes_a_text(
     config: GPTConfig, threads: int, drafts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Streams that the backend draws by itself, several steps in a call, and what is told of their characters."""
+    """Sequences that take several steps in one call, and the logprobs of their characters."""
 
-    def streams() -> list[TextSequence]:
+    def sequences() -> list[TextSequence]:
         return [
             TextSequence(
                 *(VOCABULARY, [3 + index], Sampling([0.8, 0, 0.3, 2][index % 4]), index),
                 max_new_tokens=20 + 9 * index,
                 stop=("qu", "z", "e t") if index % 3 == 2 else (),
-                details_from=[None, 0, 13][index % 3],
+                logprobs_from=[None, 0, 13][index % 3],
             )
             for index in range(12)
         ]
 
-    told: list[list[list[Chunk]]] = []
-    for ahead in (False, True):
-        generator = tiny_generator(config, 12, INT8, threads)
-        generator.draft = tiny_draft() if drafts else None
-        if not ahead:
-            monkeypatch.setattr(generator.backend, "steps_ahead", lambda streams, guesses: 0)
-        pieces: dict[TextSequence, list[Chunk]] = {stream: [] for stream in streams()}
-        chance, writing = random.Random(0), list(pieces)
-        for stream in writing:
-            generator.add(stream)
+    texts: list[list[Chunk]] = []
+    for multi_step in (False, True):
+        generator = tiny_generator(config, 12, INT8, threads, draft=tiny_draft() if drafts else None)
+        if not multi_step:
+            monkeypatch.setattr(generator.backend, "plan_decode", lambda ready: DecodePlan(ready, 0))
+        chunks: dict[TextSequence, list[Chunk]] = {sequence: [] for sequence in sequences()}
+        chance = random.Random(0)
+        writing = list(chunks)
+        for sequence in writing:
+            generator.add(sequence)
         calls = 0
         while writing:
             calls += 1
-            for stream, piece in generator.step([stream for stream in writing if chance.random() < 0.9]):
-                pieces[stream].append(piece)
-                if piece.finish_reason:
-                    writing.remove(stream)
-        told.append([[Chunk.joined(one)] for one in pieces.values()])
+            for sequence, chunk in generator.step([sequence for sequence in writing if chance.random() < 0.9]):
+                chunks[sequence].append(chunk)
+                if chunk.finish_reason:
+                    writing.remove(sequence)
+        texts.append([Chunk.joined(one) for one in chunks.values()])
         assert generator.free_slots == 12
-        most = max(len(stream.written) for stream in pieces)
-        assert calls < most if ahead else calls >= most / 8
-    assert told[0] == told[1]
+        most = max(len(sequence.written) for sequence in chunks)
+        assert calls < most if multi_step else calls >= most / 8
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("steps", [0, 4])
-def test_nothing_is_told_of_numbers_that_are_not_finite(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_written_from_logits_that_are_not_finite(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = tiny_generator(slots=2)
-    monkeypatch.setattr(generator.backend, "steps_ahead", lambda streams, guesses: steps)
+    monkeypatch.setattr(generator.backend, "plan_decode", lambda ready: DecodePlan(ready, steps))
     assert isinstance(generator.backend, Int8Backend)
-    streams = [TextSequence(VOCABULARY, [3 + index], seed=index, max_new_tokens=40) for index in range(2)]
-    for stream in streams:
-        generator.add(stream)
-    while any(len(stream.written) < 5 for stream in streams):
-        list(generator.step(streams))
-    before = [list(stream.written) for stream in streams]
+    sequences = [TextSequence(VOCABULARY, [3 + index], seed=index, max_new_tokens=40) for index in range(2)]
+    for sequence in sequences:
+        generator.add(sequence)
+    while any(len(sequence.written) < 5 for sequence in sequences):
+        list(generator.step(sequences))
+    before = [list(sequence.written) for sequence in sequences]
     generator.backend._cache.scales.fill(np.nan)
     with pytest.raises(FloatingPointError):
-        next(generator.step(streams))
-    assert [stream.written for stream in streams] == before
+        next(generator.step(sequences))
+    assert [sequence.written for sequence in sequences] == before
     generator.reset()
-    assert write(generator, make_stream(0)) == write(tiny_generator(slots=1), make_stream(0))
+    assert write(generator, make_sequence(0)) == write(tiny_generator(slots=1), make_sequence(0))
 
 
-def test_right_guesses_save_calls() -> None:
-    """A draft that says what the model says: 7 guesses and one more character a step, of which 8 are one call."""
+def test_accepted_draft_tokens_save_calls() -> None:
+    """A draft that says what the model says: 7 draft tokens and one more character a step, 8 steps a call."""
     generator = tiny_generator(slots=1)
     written = VOCABULARY.encode(write(generator, TextSequence(VOCABULARY, [3], Sampling(0), max_new_tokens=200)))
     contexts = {tuple(([3, *written[:i]])[-6:]): written[i] for i in range(200)}
     base = len(VOCABULARY) + 1
     keys = {reduce(lambda key, id_: key * base + id_ + 1, context, 0): id_ for context, id_ in contexts.items()}
     ordered = np.array(sorted({0, *keys}), dtype=np.int64)
-    surprise = np.full((len(ordered), len(VOCABULARY)), 255, dtype=np.uint8)
+    surprisal = np.full((len(ordered), len(VOCABULARY)), 255, dtype=np.uint8)
     for row, key in enumerate(ordered.tolist()):
-        surprise[row, keys.get(key, 0)] = 0
-    generator.draft = Draft(ordered, surprise)
+        surprisal[row, keys.get(key, 0)] = 0
+    generator = tiny_generator(slots=1, draft=Draft(ordered, surprisal))
     for sampling, calls in ((Sampling(0), 1 + 3), (Sampling(1, top_k=1), 200 / 8)):
         again = TextSequence(VOCABULARY, [3], sampling, max_new_tokens=200)
         generator.add(again)
@@ -204,49 +205,53 @@ def test_right_guesses_save_calls() -> None:
         assert made == calls
 
 
-def test_guesses_never_change_the_bundled_models_text() -> None:
+def test_draft_tokens_never_change_the_bundled_models_text() -> None:
     """A hundred prompts, all ways to choose a character, with and without stop strings."""
     checkpoint = read_checkpoint(BUNDLED)
     generator = load_generator(checkpoint, INT8, slots=20)
-    vocabulary, prompts = checkpoint.vocabulary, (PROMPT * 4)[:100]
+    vocabulary = checkpoint.vocabulary
+    prompts = (PROMPT * 4)[:100]
     samplings = [*SAMPLINGS, Sampling(0.8, top_k=10, top_p=0.95, min_p=0.01), Sampling(100), Sampling(1, top_k=1)]
 
     def write_all() -> tuple[list[list[int]], int]:
         waiting = [
             TextSequence(
                 vocabulary,
-                vocabulary.encode(prompts[: place + 1]),
-                samplings[place % len(samplings)],
-                seed=place,
+                vocabulary.encode(prompts[: index + 1]),
+                samplings[index % len(samplings)],
+                seed=index,
                 max_new_tokens=60,
-                stop=("the ",) if place % 5 == 4 else (),
+                stop=("the ",) if index % 5 == 4 else (),
             )
-            for place in range(100)
+            for index in range(100)
         ]
-        streams, active, calls = list(waiting), list[TextSequence](), 0
+        sequences = list(waiting)
+        active: list[TextSequence] = []
+        calls = 0
         while waiting or active:
             while waiting and len(active) < 3:
                 active.append(waiting.pop(0))
                 generator.add(active[-1])
             calls += 1
-            ended = [stream for stream, piece in generator.step(active) if piece.finish_reason]
-            active = [stream for stream in active if stream not in ended]
-        return [stream.written for stream in streams], calls
+            ended = [sequence for sequence, chunk in generator.step(active) if chunk.finish_reason]
+            active = [sequence for sequence in active if sequence not in ended]
+        return [sequence.written for sequence in sequences], calls
 
     assert generator.draft is not None
-    guessed, calls = write_all()
+    with_draft, calls = write_all()
     generator.draft = None
     plain, more = write_all()
-    assert guessed == plain
+    assert with_draft == plain
     assert calls < 0.8 * more
 
 
 def test_learned_positions_keep_the_newer_half() -> None:
     """When the window is full, greedy text continues as if its last half were a new prompt."""
-    generator, length = tiny_generator(LEARNED, 1, CPU), 100
-    stream = TextSequence(VOCABULARY, VOCABULARY.encode("ROMEO:"), Sampling(temperature=0), max_new_tokens=length)
-    written = VOCABULARY.encode(write(generator, stream))
-    network, context = tiny_checkpoint(LEARNED).network(), VOCABULARY.encode("ROMEO:")
+    generator = tiny_generator(LEARNED, 1, CPU)
+    sequence = TextSequence(VOCABULARY, VOCABULARY.encode("ROMEO:"), Sampling(temperature=0), max_new_tokens=100)
+    written = VOCABULARY.encode(write(generator, sequence))
+    network = tiny_checkpoint(LEARNED).network()
+    context = VOCABULARY.encode("ROMEO:")
     for character in written:
         if len(context) > LEARNED.block_size:
             context = context[-LEARNED.block_size // 2 :]
@@ -264,10 +269,10 @@ def test_a_long_prompt_is_cut_to_its_end() -> None:
     assert write(generator, long) == write(generator, short)
 
 
-def test_a_stream_given_up_leaves_its_slot() -> None:
+def test_a_sequence_given_up_leaves_its_slot() -> None:
     generator = tiny_generator(slots=1)
-    pieces = generator.write(make_stream(1))
-    next(pieces)
+    chunks = generator.write(make_sequence(1))
+    next(chunks)
     assert generator.free_slots == 0
-    pieces.close()
+    chunks.close()
     assert generator.free_slots == 1

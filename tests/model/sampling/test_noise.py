@@ -28,7 +28,7 @@ def test_philox_gives_the_published_answers(
 
 
 @given(seed=seeds, sample=st.integers(0, 15), position=st.integers(0, 100_000), offset=st.integers(0, 40))
-def test_noise_is_a_function_of_its_place(seed: int, sample: int, position: int, offset: int) -> None:
+def test_noise_is_a_function_of_its_position(seed: int, sample: int, position: int, offset: int) -> None:
     many = gumbel_noise(seed, sample, position, 64, 65)
     one = gumbel_noise(seed, sample, position + offset, 1, 65)
     assert np.array_equal(many[offset], one[0])
@@ -36,9 +36,9 @@ def test_noise_is_a_function_of_its_place(seed: int, sample: int, position: int,
 
 
 def test_seed_sample_and_position_each_change_the_noise() -> None:
-    places = [(1, 0, 0), (2, 0, 0), (1 + (1 << 32), 0, 0), (1, 1, 0), (1, 0, 1)]
-    rows = {gumbel_noise(seed, sample, position, 1, 4).tobytes() for seed, sample, position in places}
-    assert len(rows) == len(places)
+    arguments = [(1, 0, 0), (2, 0, 0), (1 + (1 << 32), 0, 0), (1, 1, 0), (1, 0, 1)]
+    rows = {gumbel_noise(seed, sample, position, 1, 4).tobytes() for seed, sample, position in arguments}
+    assert len(rows) == len(arguments)
 
 
 def test_noise_is_standard_gumbel() -> None:
@@ -48,10 +48,11 @@ def test_noise_is_standard_gumbel() -> None:
     assert noise.var() == pytest.approx(np.pi**2 / 6, abs=0.02)
 
 
-@given(asked=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 100)), min_size=1, max_size=20))
-def test_luck_is_the_same_noise_wherever_it_is_asked_for(asked: list[tuple[int, int]]) -> None:
-    """Also after places that were asked for before it; and what was given does not change."""
-    luck, expected = GumbelNoise(5, 2, 6), gumbel_noise(5, 2, 0, 400, 6)
-    given_out = [luck.at(position, count) for position, count in asked]
-    for (position, count), noise in zip(asked, given_out, strict=True):
+@given(calls=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 100)), min_size=1, max_size=20))
+def test_a_texts_noise_does_not_depend_on_the_calls_before(calls: list[tuple[int, int]]) -> None:
+    """Also after calls for later positions; and what was returned does not change."""
+    text_noise = GumbelNoise(5, 2, 6)
+    expected = gumbel_noise(5, 2, 0, 400, 6)
+    returned = [text_noise.at(position, count) for position, count in calls]
+    for (position, count), noise in zip(calls, returned, strict=True):
         assert np.array_equal(noise, expected[position : position + count])

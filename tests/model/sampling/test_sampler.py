@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from model.errors import InputError
 from model.sampling.noise import gumbel_noise
-from model.sampling.sampler import Logits, Sampling, draw, likelihoods, softmax
+from model.sampling.sampler import Logits, Sampling, compute_logprobs, draw, softmax
 
 logits_strategy = arrays(np.float32, 12, elements=st.floats(-20, 20, width=32))
 
@@ -68,7 +68,8 @@ def test_no_temperature_overflows(logits: Logits, temperature: float) -> None:
 
 def test_rows_do_not_change_each_other() -> None:
     random = np.random.default_rng(0)
-    logits, noise = random.normal(size=(9, 12)).astype(np.float32), gumbel_noise(1, 0, 0, 9, 12)
+    logits = random.normal(size=(9, 12)).astype(np.float32)
+    noise = gumbel_noise(1, 0, 0, 9, 12)
     samplings = [
         Sampling(),
         Sampling(0),
@@ -99,9 +100,9 @@ def test_values_out_of_range_are_refused_by_name(field: str, value: float) -> No
     assert caught.value.field == field
 
 
-def test_a_likelihood_is_the_models_own_view_and_the_one_drawn_from() -> None:
+def test_a_logprob_is_the_models_own_view_and_the_one_drawn_from() -> None:
     logits = np.log(np.array([[0.125, 0.5, 0.25, 0.125]], dtype=np.float32))
-    [seen] = likelihoods(logits, [2], [Sampling(temperature=0.5, top_k=2)], [9])
+    [seen] = compute_logprobs(logits, [2], [Sampling(temperature=0.5, top_k=2)], [9])
     assert seen.probability == pytest.approx(0.25)
     assert seen.final == pytest.approx(0.2)  # 0.5² and 0.25² are left, as 4 to 1
     assert seen.rank == 2
@@ -112,14 +113,14 @@ def test_a_likelihood_is_the_models_own_view_and_the_one_drawn_from() -> None:
 
 def test_at_temperature_0_the_likeliest_is_certain() -> None:
     logits = np.array([[1.0, 3.0, 3.0]] * 3, dtype=np.float32)
-    finals = [one.final for one in likelihoods(logits, [0, 1, 2], [Sampling(0)] * 3, [0] * 3)]
+    finals = [one.final for one in compute_logprobs(logits, [0, 1, 2], [Sampling(0)] * 3, [0] * 3)]
     assert finals == [0, 1, 0]
 
 
 def test_the_least_likely_keep_their_probabilities() -> None:
     """They were rounded to six decimals, so that a page could not draw again from their logarithms."""
     logits = np.array([[0.0, -60.0, -700.0, -2000.0]], dtype=np.float32)
-    [seen] = likelihoods(logits, [2], [Sampling(1.0, None)], [4])
+    [seen] = compute_logprobs(logits, [2], [Sampling(1.0, None)], [4])
     assert [p for _, p, _ in seen.alternatives] == pytest.approx([1, np.exp(-60), np.exp(-700), 0])
     assert seen.entropy >= 0
 
@@ -134,13 +135,13 @@ samplings = st.builds(
 
 
 @given(logits=arrays(np.float32, (8, 12), elements=st.floats(-20, 20, width=32)), data=st.data())
-def test_likelihoods_do_not_change_each_other(logits: Logits, data: st.DataObject) -> None:
-    asked = data.draw(st.lists(samplings, min_size=8, max_size=8))
+def test_logprobs_do_not_change_each_other(logits: Logits, data: st.DataObject) -> None:
+    wanted = data.draw(st.lists(samplings, min_size=8, max_size=8))
     chosen = data.draw(st.lists(st.integers(0, 11), min_size=8, max_size=8))
     counts = data.draw(st.lists(st.integers(0, 20), min_size=8, max_size=8))
-    together = likelihoods(logits, chosen, asked, counts)
+    together = compute_logprobs(logits, chosen, wanted, counts)
     for i, one in enumerate(together):
-        assert likelihoods(logits[i : i + 1], chosen[i : i + 1], asked[i : i + 1], counts[i : i + 1]) == [one]
+        assert compute_logprobs(logits[i : i + 1], chosen[i : i + 1], wanted[i : i + 1], counts[i : i + 1]) == [one]
         assert one.rank == 1 + sum(v > logits[i, chosen[i]] for v in logits[i]) + sum(
             logits[i, : chosen[i]] == logits[i, chosen[i]]
         )
@@ -149,7 +150,7 @@ def test_likelihoods_do_not_change_each_other(logits: Logits, data: st.DataObjec
 
 @given(logits=logits_strategy, sampling=samplings)
 def test_only_what_can_be_drawn_has_a_final_probability(logits: Logits, sampling: Sampling) -> None:
-    [seen] = likelihoods(logits[None], [0], [sampling], [12])
+    [seen] = compute_logprobs(logits[None], [0], [sampling], [12])
     finals = {i: final for i, _, final in seen.alternatives}
     assert sum(finals.values()) == pytest.approx(1)
     noise = gumbel_noise(3, 0, 0, 30, 12) * (sampling.temperature > 0)
@@ -160,7 +161,7 @@ def test_only_what_can_be_drawn_has_a_final_probability(logits: Logits, sampling
 
 @given(logits=arrays(np.float32, 5, elements=st.floats(-3, 3, width=32)), sampling=samplings)
 def test_final_probabilities_are_the_draws_frequencies(logits: Logits, sampling: Sampling) -> None:
-    [seen] = likelihoods(logits[None], [0], [sampling], [5])
+    [seen] = compute_logprobs(logits[None], [0], [sampling], [5])
     noise = gumbel_noise(1, 0, 0, 4000, 5) * (sampling.temperature > 0)
     counts = np.bincount(draw(np.tile(logits, (4000, 1)), [sampling] * 4000, noise), minlength=5)
     for i, _, final in seen.alternatives:

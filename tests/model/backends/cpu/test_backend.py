@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.backends.cpu.amx import ask_for_amx
+from model.backends.cpu.amx import request_amx
 from model.backends.cpu.backend import Int8Backend
-from model.backends.cpu.worker_pool import PARTS
 from model.config import GPTConfig
 from model.network import GPT
 from model.sampling.sampler import Logits
@@ -39,12 +38,13 @@ def network_of(config: GPTConfig) -> GPT:
     return network
 
 
-def read(backend: Int8Backend, slot: int, ids: list[int], pieces: list[int]) -> Logits:
-    """Logits (T, V) of a sequence that is read in pieces of these sizes."""
-    backend.forget(slot)
-    logits, first = [], 0
-    for size in filter(None, pieces):
-        logits.append(backend.extend({slot: ids[first : first + size]})[slot])
+def read(backend: Int8Backend, slot: int, ids: list[int], chunk_sizes: list[int]) -> Logits:
+    """Return the logits (T, V) of a sequence that is read in chunks of these sizes."""
+    backend.truncate(slot)
+    logits = []
+    first = 0
+    for size in filter(None, chunk_sizes):
+        logits.append(backend.forward({slot: ids[first : first + size]})[slot])
         first += size
     assert first == len(ids)
     return np.concatenate(logits)
@@ -59,28 +59,38 @@ def test_it_is_near_the_reference(config: GPTConfig) -> None:
     ids = text(length, config.vocab_size)
     expected = torch.from_numpy(uncached(network, ids)).log_softmax(-1)
     backend = Int8Backend(network, slots=2)
-    pieces = [7, *[1] * 9, *[16] * ((length - 16) // 16)]
-    found = torch.from_numpy(read(backend, 1, ids, [*pieces, length - sum(pieces)])).log_softmax(-1)
+    chunk_sizes = [7, *[1] * 9, *[16] * ((length - 16) // 16)]
+    chunk_sizes.append(length - sum(chunk_sizes))
+    found = torch.from_numpy(read(backend, 1, ids, chunk_sizes)).log_softmax(-1)
     assert (found - expected).abs().mean() < 0.01 * expected.std()
     assert (found.argmax(-1) == expected.argmax(-1)).float().mean() > 0.95
 
 
-@pytest.mark.skipif(not ask_for_amx(), reason="no AMX here")
+def _refuse_amx() -> bool:
+    return False
+
+
+@pytest.mark.skipif(not request_amx(), reason="no AMX here")
 @pytest.mark.parametrize("config", [BUNDLED_SHAPE, NANOGPT_SHAPE])
 def test_amx_changes_no_bit(config: GPTConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """In runs of any length, of one slot or several, on one thread or shared; past the window, where it rolls."""
     network = network_of(config)
     length = config.block_size if config.positions == "learned" else 2 * config.block_size + 5
     by_amx = [Int8Backend(network, slots=5, threads=threads) for threads in (1, 2)]
-    monkeypatch.setattr("model.backends.cpu.backend.ask_for_amx", lambda: False)
-    by_vectors, random = Int8Backend(network, slots=5), np.random.default_rng(2)
-    texts, done = [text(length, config.vocab_size, seed) for seed in range(5)], [0] * 5
+    monkeypatch.setattr("model.backends.cpu.backend.request_amx", _refuse_amx)
+    by_vectors = Int8Backend(network, slots=5)
+    random = np.random.default_rng(2)
+    texts = [text(length, config.vocab_size, seed) for seed in range(5)]
+    done = [0] * 5
     while min(done) < length:
         chosen = random.choice(5, size=random.integers(1, 6), replace=False).tolist()
-        runs = {slot: texts[slot][done[slot] :][: random.integers(1, 17)] for slot in chosen if done[slot] < length}
-        expected = by_vectors.extend(runs)
+        runs: dict[int, list[int]] = {}
+        for slot in chosen:
+            if done[slot] < length:
+                runs[slot] = texts[slot][done[slot] :][: random.integers(1, 17)]
+        expected = by_vectors.forward(runs)
         for backend in by_amx:
-            found = backend.extend(runs)
+            found = backend.forward(runs)
             assert all(np.array_equal(found[slot], expected[slot]) for slot in runs)
         for slot, run in runs.items():
             done[slot] += len(run)
@@ -89,8 +99,9 @@ def test_amx_changes_no_bit(config: GPTConfig, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("config", [BUNDLED_SHAPE, LEARNED, ROTARY, ODD_SHAPE])
 def test_a_row_is_bitwise_the_same_however_it_is_read(config: GPTConfig, threads: int) -> None:
-    """Alone or beside others, in one piece or many, in any slot, after a guess that was taken back."""
-    network, length = network_of(config), 16 if config.positions == "learned" else 2 * config.block_size + 5
+    """Alone or beside others, in one chunk or many, in any slot, after draft tokens that were rejected."""
+    network = network_of(config)
+    length = 16 if config.positions == "learned" else 2 * config.block_size + 5
     texts = [text(length, config.vocab_size, seed) for seed in range(9)]
     alone = [read(Int8Backend(network, slots=1, threads=1), 0, ids, [1] * length) for ids in texts]
     backend = Int8Backend(network, slots=9, threads=threads)
@@ -104,55 +115,60 @@ def test_a_row_is_bitwise_the_same_however_it_is_read(config: GPTConfig, threads
                 runs[slot] = ids[done[slot] : done[slot] + size]
         if not runs:
             continue
-        logits = backend.extend(runs)
+        logits = backend.forward(runs)
         for slot, run in runs.items():
             assert np.array_equal(logits[slot], alone[slot][done[slot] : done[slot] + len(run)])
             kept = int(random.integers(1, len(run) + 1))
-            backend.forget(slot, done[slot] + kept)
+            backend.truncate(slot, done[slot] + kept)
             done[slot] += kept
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="binds threads to a core")
-def test_rows_are_not_cut_for_a_while_where_threads_wait_for_a_core() -> None:
-    """Both threads on one core: at each meeting one of them waits until the other may go on."""
-    network, others = network_of(BUNDLED_SHAPE), set(threading.enumerate())
-    alone, shared = Int8Backend(network, slots=1, threads=1), Int8Backend(network, slots=1, threads=2)
+def test_rows_are_not_sharded_for_a_while_where_threads_wait_for_a_core() -> None:
+    """Both threads on one core: at each barrier one of them waits until the system lets the other run."""
+    network = network_of(BUNDLED_SHAPE)
+    others = set(threading.enumerate())
+    alone = Int8Backend(network, slots=1, threads=1)
+    shared = Int8Backend(network, slots=1, threads=2)
     [other] = (thread for thread in set(threading.enumerate()) - others if thread.name == "kernel-1")
     assert other.native_id
-    cores, parts = os.sched_getaffinity(0), []
+    cores = os.sched_getaffinity(0)
+    shards_of_steps: list[int] = []
     for thread in (0, other.native_id):
         os.sched_setaffinity(thread, [min(cores)])
     try:
         for character in text(190):
-            assert np.array_equal(shared.extend({0: [character]})[0], alone.extend({0: [character]})[0])
-            parts.append(int(shared._team._orders[0, PARTS]))
+            assert np.array_equal(shared.forward({0: [character]})[0], alone.forward({0: [character]})[0])
+            shards_of_steps.append(int(shared._pool._assignments[0]["num_shards"]))
     finally:
         for thread in (0, other.native_id):
             os.sched_setaffinity(thread, cores)
-    whole = "".join(map(str, parts)).strip("1").strip("2").split("2")
-    assert [len(steps) for steps in whole] == [4, 8, 16, 32, 64]
+    unsharded = "".join(map(str, shards_of_steps)).strip("1").strip("2").split("2")
+    assert [len(steps) for steps in unsharded] == [4, 8, 16, 32, 64]
 
 
-def test_a_window_rolls_and_guesses_do_not_disturb_it() -> None:
-    """A guess taken back has overwritten only what had left the window."""
-    network, ids = tiny_checkpoint(ROTARY).network(), text(200)
-    plain, guessing = Int8Backend(network, slots=1), Int8Backend(network, slots=1)
-    for place, character in enumerate(ids):
-        [expected] = plain.extend({0: [character]})[0]
-        [found, *_] = guessing.extend({0: [character, *text(7, seed=place)]})[0]
-        guessing.forget(0, place + 1)
+def test_a_window_rolls_and_draft_tokens_do_not_disturb_it() -> None:
+    """A draft token that was rejected has overwritten only what had left the window."""
+    network = tiny_checkpoint(ROTARY).network()
+    ids = text(200)
+    plain = Int8Backend(network, slots=1)
+    speculating = Int8Backend(network, slots=1)
+    for position, character in enumerate(ids):
+        [expected] = plain.forward({0: [character]})[0]
+        [found, *_] = speculating.forward({0: [character, *text(7, seed=position)]})[0]
+        speculating.truncate(0, position + 1)
         assert np.array_equal(found, expected)
 
 
-def test_what_would_leave_its_memory_is_refused() -> None:
+def test_ids_beyond_its_arrays_are_refused() -> None:
     """Compiled code checks nothing: an id beyond the vocabulary once read foreign memory."""
     backend = Int8Backend(tiny_checkpoint(LEARNED).network(), slots=1)
     for ids in ([LEARNED.vocab_size], [-1], [], [0] * 17):
         with pytest.raises(ValueError, match="of the vocabulary's are possible"):
-            backend.extend({0: ids})
-    backend.extend({0: [0] * 16})
+            backend.forward({0: ids})
+    backend.forward({0: [0] * 16})
     with pytest.raises(ValueError, match="learned positions end at 16"):
-        backend.extend({0: [0]})
+        backend.forward({0: [0]})
 
 
 def test_its_threads_and_files_end_with_it() -> None:
@@ -166,7 +182,7 @@ def test_its_threads_and_files_end_with_it() -> None:
     before = held()
     backend = Int8Backend(network, slots=1, threads=3)
     weights = weakref.ref(backend._weights.qkv)
-    backend.extend({0: [1]})
+    backend.forward({0: [1]})
     assert held() == (before[0] + 2, before[1] + 6)
     del backend
     assert held() == before
