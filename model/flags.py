@@ -121,8 +121,8 @@ def is_text(field: FieldInfo) -> bool:
 class ProgramSettings(BaseSettings):
     """The settings of one program: flags over environment over file over defaults.
 
-    Where a setting is not a text, a blank variable is as good as none, and `None` or `null` is nothing. A blank is
-    refused for those in `NEVER_BLANK`.
+    For a setting that is not a text, a blank variable counts as not set, and the values `None` and `null` mean
+    None. A blank value is refused for the settings in `NEVER_BLANK`.
     """
 
     NEVER_BLANK: ClassVar[frozenset[str]] = frozenset()
@@ -136,13 +136,23 @@ class ProgramSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The flags come as arguments."""
-        return init_settings, NotBlank(env_settings), NotBlank(dotenv_settings)
+        """The hook by which pydantic-settings asks for the `sources`; no program reads files of secrets."""
+        return cls.sources(init_settings, env_settings, dotenv_settings)
+
+    @classmethod
+    def sources(
+        cls,
+        flags: PydanticBaseSettingsSource,
+        variables: PydanticBaseSettingsSource,
+        env_file: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The sources of this program's settings, the strongest first; a program with others overrides this."""
+        return flags, NotBlank(variables), NotBlank(env_file)
 
     @field_validator("*", mode="before")
     @classmethod
-    def read_nothing(cls, value: Any, info: ValidationInfo) -> Any:
-        """None for what says so where there may be nothing; a blank value that is not a text is refused."""
+    def read_none(cls, value: Any, info: ValidationInfo) -> Any:
+        """None for a value that says so, where None is allowed; a blank value that is not a text is refused."""
         field = cls.model_fields[str(info.field_name)]
         if not isinstance(value, str) or is_text(field):
             return value
@@ -152,7 +162,7 @@ class ProgramSettings(BaseSettings):
 
 
 class NotBlank(PydanticBaseSettingsSource):
-    """Another source, without blank values for settings that are not texts."""
+    """Wraps another source and drops its blank values of settings that are not texts."""
 
     def __init__(self, source: PydanticBaseSettingsSource) -> None:
         super().__init__(source.settings_cls)

@@ -1,7 +1,7 @@
 """Turn nanoGPT's checkpoint into a folder: `python -m training.import_nanogpt --ckpt=F --meta=F --out_dir=DIR`.
 
 Both of nanoGPT's files are pickles, which can carry code. Neither is ever allowed to run any, or to take more
-memory than its own size calls for (`training.untrusted`).
+memory than its own size calls for (`training.untrusted.reading`).
 """
 
 import math
@@ -22,7 +22,7 @@ from model.errors import CheckpointError, InputError
 from model.flags import ProgramSettings
 from model.vocabulary import Vocabulary
 from training.nanogpt import read_meta
-from training.untrusted import read_torch_file
+from training.untrusted.reading import read_torch_file
 
 NAMES = {
     "transformer.wte.": "tokens.",

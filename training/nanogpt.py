@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model.errors import CheckpointError, DataError
 from model.vocabulary import Vocabulary
-from training.untrusted import read_pickle_file
+from training.untrusted.reading import read_pickle_file
 
 META_FILE = "meta.pkl"
 MAX_CHARACTERS = 1 << 16  # what uint16 can tell apart

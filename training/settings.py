@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pydantic_settings import PydanticBaseSettingsSource
 
 from model.atomic_files import FolderReader
 from model.cli import SettingsPath, settings_config
@@ -230,16 +230,14 @@ class TrainSettings(ProgramSettings):
     """Compile the network with torch.compile (needs a C++ compiler on a CPU)"""
 
     @classmethod
-    def settings_customise_sources(
+    def sources(
         cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        flags: PydanticBaseSettingsSource,
+        variables: PydanticBaseSettingsSource,
+        env_file: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags over environment over preset over defaults."""
-        return init_settings, NotBlank(env_settings), PresetSource(settings_cls)
+        return flags, NotBlank(variables), PresetSource(cls)
 
     def architecture(self, vocab_size: int) -> GPTConfig:
         """The network's configuration; raises InputError when its values do not fit each other."""

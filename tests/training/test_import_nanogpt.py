@@ -17,7 +17,7 @@ from model.generation.sequence import TextSequence
 from model.sampling.sampler import Sampling
 from tests.tiny import CPU
 from training.import_nanogpt import ImportSettings, import_nanogpt
-from training.untrusted import read_torch_file
+from training.untrusted.reading import read_torch_file
 
 CHARACTERS = "\n abcdefghij"
 LAYERS, HEADS, WIDTH, BLOCK = 3, 4, 32, 24

@@ -18,7 +18,8 @@ from model.checkpoint import read_checkpoint
 from model.errors import CheckpointError, InputError, SaveError
 from tests.training.test_trainer import TEXT, settings
 from training.dataset import from_text
-from training.run_folder import RESUME_FILE, RunFolder, load_state
+from training.resume import RESUME_FILE, load_state
+from training.run_folder import RunFolder
 from training.trainer import Trainer
 
 CPU = torch.device("cpu")

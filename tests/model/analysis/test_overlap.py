@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from benchmarks.report import find_other
+from benchmarks.report import find_other_text
 from model.analysis.overlap import (
     CopiedRun,
     CopyIndex,
@@ -196,7 +196,7 @@ def test_a_million_characters_of_other_english_have_no_false_run_of_twenty(
     shakespeare: str, bundled: CopyIndex
 ) -> None:
     """`python -m benchmarks.report` prints the rates: 0.4 % of a filter, and none of 20 characters."""
-    other, _ = find_other(None)
+    other, _ = find_other_text(None)
     told, exact = bundled.lengths(other), Source(shakespeare).lengths(other)
     assert (told >= np.where(exact >= 11, exact, 0)).all()
     assert ((told >= 11) & (exact < 11)).mean() < 1.2 / 256
