@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.analysis.overlap import CopiedRun, apart
+from model.analysis.overlap import CopiedRun, non_overlapping
 from model.analysis.structure import CLOSES, OPENS, balance
 from model.analysis.suffix_array import Source
 from model.analysis.words import Likeness, Ordered, WordList, WordMarker
@@ -82,7 +82,7 @@ def test_nor_does_one_that_comes_character_by_character(name: str) -> None:
     def mark(text: str) -> None:
         marker = WordMarker(CHECKPOINT.index.words)  # type: ignore[union-attr]
         for character in text:
-            marker.extend(character)
+            marker.feed(character)
         marker.finish()
 
     mark(ORDINARY)
@@ -100,9 +100,9 @@ def test_nor_does_one_that_is_copied_from_end_to_end(text: str) -> None:
 
 def test_runs_that_overlap_are_told_apart_without_looking_at_each_character() -> None:
     runs = [CopiedRun(start, start + SIZE) for start in range(SIZE)]
-    assert apart(runs) == [runs[0]]
+    assert non_overlapping(runs) == [runs[0]]
     shorter = [CopiedRun(start, start + 10) for start in range(0, SIZE, 10)]
-    assert apart(shorter + runs[:1]) == runs[:1]
+    assert non_overlapping(shorter + runs[:1]) == runs[:1]
 
 
 def balance_by_search(text: str) -> tuple[list[int], int]:

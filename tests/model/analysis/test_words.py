@@ -42,7 +42,7 @@ def test_piece_by_piece_the_marks_are_the_same(text: str, cuts: list[int]) -> No
     marker = WordMarker(KNOWN)
     marks: list[Mark] = []
     for start, end in pairwise([0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]):
-        marks += marker.extend(text[start:end])
+        marks += marker.feed(text[start:end])
     marks += marker.finish()
     assert marks == mark_words(text, KNOWN)
     assert all(text[mark.word.start : mark.word.end] == mark.word.text for mark in marks)
