@@ -61,8 +61,13 @@ def start(processes: int, folder: Path, **changes: object) -> "subprocess.Popen[
 
 
 def curve(folder: Path) -> list[float]:
-    points = json.loads((folder / "training.json").read_text())["curve"]
-    return [value for point in points for value in (point["train"], point["val"]) if value is not None]
+    """The losses of training and validation at each evaluation, as far as there are any."""
+    losses: list[float] = []
+    for point in json.loads((folder / "training.json").read_text())["curve"]:
+        if point["train"] is not None:
+            losses.append(point["train"])
+        losses.append(point["val"])
+    return losses
 
 
 def test_two_processes_train_as_one(tmp_path: Path, dataset: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""A state to resume is checked before it is used, and what a failed save promises is there."""
+"""A state to resume is checked before it is used, and what the message of a failed save promises is true."""
 
 import errno
 import io
@@ -218,10 +218,10 @@ def test_every_damage_to_a_state_is_refused_or_harmless(folder: Path) -> None:
     refused = 0
     for seed in range(150):
         draws = torch.Generator().manual_seed(seed)
-        places = torch.randint(0, min(len(content), 6000), (3,), generator=draws).tolist()
+        positions = torch.randint(0, min(len(content), 6000), (3,), generator=draws).tolist()
         damaged = bytearray(content)
-        for place in places:
-            damaged[place] ^= 1 + seed % 255
+        for position in positions:
+            damaged[position] ^= 1 + seed % 255
         (folder / RESUME_FILE).write_bytes(damaged)
         try:
             load_state(folder, CPU)

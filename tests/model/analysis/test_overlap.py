@@ -141,18 +141,18 @@ def test_parts_that_do_not_belong_together_are_refused() -> None:
     index = make_copy_index("to be or not to be, that is the question")
     tensors = index.tensors()
     assert (CopyIndex.from_tensors(tensors).cells == index.cells).all()
-    turned = index.rungs[::-1].copy()
-    stretched = index.rungs.copy()
-    stretched[0, 2] *= 3
-    standing = index.rungs.copy()
-    standing[0, 1] = 0
+    descending = index.rungs[::-1].copy()
+    odd_segments = index.rungs.copy()
+    odd_segments[0, 2] *= 3
+    no_stride = index.rungs.copy()
+    no_stride[0, 1] = 0
     cases: list[tuple[str, NDArray[np.generic], str]] = [
         ("salt", np.zeros(2, np.uint64), "salt is not one uint64"),
         ("rungs", index.rungs.astype(np.int32), "rungs are int32"),
         ("rungs", index.rungs[:0], "not int64"),
-        ("rungs", turned, "do not ascend"),
-        ("rungs", stretched, "powers of two"),
-        ("rungs", standing, "a stride is not from 1"),
+        ("rungs", descending, "do not ascend"),
+        ("rungs", odd_segments, "powers of two"),
+        ("rungs", no_stride, "a stride is not from 1"),
         ("cells", index.cells[1:], "cells are uint8"),
     ]
     for name, value, message in cases:
@@ -180,24 +180,26 @@ def bundled() -> CopyIndex:
 def write(characters: int, numerics: Numerics) -> str:
     """A text by the bundled model."""
     checkpoint = read_checkpoint(BUNDLED)
-    stream = TextSequence(checkpoint.vocabulary, checkpoint.vocabulary.encode("\n"), Sampling(), 1, 0, characters)
-    return "".join(piece.text for piece in load_generator(checkpoint, numerics, 1).write(stream))
+    prompt = checkpoint.vocabulary.encode("\n")
+    sequence = TextSequence(checkpoint.vocabulary, prompt, Sampling(), 1, 0, characters)
+    return "".join(chunk.text for chunk in load_generator(checkpoint, numerics, 1).write(sequence))
 
 
-def test_copied_pieces_are_found_by_the_index_alone(shakespeare: str, bundled: CopyIndex) -> None:
-    random, own = np.random.default_rng(2), write(2200, INT8)
-    text, pieces = own[:200], []
+def test_copied_passages_are_found_by_the_index_alone(shakespeare: str, bundled: CopyIndex) -> None:
+    random = np.random.default_rng(2)
+    own = write(2200, INT8)
+    text = own[:200]
+    copied: list[CopiedRun] = []
     for i, size in enumerate(random.integers(20, 401, 10), start=1):
         start = int(random.integers(0, len(shakespeare) - size))
-        pieces.append(CopiedRun(len(text), len(text) + int(size)))
+        copied.append(CopiedRun(len(text), len(text) + int(size)))
         text += shakespeare[start : start + size] + own[200 * i : 200 * i + 200]
     runs = find_runs(bundled.lengths(text), 18)
-    found = [
-        [run for run in runs if abs(run.start - piece.start) <= 2 and abs(run.end - piece.end) <= 2]
-        for piece in pieces
-    ]
-    assert all(len(one) == 1 for one in found)
-    assert {run for run in runs if run.length >= 30} <= {run for one in found for run in one}
+    found: set[CopiedRun] = set()
+    for passage in copied:
+        [run] = [run for run in runs if abs(run.start - passage.start) <= 2 and abs(run.end - passage.end) <= 2]
+        found.add(run)
+    assert {run for run in runs if run.length >= 30} <= found
 
 
 def test_a_million_characters_of_other_english_have_no_false_run_of_twenty(

@@ -38,7 +38,7 @@ def test_an_invented_word_is_like_those_that_share_most_of_it(
 
 
 @given(TEXTS, st.lists(st.integers(0, 40)))
-def test_piece_by_piece_the_marks_are_the_same(text: str, cuts: list[int]) -> None:
+def test_a_text_fed_in_parts_has_the_marks_of_the_whole(text: str, cuts: list[int]) -> None:
     marker = WordMarker(KNOWN)
     marks: list[Mark] = []
     for start, end in pairwise([0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]):
