@@ -105,26 +105,32 @@ def show_errors(index: CopyIndex, train: str, text: str) -> None:
     """Print how often each filter errs on a text, and how many lengths of runs are wrong for that."""
     print("\n| filter of | substrings not in it | taken for members | rate |")
     print("| --- | ---: | ---: | ---: |")
-    offset = 0
-    for length, stride, segment, segments, seed in index.rungs.tolist():
-        size = (segments + 2) * segment if segments else 0
-        alone = np.array([[length, 1, segment, segments, seed]], np.int64)
-        claimed = CopyIndex(index.salt, alone, index.cells[offset : offset + size]).lengths(text) >= length
-        offset += size
+    first_cell = 0
+    for k, row in enumerate(index.filters):
+        length = int(row["length"])
+        stride = int(row["stride"])
+        size = int((row["segment_count"] + 2) * row["segment_length"]) if row["segment_count"] else 0
+        only_this = index.filters[k : k + 1].copy()
+        only_this["stride"] = 1  # asks the filter about every substring
+        rungs = only_this.view(np.int64).reshape(1, -1)
+        cells = index.cells[first_cell : first_cell + size]
+        claimed = CopyIndex(index.salt, rungs, cells).lengths(text) >= length
+        first_cell += size
         members = {train[i : i + length] for i in range(0, len(train) - length + 1, stride)}
-        strange = np.zeros(len(text), bool)
-        strange[length - 1 :] = [text[i : i + length] not in members for i in range(len(text) - length + 1)]
-        false = int((claimed & strange).sum())
+        is_absent = np.zeros(len(text), bool)
+        is_absent[length - 1 :] = [text[i : i + length] not in members for i in range(len(text) - length + 1)]
+        absent = int(is_absent.sum())
+        false = int((claimed & is_absent).sum())
         name = f"{length} characters" + (f", 1 in {stride}" if stride > 1 else "")
-        print(f"| {name} | {strange.sum():,} | {false:,} | {false / max(1, strange.sum()):.4%} |")
+        print(f"| {name} | {absent:,} | {false:,} | {false / max(1, absent):.4%} |")
     reported = index.lengths(text)
     exact = Source(train).lengths(text)
     print("\n| characters that end a run of at least | reported | in fact | falsely reported |")
     print("| --- | ---: | ---: | ---: |")
-    for least in (index.shortest, 15, 20, 30, 50, 100):
-        false = int(((reported >= least) & (exact < least)).sum())
+    for min_length in (index.shortest, 15, 20, 30, 50, 100):
+        false = int(((reported >= min_length) & (exact < min_length)).sum())
         share = f"{false:,} ({false / len(text):.4%} of all)"
-        print(f"| {least} | {_count(reported, least):,} | {_count(exact, least):,} | {share} |")
+        print(f"| {min_length} | {_count(reported, min_length):,} | {_count(exact, min_length):,} | {share} |")
     print(f"longest run reported: {reported.max()} characters; in fact: {exact.max()}")
 
 
@@ -160,8 +166,8 @@ def _docstrings(library: Path) -> Iterator[str]:
                     yield ast.get_docstring(node) or ""
 
 
-def _count(lengths: Lengths, least: int) -> int:
-    return int((lengths >= least).sum())
+def _count(lengths: Lengths, min_length: int) -> int:
+    return int((lengths >= min_length).sum())
 
 
 def _cell(found: Range | None) -> str:

@@ -1,4 +1,4 @@
-"""Characters a second over HTTP and by the bare generator, and how fast the server answers others meanwhile.
+"""Characters a second over HTTP and by the bare generator, and the latency of other requests under that load.
 
 python -m benchmarks.serve [--checkpoint=DIR] [--clients=32] [--characters=1000] [--rounds=3]
 
@@ -86,7 +86,7 @@ class LoadResult(NamedTuple):
     """What a number of streams at once measured."""
 
     characters_per_second: float  # of all streams together
-    probe_waits: list[float]  # seconds, of each health check meanwhile
+    probe_waits: list[float]  # seconds, of each health check under that load
 
 
 async def load(port: int, clients: int, characters: int, extra_fields: dict[str, Any]) -> LoadResult:

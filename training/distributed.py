@@ -48,7 +48,7 @@ def join_workers(recovery_hint: Callable[[], str]) -> Iterator[Workers]:
     """A context inside torchrun's process group, if there is one.
 
     Args:
-        way_on: what a user can do if another process ends too early; is asked when that has happened.
+        recovery_hint: returns what a user can do; called if another process ends too early.
 
     Raises:
         WorkerLostError: another process of the run has ended.

@@ -1,4 +1,4 @@
-"""nanoGPT's own files beside its checkpoints: meta.pkl, and the data folders of its prepare.py.
+"""nanoGPT's own files besides its checkpoints: meta.pkl, and the data folders of its prepare.py.
 
 train.bin, val.bin   ids as little-endian uint16
 meta.pkl             the characters, as a pickle: `itos` (id to character), `stoi` and `vocab_size`

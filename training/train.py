@@ -194,8 +194,8 @@ def sample_text(network: GPT, vocabulary: Vocabulary, length: int) -> str:
     numerics = Numerics(next(network.parameters()).device, torch.float32)
     generator = Generator(EagerBackend(network, numerics, slots=1))
     start = vocabulary.encode(vocabulary.default_prompt)
-    stream = TextSequence(vocabulary, start, max_new_tokens=length)
-    return "".join(piece.text for piece in generator.write(stream))
+    sequence = TextSequence(vocabulary, start, max_new_tokens=length)
+    return "".join(chunk.text for chunk in generator.write(sequence))
 
 
 if __name__ == "__main__":

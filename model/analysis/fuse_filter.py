@@ -130,11 +130,11 @@ def scan_runs(
 ) -> None:
     """Write the length of the longest copied run that ends at each of `code_points` (n,) to `lengths` (n,).
 
-    A filter holds the substrings of its `length` at every multiple of its `stride` in the training text. So a
-    copied run of `length + stride - 1` characters or more has a member every `stride` characters: for one residue
-    of positions modulo the stride, none of them is a miss. The run begins no earlier than `length` characters
-    before the first member after that residue's last miss. The longest run is the shortest of what the filters
-    allow. Runs that are too short for every filter count as 0.
+    A filter holds the substrings of its `length` at every multiple of its `stride` in the training text. So the
+    substrings of a copied run that end at the positions of one residue modulo the stride are all members. A run
+    therefore begins after the beginning of the last substring that was no member, for the residue where that lies
+    furthest back. The longest run is the shortest of what the filters allow. Runs that are too short for every
+    filter count as 0.
 
     Args:
         filters: (K,) `FILTER_DTYPE`, by ascending length.
