@@ -10,7 +10,7 @@ from dotenv import dotenv_values
 from limits import RateLimitItem, parse_many
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
+from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
 
 from app import environment
 from model.cli import SettingsPath, env_file_encoding, settings_config
@@ -169,28 +169,24 @@ class ServerSettings(ProgramSettings):
         return value
 
     @classmethod
-    def settings_customise_sources(
+    def sources(
         cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        flags: PydanticBaseSettingsSource,
+        variables: PydanticBaseSettingsSource,
+        env_file: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The variables that are meant for us, of the environment and of the file.
 
         Raises:
             InputError: one that may hold API keys, but is not where they are looked for.
         """
-        for source in (env_settings, dotenv_settings):
+        for source in (variables, env_file):
             if isinstance(source, EnvSettingsSource):
                 if stranger := environment.key_like(source.env_vars, cls.model_fields):
                     reason = "is not a setting, and no key would be asked for; did you mean SOLILOQUY_API_KEYS?"
                     raise InputError(stranger, reason)
                 source.env_vars = environment.usable(source.env_vars)
-        return super().settings_customise_sources(
-            settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings
-        )
+        return super().sources(flags, variables, env_file)
 
 
 def remarks_on_variables() -> list[str]:

@@ -1,6 +1,6 @@
-"""Clients that note what they get and when, the texts that they should get, and a server of their own to ask.
+"""HTTP clients that record what arrives and when, the texts that they should receive, and a server for them.
 
-What `benchmarks.load`, `benchmarks.soak` and `benchmarks.faults` have in common.
+Shared by `benchmarks.load`, `benchmarks.soak`, `benchmarks.faults` and `benchmarks.attacks`.
 """
 
 import asyncio
@@ -27,32 +27,28 @@ PROMPT = "ROMEO:"
 
 @dataclass
 class Reader:
-    """One client: asks for the text of a seed, and notes what came when (seconds since `began`).
-
-    `cut_at`: leave after so many characters; read again, it goes on from there. `sha256` is what `done` says,
-    `error` what an `error` event says, `checkpoint` what `start` says.
-    """
+    """One client: requests the text of a seed, and records what arrives. Times are seconds since `began`."""
 
     seed: int
     characters: int
-    cut_at: int | None = None
-    deaf: bool = False
+    disconnect_at: int | None = None  # characters after which it disconnects; another `read` resumes there
+    never_reads: bool = False
     text: str = ""
     opened: float = 0.0
-    started: float | None = None
-    arrivals: list[float] = field(default_factory=list)
+    started: float | None = None  # when the `start` event arrived
+    arrivals: list[float] = field(default_factory=list)  # of the `text` events
     last_event_id: str = ""
-    checkpoint: str = ""
-    sha256: str = ""
-    error: int | None = None
+    checkpoint: str = ""  # as the `start` event names it
+    sha256: str = ""  # as the `done` event has it
+    error: int | None = None  # status of an `error` event
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what has come."""
+        """SHA-256 of the text received so far."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     async def read(self, port: int, began: float) -> None:
-        """Open, read to the end, or leave as this client does.
+        """Request the text, or the rest of it, and read to its end or to where this client disconnects.
 
         Raises:
             ConnectionError: the server refused, or the body ended too early.
@@ -64,9 +60,10 @@ class Reader:
         )
         resumed = f"\r\nlast-event-id: {self.last_event_id}" if self.last_event_id else ""
         writer.write(f"{head}{resumed}\r\nconnection: close\r\n\r\n".encode() + body)
-        self.opened, self.error = time.monotonic() - began, None
+        self.opened = time.monotonic() - began
+        self.error = None
         try:
-            if self.deaf:
+            if self.never_reads:
                 writer.transport.pause_reading()  # type: ignore[attr-defined]
                 await asyncio.sleep(3600)
             await self._read(reader, began)
@@ -84,18 +81,19 @@ class Reader:
                 event = value
             elif name == "id":
                 self.last_event_id = value
-            elif name == "data" and self._take(event, json.loads(value), time.monotonic() - began):
+            elif name == "data" and self._record(event, json.loads(value), time.monotonic() - began):
                 return
         raise ConnectionError("the body ended without a last event")
 
-    def _take(self, event: str, data: dict[str, Any], now: float) -> bool:
-        """Note an event; True if it is the last that this client wants."""
+    def _record(self, event: str, data: dict[str, Any], now: float) -> bool:
+        """Record an event; return True if it is the last that this client reads."""
         if event == "start":
-            self.started, self.checkpoint = now, data["checkpoint"]
+            self.started = now
+            self.checkpoint = data["checkpoint"]
         elif event == "text":
             self.arrivals.append(now)
             self.text += data["text"]
-            return self.cut_at is not None and len(self.text) >= self.cut_at
+            return self.disconnect_at is not None and len(self.text) >= self.disconnect_at
         elif event == "done":
             self.sha256 = data["samples"][0]["sha256"]
         elif event == "error":
@@ -103,36 +101,43 @@ class Reader:
         return event in ("done", "error")
 
 
-def truths(folder: Path, seeds: int, characters: int) -> list[str]:
-    """The text of each seed from 0 on, by the generator alone."""
+def expected_texts(folder: Path, seeds: int, characters: int) -> list[str]:
+    """The text of each seed from 0 on, by the generator without a server."""
     checkpoint = read_checkpoint(folder)
     generator = load_generator(checkpoint, choose_numerics("cpu", "auto"), 64)
     prompt = checkpoint.vocabulary.encode(PROMPT)
-    streams = [
+    sequences = [
         TextSequence(checkpoint.vocabulary, prompt, seed=seed, max_new_tokens=characters) for seed in range(seeds)
     ]
-    waiting, texts, active = list(streams), dict.fromkeys(streams, ""), list[TextSequence]()
+    texts = dict.fromkeys(sequences, "")
+    waiting = list(sequences)
+    active: list[TextSequence] = []
     while waiting or active:
         while waiting and generator.free_slots:
-            active.append(waiting.pop())
-            generator.add(active[-1])
-        for stream, piece in generator.step(active):
-            texts[stream] += piece.text
-            if piece.finish_reason:
-                active.remove(stream)
-    return [texts[stream] for stream in streams]
+            sequence = waiting.pop()
+            active.append(sequence)
+            generator.add(sequence)
+        for sequence, chunk in generator.step(active):
+            texts[sequence] += chunk.text
+            if chunk.finish_reason:
+                active.remove(sequence)
+    return [texts[sequence] for sequence in sequences]
 
 
 @contextmanager
 def serving(*flags: str, port: int = 0, log: Path = Path(os.devnull)) -> Iterator[tuple[int, int]]:
-    """`python -m app`, on a free port by default: its process id and port. What it says goes into `log`."""
+    """Run `python -m app`, on a free port by default; yield its process id and port. Its log goes into `log`."""
     command = [sys.executable, "-m", "app", f"--port={port}", "--device=cpu", *flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     assert process.stderr is not None
     try:
-        first = next(filter(None, (re.search(rb"running on http://\S+:(\d+)", line) for line in process.stderr)))
+        address = None
+        while address is None:
+            line = process.stderr.readline()
+            assert line, "the server did not start"
+            address = re.search(rb"running on http://\S+:(\d+)", line)
         with log.open("ab") as file, subprocess.Popen(["cat"], stdin=process.stderr, stdout=file):
-            yield process.pid, int(first[1])
+            yield process.pid, int(address[1])
             process.terminate()
             process.wait(30)
     finally:
@@ -141,28 +146,34 @@ def serving(*flags: str, port: int = 0, log: Path = Path(os.devnull)) -> Iterato
 
 
 def alive(pid: int) -> bool:
-    """False once a process of ours has ended."""
+    """Whether a child process of this one is still running."""
     status = Path(f"/proc/{pid}/status").read_text()
     return "State:\tZ" not in status
 
 
-def resident(pid: int) -> int:
-    """Bytes of memory that the process holds."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
+def resident_bytes(pid: int) -> int:
+    """The resident memory of a process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return 1024 * int(line.split()[1])
+    raise ProcessLookupError(pid)
 
 
-async def cycle(port: int, readers: Sequence[Reader], opened_over: float) -> None:
-    """All readers, opened evenly over so many seconds. Whose connection breaks has no `sha256`."""
+async def run_readers(port: int, readers: Sequence[Reader], opened_over: float) -> None:
+    """Run all readers until those that read have ended; a reader whose connection breaks has no `sha256`.
+
+    Args:
+        opened_over: seconds over which the connections are opened, evenly.
+    """
     began = time.monotonic()
 
-    async def one(index: int, reader: Reader) -> None:
+    async def run_one(index: int, reader: Reader) -> None:
         await asyncio.sleep(opened_over * index / len(readers))
         await reader.read(port, began)
 
-    tasks = [asyncio.create_task(one(*pair)) for pair in enumerate(readers)]
-    normal = [task for task, reader in zip(tasks, readers, strict=True) if not reader.deaf]
-    await asyncio.gather(*normal, return_exceptions=True)
+    tasks = [asyncio.create_task(run_one(index, reader)) for index, reader in enumerate(readers)]
+    ending = [task for task, reader in zip(tasks, readers, strict=True) if not reader.never_reads]
+    await asyncio.gather(*ending, return_exceptions=True)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,10 +1,10 @@
-"""Many clients at once: is every text whole and right, is the wait fair, and what does a waiting client cost?
+"""Many clients at once: is every text complete and correct, is the wait fair, what memory does a waiting one take?
 
 python -m benchmarks.load [--streams=1000] [--characters=300] [--slots=128] [--checkpoint=DIR]
 
 The server is a process of its own, its clients are in this one. Each cycle opens all streams within some seconds
-and reads them to their ends. The first two are undisturbed; in the third, a tenth of the clients drop at random and
-a tenth never read. At the end, 2,000 clients are dropped at once.
+and reads them to their ends. The first two are undisturbed; in the third, a tenth of the clients disconnect at
+random and a tenth never read. At the end, 2,000 clients disconnect at once.
 """
 
 import asyncio
@@ -17,12 +17,13 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from benchmarks.clients import Reader, cycle, resident, serving, truths
+from benchmarks.clients import Reader, expected_texts, resident_bytes, run_readers, serving
 from model.cli import run, settings_config
 
 OPEN_SECONDS = 4.0
@@ -45,46 +46,46 @@ class LoadSettings(BaseSettings):
 
 
 @dataclass
-class Memory:
-    """What the server holds during a cycle, in bytes: at most, and for each client that waits."""
+class MemoryWatch:
+    """The server's resident memory during a cycle, in bytes."""
 
     pid: int
     before: int
     peak: int = 0
-    waiting: int = 0
-    held: int = 0
+    max_waiting: int = 0  # most clients that waited at once for their first character
+    added: int = 0  # memory above `before` at that moment
 
     async def watch(self, readers: Sequence[Reader]) -> None:
-        """Look twenty times a second; when most clients wait is what tells."""
+        """Look twenty times a second, until cancelled."""
         while True:
-            now = resident(self.pid)
+            now = resident_bytes(self.pid)
             self.peak = max(self.peak, now)
             waiting = sum(reader.started is not None and not reader.arrivals for reader in readers)
-            if waiting > self.waiting:
-                self.waiting, self.held = waiting, now - self.before
+            if waiting > self.max_waiting:
+                self.max_waiting = waiting
+                self.added = now - self.before
             await asyncio.sleep(0.05)
 
 
-def normal(reader: Reader) -> bool:
-    """True for a client that reads to the end."""
-    return not reader.deaf and reader.cut_at is None
+def reads_to_end(reader: Reader) -> bool:
+    """Whether a client neither disconnects nor leaves its text unread."""
+    return not reader.never_reads and reader.disconnect_at is None
 
 
-def gaps(readers: Sequence[Reader]) -> float:
-    """The 99th percentile of the seconds between a normal client's events."""
-    between = sorted(
-        b - a
-        for reader in readers
-        if normal(reader)
-        for a, b in zip(reader.arrivals, reader.arrivals[1:], strict=False)
-    )
-    return between[int(0.99 * len(between))]
+def p99_gap(readers: Sequence[Reader]) -> float:
+    """The 99th percentile of the seconds between two events of a client that reads to the end."""
+    gaps: list[float] = []
+    for reader in readers:
+        if reads_to_end(reader):
+            gaps += [after - before for before, after in pairwise(reader.arrivals)]
+    gaps.sort()
+    return gaps[int(0.99 * len(gaps))]
 
 
-def judge(name: str, readers: Sequence[Reader], right: Sequence[str]) -> None:
-    """Print how the cycle went."""
-    counted = [reader for reader in readers if normal(reader)]
-    whole = sum(reader.text == right[reader.seed] and reader.sha256 == reader.digest for reader in counted)
+def report(name: str, readers: Sequence[Reader], expected: Sequence[str]) -> None:
+    """Print how a cycle went."""
+    counted = [reader for reader in readers if reads_to_end(reader)]
+    whole = sum(reader.text == expected[reader.seed] and reader.sha256 == reader.digest for reader in counted)
     firsts = sorted(reader.arrivals[0] - reader.opened for reader in counted if reader.arrivals)
     ends = [reader.arrivals[-1] for reader in counted if reader.arrivals]
     print(f"{name}: {whole} of {len(counted)} texts whole and right by SHA-256, in {max(ends):.1f} s")
@@ -92,61 +93,61 @@ def judge(name: str, readers: Sequence[Reader], right: Sequence[str]) -> None:
     median = statistics.median(firsts)
     print(
         f"  opened within {opened:.1f} s; first character after {median:.2f} s (median), {firsts[-1]:.2f} s "
-        f"(slowest), {firsts[-1] / median:.2f} x; p99 between events {1e3 * gaps(readers):.0f} ms"
+        f"(slowest), {firsts[-1] / median:.2f} x; p99 between events {1e3 * p99_gap(readers):.0f} ms"
     )
 
 
 async def drop_all(port: int) -> None:
-    """Open many streams, leave all at once, and see how soon a text is written again."""
-    sockets = []
+    """Open many streams, close all at once; print how soon another client's text is written."""
+    sockets: list[socket.socket] = []
     body = json.dumps({"max_new_tokens": 100_000}).encode()
     head = f"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
     for _ in range(DROPPED):
-        one = socket.create_connection(("127.0.0.1", port))
-        one.sendall(f"{head}\r\n\r\n".encode() + body)
-        sockets.append(one)
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.sendall(f"{head}\r\n\r\n".encode() + body)
+        sockets.append(connection)
         await asyncio.sleep(0.002)
-    for one in sockets:
-        assert one.recv(15).startswith(b"HTTP/1.1 200")
+    for connection in sockets:
+        assert connection.recv(15).startswith(b"HTTP/1.1 200")
     began = time.monotonic()
-    for one in sockets:
-        one.close()
-    after = Reader(seed=1, characters=1)
-    await after.read(port, began)
-    print(f"{DROPPED} clients dropped at once: the next one's text after {after.arrivals[0]:.2f} s")
+    for connection in sockets:
+        connection.close()
+    following = Reader(seed=1, characters=1)
+    await following.read(port, began)
+    print(f"{DROPPED} clients dropped at once: the next one's text after {following.arrivals[0]:.2f} s")
 
 
-async def measure(settings: LoadSettings, pid: int, port: int, right: Sequence[str]) -> None:
-    """The cycles, one after another."""
-    await cycle(port, [Reader(seed, 400) for seed in range(settings.slots)], 1)  # warm
-    chance = random.Random(0)
+async def measure(settings: LoadSettings, pid: int, port: int, expected: Sequence[str]) -> None:
+    """Run the cycles, one after another."""
+    await run_readers(port, [Reader(seed, 400) for seed in range(settings.slots)], 1)  # warm
+    random_numbers = random.Random(0)
     for name in ("first cycle", "second cycle", "disturbed cycle"):
         readers = [Reader(seed, settings.characters) for seed in range(settings.streams)]
         if name == "disturbed cycle":
-            for place, reader in enumerate(chance.sample(readers, settings.streams // 5)):
-                reader.deaf = bool(place % 2)
-                reader.cut_at = chance.randint(1, settings.characters - 1)
-        memory = Memory(pid, resident(pid))
+            for i, reader in enumerate(random_numbers.sample(readers, settings.streams // 5)):
+                reader.never_reads = i % 2 == 1
+                reader.disconnect_at = random_numbers.randint(1, settings.characters - 1)
+        memory = MemoryWatch(pid, resident_bytes(pid))
         watching = asyncio.create_task(memory.watch(readers))
-        await cycle(port, readers, OPEN_SECONDS)
+        await run_readers(port, readers, OPEN_SECONDS)
         watching.cancel()
-        judge(name, readers, right)
-        each = memory.held / max(1, memory.waiting) / 1024
+        report(name, readers, expected)
+        kibibytes_each = memory.added / max(1, memory.max_waiting) / 1024
         print(
-            f"  {memory.before / 2**20:.1f} MiB before, {memory.peak / 2**20:.1f} at most; {each:.1f} KiB for each "
-            f"of {memory.waiting} that waited"
+            f"  {memory.before / 2**20:.1f} MiB before, {memory.peak / 2**20:.1f} at most; "
+            f"{kibibytes_each:.1f} KiB for each of {memory.max_waiting} that waited"
         )
     await drop_all(port)
 
 
 def main(settings: LoadSettings) -> None:
     """Measure and print."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    right = truths(settings.checkpoint, settings.streams, settings.characters)
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+    expected = expected_texts(settings.checkpoint, settings.streams, settings.characters)
     flags = [f"--checkpoint={settings.checkpoint}", f"--slots={settings.slots}", f"--queue_size={DROPPED + 1}"]
     with serving(*flags) as (pid, port):
-        asyncio.run(measure(settings, pid, port, right))
+        asyncio.run(measure(settings, pid, port, expected))
 
 
 if __name__ == "__main__":

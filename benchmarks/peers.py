@@ -1,8 +1,8 @@
 """Other programs that run a nanoGPT network, on the same weights: what `benchmarks.decode` compares with.
 
 pip install -e '.[benchmarks]' brings them; llama-cpp-python is compiled from source, which takes some minutes.
-Each writes at temperature 0.8 from all the vocabulary, with two threads at most or on a GPU in bfloat16, in a
-process of its own: threads go on spinning after a call, and slow down whoever comes next in the same process.
+Each samples at temperature 0.8 from the whole vocabulary, with two threads at most, or on a GPU in bfloat16. Each
+has a process of its own: threads go on spinning after a call, and would slow down the next program in the same one.
 """
 
 import time
@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,16 +21,16 @@ from model.config import GPTConfig
 from model.network import GPT
 
 Write = Callable[[list[list[int]], int], None]
-"""Writes so many characters after each of some prompts, all at once. What it needs on disk is in a folder."""
+"""Writes a number of characters after each prompt, all prompts at once."""
 
 TEMPERATURE = 0.8
 THREADS = 2
 NANOGPT = "nanoGPT's algorithm"
-_here: dict[str, Write] = {}  # the one that this process is for
+_loaded: dict[str, Write] = {}  # in a peer's process: that peer
 
 
 class Peer:
-    """A program that has loaded the network, in its process.
+    """A program that has loaded the network, in a process of its own.
 
     Raises:
         ImportError: it is not installed.
@@ -42,7 +42,7 @@ class Peer:
         self._process.submit(_open, name, folder, device).result()
 
     def rate(self, prompts: list[list[int]], length: int) -> float:
-        """Characters a second in all, `length` after each prompt.
+        """Characters a second of all prompts together, `length` characters after each.
 
         Raises:
             BrokenProcessPool: it crashed.
@@ -51,27 +51,31 @@ class Peer:
 
 
 def _open(name: str, folder: Path, device: str) -> None:
-    """In the process: load the network."""
+    """Load the network; called in the peer's process."""
     torch.set_num_threads(THREADS)
     network = nanogpt_network()
-    _here[name] = PEERS[device][name](network.to(device, torch.bfloat16) if device == "cuda" else network, folder)
+    if device == "cuda":
+        network = network.to(device, torch.bfloat16)
+    load = PEERS[device][name]
+    _loaded[name] = load(network, folder)
 
 
 def _rate(prompts: list[list[int]], length: int) -> float:
-    [write] = _here.values()
+    """Write and measure; called in the peer's process."""
+    [write] = _loaded.values()
     began = time.perf_counter()
     write(prompts, length)
     return len(prompts) * length / (time.perf_counter() - began)
 
 
 def nanogpt_network() -> GPT:
-    """A network of the shape of nanoGPT's for Shakespeare, which has learned nothing; always the same."""
+    """An untrained network of the shape of nanoGPT's for Shakespeare; the same weights each time."""
     torch.manual_seed(0)
     return GPT(GPTConfig(65)).eval().requires_grad_(False)
 
 
 def nanogpt(network: GPT, folder: Path) -> Write:
-    """nanoGPT's own algorithm: the whole window is read again for each character."""
+    """nanoGPT's own algorithm: the whole window is computed again for each character."""
 
     @torch.inference_mode()
     def write(prompts: list[list[int]], length: int) -> None:
@@ -85,7 +89,7 @@ def nanogpt(network: GPT, folder: Path) -> Write:
 
 
 def transformers(network: GPT, folder: Path) -> Write:
-    """Hugging Face's library, with its cache of keys and values: on a GPU the static one, its steps compiled."""
+    """Hugging Face's library with its KV cache; on a GPU the static one, with compiled steps."""
     device = network.tokens.weight.device
     model = _to_transformers(network).to(device, network.tokens.weight.dtype)
 
@@ -134,57 +138,77 @@ def ctranslate2(network: GPT, folder: Path) -> Write:
             sampling_temperature=TEMPERATURE,
             include_prompt_in_result=False,
         )
-        assert all(len(one.sequences_ids[0]) == length for one in done)
+        assert all(len(result.sequences_ids[0]) == length for result in done)
 
     return write
 
 
+class LlamaRow(NamedTuple):
+    """One token of a batch for llama.cpp."""
+
+    token: int
+    position: int
+    sequence: int
+    wants_logits: bool
+
+
 def llama_cpp(network: GPT, folder: Path, repacked: bool = True) -> Write:
-    """llama.cpp with Q8_0 weights; its logits are drawn from in NumPy, all sequences at once.
+    """llama.cpp with Q8_0 weights; NumPy samples from its logits, for all sequences at once.
 
     Args:
-        repacked: with weights laid out anew where it knows how to; where it would use AMX, it has crashed.
+        repacked: let it repack the weights for this CPU; it has crashed where it would then use AMX.
     """
     import llama_cpp as library  # noqa: PLC0415 - optional
 
-    config, slots = network.config, 32
+    config = network.config
+    slots = 32
     path = folder / "model.gguf"
     _write_gguf(network, path)
     silent = library.llama_log_callback(lambda *_: None)
     library.llama_log_set(silent, None)
     library.llama_backend_init()
-    loading = library.llama_model_default_params()
-    loading.use_extra_bufts = repacked
-    model = library.llama_model_load_from_file(str(path).encode(), loading)
+    model_parameters = library.llama_model_default_params()
+    model_parameters.use_extra_bufts = repacked
+    model = library.llama_model_load_from_file(str(path).encode(), model_parameters)
     parameters = library.llama_context_default_params()
-    parameters.n_ctx, parameters.n_seq_max, parameters.n_batch = slots * config.block_size, slots, 2048
-    parameters.n_threads = parameters.n_threads_batch = THREADS
+    parameters.n_ctx = slots * config.block_size
+    parameters.n_seq_max = slots
+    parameters.n_batch = 2048
+    parameters.n_threads = THREADS
+    parameters.n_threads_batch = THREADS
     context = library.llama_init_from_model(model, parameters)
     batch = library.llama_batch_init(2048, 0, slots)
     random = np.random.default_rng(0)
 
-    def read(rows: list[tuple[int, int, int, bool]]) -> None:
+    def forward(rows: list[LlamaRow]) -> None:
         batch.n_tokens = len(rows)
-        for i, (token, position, sequence, last) in enumerate(rows):
-            batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, position, 1
-            batch.seq_id[i][0], batch.logits[i] = sequence, last
+        for i, row in enumerate(rows):
+            batch.token[i] = row.token
+            batch.pos[i] = row.position
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = row.sequence
+            batch.logits[i] = row.wants_logits
         assert library.llama_decode(context, batch) == 0
 
-    def drawn(rows: list[int]) -> list[int]:
+    def sample(rows: list[int]) -> list[int]:
         pointers = [library.llama_get_logits_ith(context, row) for row in rows]
         logits = np.stack([np.ctypeslib.as_array(pointer, (config.vocab_size,)) for pointer in pointers])
         ids: list[int] = (logits / TEMPERATURE + random.gumbel(size=logits.shape)).argmax(1).tolist()
         return ids
 
-    def write(prompts: list[list[int]], length: int, kept: Any = silent) -> None:
+    def write(prompts: list[list[int]], length: int, keep_alive: Any = silent) -> None:
         library.llama_memory_clear(library.llama_get_memory(context), True)
-        last: list[int] = []
+        last: list[int] = []  # each sequence's last token
         for sequence, prompt in enumerate(prompts):
-            read([(token, place, sequence, place == len(prompt) - 1) for place, token in enumerate(prompt)])
-            last += drawn([len(prompt) - 1])
+            end = len(prompt) - 1
+            forward([LlamaRow(token, i, sequence, wants_logits=i == end) for i, token in enumerate(prompt)])
+            last += sample([end])
         for step in range(length - 1):
-            read([(token, len(prompts[s]) + step, s, True) for s, token in enumerate(last)])
-            last = drawn(list(range(len(last))))
+            rows: list[LlamaRow] = []
+            for sequence, token in enumerate(last):
+                rows.append(LlamaRow(token, len(prompts[sequence]) + step, sequence, wants_logits=True))
+            forward(rows)
+            last = sample(list(range(len(last))))
 
     return write
 
@@ -227,8 +251,8 @@ def _gpt2_tensors(network: GPT) -> dict[str, NDArray[np.float32]]:
     """The weights under GPT-2's names: products as (inputs, outputs); biases that are not there are zeros."""
 
     def array(tensor: torch.Tensor | None, size: int = 0) -> NDArray[np.float32]:
-        whole = torch.zeros(size) if tensor is None else tensor.detach().float().cpu()
-        return np.ascontiguousarray(whole.numpy())
+        present = torch.zeros(size) if tensor is None else tensor.detach().float().cpu()
+        return np.ascontiguousarray(present.numpy())
 
     named: dict[str, Any] = {"wte.weight": array(network.tokens.weight)}
     named["wpe.weight"] = array(network.positions.weight)
@@ -269,7 +293,7 @@ def _write_gguf(network: GPT, path: Path) -> None:
     writer.add_layer_norm_eps(1e-5)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("none")
-    places = {
+    gguf_names = {
         "wte": "token_embd",
         "wpe": "position_embd",
         "ln_f": "output_norm",
@@ -281,15 +305,15 @@ def _write_gguf(network: GPT, path: Path) -> None:
         "mlp.c_proj": "ffn_down",
     }
     for name, tensor in _gpt2_tensors(network).items():
-        layer, kind = "", name.rpartition(".")[2]
-        place = name.removeprefix("transformer.").rpartition(".")[0]
-        if place.startswith("h."):
-            _, number, place = place.split(".", 2)
-            layer = f"blk.{number}."
-        target = "output" if name == "lm_head.weight" else layer + places[place]
-        product = tensor.ndim == 2 and place != "wpe"
-        values = tensor.T if layer and product else tensor
-        if product:
+        module, _, kind = name.removeprefix("transformer.").rpartition(".")
+        block = ""
+        if module.startswith("h."):
+            _, number, module = module.split(".", 2)
+            block = f"blk.{number}."
+        target = "output" if name == "lm_head.weight" else block + gguf_names[module]
+        is_product = tensor.ndim == 2 and module != "wpe"
+        values = tensor.T if block and is_product else tensor
+        if is_product:
             quantised = gguf.quants.quantize(np.ascontiguousarray(values), gguf.GGMLQuantizationType.Q8_0)
             writer.add_tensor(f"{target}.{kind}", quantised, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
         else:

@@ -1,4 +1,4 @@
-"""What the model makes up and what it copies: 100 texts of it beside held-out text, and how often the index errs.
+"""What the model makes up and what it copies: 100 of its texts and held-out text; and how often the index errs.
 
 python -m benchmarks.report [--checkpoint=DIR] [--data=data/shakespeare-char] [--other=FILE]
 
@@ -14,6 +14,7 @@ import sysconfig
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -36,7 +37,7 @@ from training.index import summarise
 
 LENGTH = 1000
 SLOTS = 10
-OTHER = 1_000_000  # characters
+MAX_OTHER_CHARACTERS = 1_000_000
 LICENCES = Path("/usr/share/common-licenses")
 
 
@@ -61,30 +62,36 @@ class BenchmarkSettings(BaseSettings):
     """Where to compute"""
 
 
-def write_samples(settings: BenchmarkSettings, checkpoint: Checkpoint) -> list[tuple[str, float]]:
-    """The texts, with their bits a character by the model."""
+class Sample(NamedTuple):
+    """A text of the model, and its bits a character by the model."""
+
+    text: str
+    bits: float
+
+
+def write_samples(settings: BenchmarkSettings, checkpoint: Checkpoint) -> list[Sample]:
+    """The texts that the model writes."""
     generator = load_generator(checkpoint, choose_numerics(settings.device, "auto"), SLOTS)
-    vocabulary, sampling = checkpoint.vocabulary, Sampling(settings.temperature)
-    prompt, written = vocabulary.encode(vocabulary.default_prompt), []
+    vocabulary = checkpoint.vocabulary
+    sampling = Sampling(settings.temperature)
+    prompt = vocabulary.encode(vocabulary.default_prompt)
+    samples: list[Sample] = []
     for first in tqdm(range(0, settings.samples, SLOTS), leave=False, unit_scale=SLOTS, unit="text"):
-        numbers = range(first, min(first + SLOTS, settings.samples))
-        streams = {
-            TextSequence(vocabulary, prompt, sampling, settings.seed, i, LENGTH, logprobs_from=0): 0.0
-            for i in numbers
-        }
-        for stream in streams:
-            generator.add(stream)
+        bits: dict[TextSequence, float] = {}  # of each sequence so far
+        for i in range(first, min(first + SLOTS, settings.samples)):
+            sequence = TextSequence(vocabulary, prompt, sampling, settings.seed, i, LENGTH, logprobs_from=0)
+            bits[sequence] = 0.0
+            generator.add(sequence)
         while generator.free_slots < SLOTS:
-            for stream, piece in generator.step(streams):
-                streams[stream] -= sum(
-                    math.log2(max(one.probability, sys.float_info.min)) for one in piece.logprobs
-                )
-        written += [(vocabulary.decode(stream.written), bits / LENGTH) for stream, bits in streams.items()]
-    return written
+            for sequence, chunk in generator.step(bits):
+                for character in chunk.logprobs:
+                    bits[sequence] -= math.log2(max(character.probability, sys.float_info.min))
+        samples += [Sample(vocabulary.decode(sequence.written), found / LENGTH) for sequence, found in bits.items()]
+    return samples
 
 
 def show_table(written: HeldOut, held_out: HeldOut, checkpoint: Checkpoint) -> None:
-    """A Markdown table of each figure's mean and middle nine tenths."""
+    """Print a Markdown table of each figure's mean and middle nine tenths."""
     print(f"| figure | {written.pieces} texts of the model | {held_out.pieces} pieces of held-out text |")
     print("| --- | ---: | ---: |")
     real = dict(held_out.figures)
@@ -95,47 +102,58 @@ def show_table(written: HeldOut, held_out: HeldOut, checkpoint: Checkpoint) -> N
 
 
 def show_errors(index: CopyIndex, train: str, text: str) -> None:
-    """How often each filter errs on a text, and what its lengths make of that."""
+    """Print how often each filter errs on a text, and how many lengths of runs are wrong for that."""
     print("\n| filter of | substrings not in it | taken for members | rate |")
     print("| --- | ---: | ---: | ---: |")
-    offset = 0
-    for length, stride, segment, segments, seed in index.rungs.tolist():
-        size = (segments + 2) * segment if segments else 0
-        alone = np.array([[length, 1, segment, segments, seed]], np.int64)
-        claimed = CopyIndex(index.salt, alone, index.cells[offset : offset + size]).lengths(text) >= length
-        offset += size
+    first_cell = 0
+    for k, row in enumerate(index.filters):
+        length = int(row["length"])
+        stride = int(row["stride"])
+        size = int((row["segment_count"] + 2) * row["segment_length"]) if row["segment_count"] else 0
+        only_this = index.filters[k : k + 1].copy()
+        only_this["stride"] = 1  # asks the filter about every substring
+        rungs = only_this.view(np.int64).reshape(1, -1)
+        cells = index.cells[first_cell : first_cell + size]
+        claimed = CopyIndex(index.salt, rungs, cells).lengths(text) >= length
+        first_cell += size
         members = {train[i : i + length] for i in range(0, len(train) - length + 1, stride)}
-        strange = np.zeros(len(text), bool)
-        strange[length - 1 :] = [text[i : i + length] not in members for i in range(len(text) - length + 1)]
-        false = int((claimed & strange).sum())
+        is_absent = np.zeros(len(text), bool)
+        is_absent[length - 1 :] = [text[i : i + length] not in members for i in range(len(text) - length + 1)]
+        absent = int(is_absent.sum())
+        false = int((claimed & is_absent).sum())
         name = f"{length} characters" + (f", 1 in {stride}" if stride > 1 else "")
-        print(f"| {name} | {strange.sum():,} | {false:,} | {false / max(1, strange.sum()):.4%} |")
-    told, exact = index.lengths(text), Source(train).lengths(text)
-    print("\n| characters that end a run of at least | told | in fact | falsely told |")
+        print(f"| {name} | {absent:,} | {false:,} | {false / max(1, absent):.4%} |")
+    reported = index.lengths(text)
+    exact = Source(train).lengths(text)
+    print("\n| characters that end a run of at least | reported | in fact | falsely reported |")
     print("| --- | ---: | ---: | ---: |")
-    for least in (index.shortest, 15, 20, 30, 50, 100):
-        false = int(((told >= least) & (exact < least)).sum())
-        counts = [_count(told, least), _count(exact, least)]
-        print(f"| {least} | {counts[0]:,} | {counts[1]:,} | {false:,} ({false / len(text):.4%} of all) |")
-    print(f"longest run told: {told.max()} characters; in fact: {exact.max()}")
+    for min_length in (index.shortest, 15, 20, 30, 50, 100):
+        false = int(((reported >= min_length) & (exact < min_length)).sum())
+        share = f"{false:,} ({false / len(text):.4%} of all)"
+        print(f"| {min_length} | {_count(reported, min_length):,} | {_count(exact, min_length):,} | {share} |")
+    print(f"longest run reported: {reported.max()} characters; in fact: {exact.max()}")
 
 
-def find_other(path: Path | None) -> tuple[str, str]:
+def find_other_text(path: Path | None) -> tuple[str, str]:
     """A text that is not the training text, and where it comes from."""
     if path is not None:
-        return path.read_text(encoding="utf-8")[:OTHER], str(path)
+        return path.read_text(encoding="utf-8")[:MAX_OTHER_CHARACTERS], str(path)
     licences = sorted(file for file in LICENCES.glob("*") if file.is_file() and not file.is_symlink())
     text = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in licences)
-    library, docstrings = Path(sysconfig.get_paths()["stdlib"]), 0
+    library = Path(sysconfig.get_paths()["stdlib"])
+    docstrings = 0
     for docstring in _docstrings(library):
-        if len(text) >= OTHER:
+        if len(text) >= MAX_OTHER_CHARACTERS:
             break
-        text, docstrings = text + "\n" + docstring, docstrings + 1
-    return text[:OTHER], f"{len(licences)} licences in {LICENCES}, and {docstrings:,} docstrings of {library}"
+        text += "\n" + docstring
+        docstrings += 1
+    return text[
+        :MAX_OTHER_CHARACTERS
+    ], f"{len(licences)} licences in {LICENCES}, and {docstrings:,} docstrings of {library}"
 
 
 def _docstrings(library: Path) -> Iterator[str]:
-    """Of all modules, classes and functions, file by file."""
+    """The docstrings of all modules, classes and functions, file by file."""
     for path in sorted(library.rglob("*.py")):
         if not {"site-packages", "test", "tests", "idle_test"} & set(path.parts):
             try:
@@ -148,8 +166,8 @@ def _docstrings(library: Path) -> Iterator[str]:
                     yield ast.get_docstring(node) or ""
 
 
-def _count(lengths: Lengths, least: int) -> int:
-    return int((lengths >= least).sum())
+def _count(lengths: Lengths, min_length: int) -> int:
+    return int((lengths >= min_length).sum())
 
 
 def _cell(found: Range | None) -> str:
@@ -164,10 +182,10 @@ def main(settings: BenchmarkSettings) -> None:
     index = checkpoint.require_index()
     dataset = Dataset.load(settings.data)
     train = dataset.vocabulary.decode(dataset.train.tolist())
-    other, origin = find_other(settings.other)
-    written = write_samples(settings, checkpoint)
+    other, origin = find_other_text(settings.other)
+    samples = write_samples(settings, checkpoint)
     reports = []
-    for text, bits in tqdm(written, leave=False, unit="report"):
+    for text, bits in tqdm(samples, leave=False, unit="report"):
         report = make_report(
             text,
             index,
@@ -185,10 +203,11 @@ def main(settings: BenchmarkSettings) -> None:
     print(f"{LENGTH:,} characters each: the mean (5 % are below, 5 % above)\n")
     held_out = index.held_out_of(LENGTH)
     show_table(figures, held_out or HeldOut(LENGTH, 0, {}), checkpoint)
-    lengths = [mark.word.text for report in reports for mark in report.measured.invented]
-    print(
-        f"\n{len(lengths):,} invented words, of {statistics.mean(map(len, lengths or [''])):.1f} letters on average"
-    )
+    lengths: list[int] = []
+    for report in reports:
+        lengths += [len(mark.word.text) for mark in report.measured.invented]
+    mean_length = statistics.mean(lengths) if lengths else 0
+    print(f"\n{len(lengths):,} invented words, of {mean_length:.1f} letters on average")
     print(f"\nThe index on {len(other):,} characters of other text: {origin}")
     show_errors(index.copies, train, other)
 

@@ -1,4 +1,4 @@
-"""Characters a second over HTTP beside the bare generator's, and how quick the server answers others meanwhile.
+"""Characters a second over HTTP and by the bare generator, and the latency of other requests under that load.
 
 python -m benchmarks.serve [--checkpoint=DIR] [--clients=32] [--characters=1000] [--rounds=3]
 
@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 from pydantic import Field
@@ -29,10 +29,10 @@ from app.settings import ServerSettings
 from benchmarks.decode import make_sequences, write_all
 from model.cli import run, settings_config
 
-HEARTBEAT = 0.005  # seconds
-PROBES = 0.02
-LINE = 1 << 24  # bytes in one event, at most
-ASKED = {"details": {"details": True, "alternatives": 0}, "a report": {"report": True}}
+HEARTBEAT_SECONDS = 0.005
+PROBE_INTERVAL = 0.02  # seconds
+MAX_LINE_BYTES = 1 << 24  # of one event
+EXTRA_FIELDS = {"details": {"details": True, "alternatives": 0}, "a report": {"report": True}}
 
 
 class BenchmarkSettings(BaseSettings):
@@ -50,10 +50,10 @@ class BenchmarkSettings(BaseSettings):
     """Times that HTTP and the bare generator take turns"""
 
 
-async def read_stream(port: int, seed: int, characters: int, also: dict[str, Any]) -> int:
-    """The characters of one stream, asked for (with what `also` says) and read as a client does."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=LINE)
-    body = json.dumps({"seed": seed, "max_new_tokens": characters} | also).encode()
+async def read_stream(port: int, seed: int, characters: int, extra_fields: dict[str, Any]) -> int:
+    """Request one stream, with extra fields, and read it to its end; return how many characters it had."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=MAX_LINE_BYTES)
+    body = json.dumps({"seed": seed, "max_new_tokens": characters} | extra_fields).encode()
     head = "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
     writer.write(f"{head}{len(body)}\r\n\r\n".encode() + body)
     count = 0
@@ -70,7 +70,7 @@ async def read_stream(port: int, seed: int, characters: int, also: dict[str, Any
 
 
 async def probe(port: int, waits: list[float]) -> None:
-    """Ask whether the server is alive, over and over."""
+    """Request /health/live again and again, and append the seconds that each response took."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     while True:
         began = time.perf_counter()
@@ -79,57 +79,65 @@ async def probe(port: int, waits: list[float]) -> None:
         [length] = [int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
         await reader.readexactly(length)
         waits.append(time.perf_counter() - began)
-        await asyncio.sleep(PROBES)
+        await asyncio.sleep(PROBE_INTERVAL)
 
 
-async def load(port: int, clients: int, characters: int, also: dict[str, Any]) -> tuple[float, list[float]]:
-    """Characters a second of all streams together, and the health checks' waits in seconds."""
+class LoadResult(NamedTuple):
+    """What a number of streams at once measured."""
+
+    characters_per_second: float  # of all streams together
+    probe_waits: list[float]  # seconds, of each health check under that load
+
+
+async def load(port: int, clients: int, characters: int, extra_fields: dict[str, Any]) -> LoadResult:
+    """Read many streams at once."""
     waits: list[float] = []
     probing = asyncio.create_task(probe(port, waits))
     began = time.perf_counter()
-    counts = await asyncio.gather(*(read_stream(port, seed, characters, also) for seed in range(clients)))
+    streams = [read_stream(port, seed, characters, extra_fields) for seed in range(clients)]
+    counts = await asyncio.gather(*streams)
     seconds = time.perf_counter() - began
     probing.cancel()
     assert counts == [characters] * clients
-    return clients * characters / seconds, waits
+    return LoadResult(clients * characters / seconds, waits)
 
 
-def run_clients(port: int, clients: int, characters: int, also: dict[str, Any]) -> tuple[float, list[float]]:
-    """`load` in a process of its own."""
-    return asyncio.run(load(port, clients, characters, also))
+def run_clients(port: int, clients: int, characters: int, extra_fields: dict[str, Any]) -> LoadResult:
+    """Run `load`; called in a process of its own."""
+    return asyncio.run(load(port, clients, characters, extra_fields))
 
 
 class Server(uvicorn.Server):
-    """A server in a thread, whose loop notes how late it wakes."""
+    """A server for a thread, whose event loop records in `lags` by how many seconds it wakes too late."""
 
     def __init__(self, settings: ServerSettings) -> None:
         app = create_app(settings)
         self.engine: Engine = app.state.service.current.engine
         self.vocabulary = app.state.service.current.vocabulary
         self.lags: list[float] = []
-        self.up = threading.Event()
+        self.started_up = threading.Event()
         super().__init__(ServerConfig(app, settings, port=0, log_level="warning"))
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """As uvicorn's; then the heart beats."""
+        """Start as uvicorn does, then begin to measure the loop's lag."""
         await super().startup()
-        self.heart = asyncio.create_task(self._beat())
-        self.up.set()
+        self._heartbeat = asyncio.create_task(self._measure_lag())
+        self.started_up.set()
 
-    async def _beat(self) -> None:
+    async def _measure_lag(self) -> None:
         while not self.should_exit:
             began = time.perf_counter()
-            await asyncio.sleep(HEARTBEAT)
-            self.lags.append(time.perf_counter() - began - HEARTBEAT)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            self.lags.append(time.perf_counter() - began - HEARTBEAT_SECONDS)
 
 
 @contextmanager
 def running(settings: ServerSettings) -> Iterator[Server]:
-    """A server that listens."""
+    """Run a server in a thread of this process; yield it once it listens."""
     server = Server(settings)
     thread = threading.Thread(target=server.run)
     thread.start()
-    server.up.wait()
+    server.started_up.wait()
     try:
         yield server
     finally:
@@ -139,14 +147,17 @@ def running(settings: ServerSettings) -> Iterator[Server]:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Milliseconds that `share` of the values (seconds) are below."""
-    return 1e3 * sorted(values)[min(len(values) - 1, int(share * len(values)))]
+    """The value, in milliseconds, that `share` of the values (in seconds) are below."""
+    index = min(len(values) - 1, int(share * len(values)))
+    return 1e3 * sorted(values)[index]
 
 
 def main(settings: BenchmarkSettings) -> None:
     """Measure in turns and print."""
-    bare, served, waits = [], [], []
-    more: dict[str, list[float]] = {name: [] for name in ASKED}
+    bare_rates: list[float] = []
+    served_rates: list[float] = []
+    probe_waits: list[float] = []
+    ratios_with: dict[str, list[float]] = {name: [] for name in EXTRA_FIELDS}
     context = multiprocessing.get_context("spawn")
     server_settings = ServerSettings(checkpoint=settings.checkpoint, port=0, slots=settings.clients)
     with running(server_settings) as server, context.Pool(1) as pool:
@@ -154,27 +165,25 @@ def main(settings: BenchmarkSettings) -> None:
         pool.apply(run_clients, (port, settings.clients, 50, {"report": True}))  # warm
         gc.freeze()  # as `python -m app` does
         for _ in range(settings.rounds):
-            streams = make_sequences(server.vocabulary, settings.clients, settings.characters)
-            bare.append(write_all(server.engine.generator, streams))  # the engine sleeps meanwhile
+            sequences = make_sequences(server.vocabulary, settings.clients, settings.characters)
+            bare_rates.append(write_all(server.engine.generator, sequences))  # the engine sleeps meanwhile
             server.lags.clear()
-            rate, some = pool.apply(run_clients, (port, settings.clients, settings.characters, {}))
-            served.append(rate)
-            waits += some
+            served = pool.apply(run_clients, (port, settings.clients, settings.characters, {}))
+            served_rates.append(served.characters_per_second)
+            probe_waits += served.probe_waits
             lags = list(server.lags)
-            for name, also in ASKED.items():
-                asked = pool.apply(run_clients, (port, settings.clients, settings.characters, also))
-                more[name].append(asked[0] / rate)
-    ratios = [a / b for a, b in zip(served, bare, strict=True)]
+            for name, extra_fields in EXTRA_FIELDS.items():
+                result = pool.apply(run_clients, (port, settings.clients, settings.characters, extra_fields))
+                ratios_with[name].append(result.characters_per_second / served.characters_per_second)
+    ratios = [served / bare for served, bare in zip(served_rates, bare_rates, strict=True)]
     print(f"{settings.clients} streams of {settings.characters} characters")
-    print(f"bare generator {statistics.median(bare):9,.0f} characters/s")
-    print(
-        f"over HTTP      {statistics.median(served):9,.0f} characters/s, {statistics.median(ratios):.2f} x", end=""
-    )
-    print(f" ({min(ratios):.2f}-{max(ratios):.2f})")
-    for name, rates in more.items():
-        print(f"with {name}: {statistics.median(rates):.2f} x ({min(rates):.2f}-{max(rates):.2f}) of that")
+    print(f"bare generator {statistics.median(bare_rates):9,.0f} characters/s")
+    print(f"over HTTP      {statistics.median(served_rates):9,.0f} characters/s", end="")
+    print(f", {statistics.median(ratios):.2f} x ({min(ratios):.2f}-{max(ratios):.2f})")
+    for name, ratios in ratios_with.items():
+        print(f"with {name}: {statistics.median(ratios):.2f} x ({min(ratios):.2f}-{max(ratios):.2f}) of that")
     print(f"event loop's lag: p50 {percentile(lags, 0.5):.1f} ms, p99 {percentile(lags, 0.99):.1f} ms")
-    print(f"/health/live: p50 {percentile(waits, 0.5):.1f} ms, p99 {percentile(waits, 0.99):.1f} ms")
+    print(f"/health/live: p50 {percentile(probe_waits, 0.5):.1f} ms, p99 {percentile(probe_waits, 0.99):.1f} ms")
 
 
 if __name__ == "__main__":

@@ -45,18 +45,25 @@ class BenchmarkSettings(BaseSettings):
 
 
 def nanogpt_loop(trainer: Trainer, compile: bool) -> Callable[[], None]:
-    """One step as nanoGPT's train.py takes it: float32 on a CPU, bf16 on a GPU; AdamW fused on a GPU only."""
-    settings, device = trainer.settings, trainer.device
+    """A function that takes one step as nanoGPT's train.py does.
+
+    It computes in float32 on a CPU and in bf16 on a GPU, and fuses AdamW on a GPU only.
+    """
+    settings = trainer.settings
+    device = trainer.device
     cuda = device.type == "cuda"
     dropouts = settings.dropout, settings.attention_dropout, settings.embedding_dropout
     network = GPT(trainer.network.config, *dropouts).to(device)
     forward = torch.compile(network) if compile else network
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1, fused=cuda)
-    ids, length = trainer.dataset.train, settings.block_size
+    ids = trainer.dataset.train
+    length = settings.block_size
 
     def step() -> None:
         starts = torch.randint(len(ids) - length, (settings.batch_size,)).numpy()
-        inputs, targets = (part.to(device) for part in gather(ids, starts, length))
+        inputs, targets = gather(ids, starts, length)
+        inputs = inputs.to(device)
+        targets = targets.to(device)
         network.train()
         with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
             logits = forward(inputs)
@@ -70,22 +77,22 @@ def nanogpt_loop(trainer: Trainer, compile: bool) -> Callable[[], None]:
 
 
 def seconds_per_step(step: Callable[[], object], steps: int, device: torch.device) -> float:
-    """Mean over `steps`, the device's queue emptied before and after."""
+    """The mean over `steps`; the device finishes all its work before the clock starts and before it stops."""
 
-    def wait() -> None:
+    def synchronize() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    wait()
+    synchronize()
     began = time.perf_counter()
     for _ in range(steps):
         step()
-    wait()
+    synchronize()
     return (time.perf_counter() - began) / steps
 
 
 def main(settings: BenchmarkSettings) -> None:
-    """Warm both loops up, let them take turns, print medians and their ratio."""
+    """Warm both loops up, run them in turns, print medians and their ratio."""
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         training = TrainSettings(
@@ -97,7 +104,7 @@ def main(settings: BenchmarkSettings) -> None:
             compile=settings.compile,
         )
         trainer = Trainer(training, Dataset.load(settings.data))
-        loops = {"nanoGPT's loop": nanogpt_loop(trainer, settings.compile), "Soliloquy": trainer.step}
+        loops = {"nanoGPT's loop": nanogpt_loop(trainer, settings.compile), "Soliloquy": trainer.train_step}
         times: dict[str, list[float]] = {name: [] for name in loops}
         for step in loops.values():
             seconds_per_step(step, 2, trainer.device)
@@ -105,23 +112,27 @@ def main(settings: BenchmarkSettings) -> None:
             for name, step in loops.items():
                 times[name].append(seconds_per_step(step, settings.steps, trainer.device))
         trainer.close()
-    medians = {name: statistics.median(found) for name, found in times.items()}
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     report(trainer, medians)
 
 
 def report(trainer: Trainer, medians: dict[str, float]) -> None:
-    """Print each loop's speed, the ratio, and on a known GPU the share of its peak that the model's own use."""
-    each, parameters = trainer.characters_per_step, trainer.checkpoint().parameter_count
-    config, slowest = trainer.network.config, medians["nanoGPT's loop"]
-    print(f"{parameters / 1e6:.2f}M parameters, {each:,} characters a step, {trainer.device.type}")
+    """Print each loop's speed, the ratio, and on a known GPU the model FLOPs utilisation."""
+    characters = trainer.characters_per_step
+    parameters = trainer.checkpoint().parameter_count
+    config = trainer.network.config
+    baseline = medians["nanoGPT's loop"]
+    print(f"{parameters / 1e6:.2f}M parameters, {characters:,} characters a step, {trainer.device.type}")
     for name, seconds in medians.items():
-        print(f"{name:16} {each / seconds:10,.0f} characters/s {slowest / seconds:6.2f} x")
+        print(f"{name:16} {characters / seconds:10,.0f} characters/s {baseline / seconds:6.2f} x")
     if trainer.device.type == "cuda":
         name = torch.cuda.get_device_name()
-        flops = 6 * parameters + 12 * config.n_layer * config.n_embd * config.block_size  # as nanoGPT (PaLM) counts
-        peak = next((value for key, value in PEAK_FLOPS.items() if name.startswith(key)), None)
-        if peak is not None:
-            print(f"model FLOPs utilisation {flops * each / medians['Soliloquy'] / peak:.1%} of {name}'s bf16 peak")
+        attention_flops = 12 * config.n_layer * config.n_embd * config.block_size
+        flops_per_character = 6 * parameters + attention_flops  # as nanoGPT counts, after PaLM
+        flops_per_second = flops_per_character * characters / medians["Soliloquy"]
+        for gpu, peak in PEAK_FLOPS.items():
+            if name.startswith(gpu):
+                print(f"model FLOPs utilisation {flops_per_second / peak:.1%} of {name}'s bf16 peak")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,23 @@
-"""Files that anyone may have written, read with care; files of a folder, replaced all together or not at all.
+"""Reads untrusted files within bounds, and replaces files of a folder all together or not at all.
 
-Knows nothing of what is in them.
+Knows nothing of what the files contain.
 
-A folder is never renamed, for it may be a mount point, and no file in it is touched but those that are replaced.
-All else happens in one hidden sub-folder:
+A folder is never renamed, since it may be a mount point, and no file in it is touched except those that are
+replaced. Everything else happens in one hidden sub-folder:
 
 .soliloquy/lock     held by the process that writes
-.soliloquy/new/     files that are being written; of no account until they are whole and on the disk
-.soliloquy/whole/   files that are: `new` by another name. From this one rename on they count, wherever the folder
-                    has others of their names; then they are moved to their places one by one
+.soliloquy/new/     files that are being written; ignored by readers
+.soliloquy/whole/   `new`, renamed once all its files are complete and synced. This one rename is the commit: from
+                    then on these files count instead of those of the same names in the folder. Then they are moved
+                    to their places one by one.
 
-So who reads looks for a file in `whole` first (`FolderReader.path`), and a kill between any two steps leaves either
-all of the old files or all of the new ones. The next who writes first ends the moving that a kill cut short
-(`FolderWriter`). Who reads needs no right to write: if files were replaced meanwhile, they are read again
-(`read_whole`).
+Three rules make this safe:
+
+- A reader looks for a file in `whole` first (`FolderReader.path`). So a kill between any two steps leaves either
+  all of the old files or all of the new ones.
+- A writer first finishes the moves that a kill interrupted (`FolderWriter`). A reader does not, and so needs no
+  right to write.
+- A reader that finds that files were replaced meanwhile reads them all again (`read_whole`).
 """
 
 import codecs
@@ -26,6 +30,7 @@ import shutil
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,11 +41,11 @@ from model.errors import SoliloquyError
 Value = TypeVar("Value")
 
 STAGE = ".soliloquy"
-NOBODYS = {STAGE, "lost+found", ".DS_Store", ".gitkeep"}  # what an empty folder may hold
-READ_ATTEMPTS = 20  # before a folder that is replaced over and over is given up
+IGNORED_NAMES = {STAGE, "lost+found", ".DS_Store", ".gitkeep"}  # a folder with nothing else counts as empty
+READ_ATTEMPTS = 20  # of a folder that is replaced again and again
 MAX_JSON_BYTES = 1 << 26  # bytes
 MAX_TEXT_BYTES = 1 << 32
-BYTE_ORDER_MARKS = {  # that Windows' own programs begin a text with; UTF-32's begins with UTF-16's
+BYTE_ORDER_MARKS = {  # encodings by the first bytes; UTF-32's before UTF-16's, with which they begin
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -48,36 +53,36 @@ BYTE_ORDER_MARKS = {  # that Windows' own programs begin a text with; UTF-32's b
     codecs.BOM_UTF16_BE: "utf-16",
 }
 SURROGATE = re.compile("[\ud800-\udfff]")
-MAX_DEPTH = 16
+MAX_DEPTH = 16  # of nested JSON values
 MAX_STRING_LENGTH = 10_000  # characters
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-NO_SUCH_TYPE = (AttributeError, TypeError)  # of NumPy, where a safetensors file has a type that it lacks
+NO_SUCH_TYPE = (AttributeError, TypeError)  # raised for a safetensors file of a type that NumPy does not have
 
 
-def check_file(path: Path, most: int) -> None:
-    """Refuse what would be read for ever, or into more memory than there is.
+def check_file(path: Path, max_bytes: int) -> None:
+    """Refuse what cannot be read to its end, or not into memory.
 
     Raises:
-        OSError: there is nothing, or no file (a folder, a pipe, a device), or one of more than `most` bytes.
+        OSError: it is missing, is not a file (but a folder, a pipe, a device), or has more than `max_bytes`.
     """
     size = path.stat().st_size
     if not path.is_file():
         raise OSError("it is not a file")
-    if size > most:
-        raise OSError(f"its {size:,} bytes are more than {most:,}")
+    if size > max_bytes:
+        raise OSError(f"its {size:,} bytes are more than {max_bytes:,}")
 
 
-def read_bounded(path: Path, most: int) -> bytes:
-    """The content of a file; no more than `most` bytes are read, whatever the file claims to have.
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """The content of a file. Not more than `max_bytes` are read, even if the file grows meanwhile.
 
     Raises:
         OSError: see `check_file`.
     """
-    check_file(path, most)
+    check_file(path, max_bytes)
     with path.open("rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(f"it has more than {most:,} bytes")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(f"it has more than {max_bytes:,} bytes")
     return content
 
 
@@ -91,21 +96,21 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path, MAX_JSON_BYTES))
 
 
-def read_text(path: Path, most: int = MAX_TEXT_BYTES) -> str:
+def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """The text in a file, its line ends as `\n`.
 
     Raises:
         OSError: see `check_file`.
         ValueError: see `decode_text`.
     """
-    return decode_text(read_bounded(path, most))
+    return decode_text(read_bounded(path, max_bytes))
 
 
 def decode_text(content: bytes) -> str:
     """The text of a file's bytes, its line ends as `\n`: UTF-8, or UTF-16 or 32 with a byte order mark before it.
 
     Raises:
-        ValueError: it is none of them; names the first byte that is at fault, and the remedy.
+        ValueError: it is none of these; names the first wrong byte, and what to do.
     """
     encoding = text_encoding(content)
     if encoding == "utf-8" and content.count(0) > len(content) // 4:
@@ -113,63 +118,63 @@ def decode_text(content: bytes) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        place = error.start + len(content) - len(error.object)  # the mark may be left out of what was decoded
+        position = error.start + len(content) - len(error.object)  # the decoder may have removed the mark
         name = encoding.upper().removesuffix("-SIG")
         raise ValueError(
-            f"not {name} text (byte 0x{content[place]:02x} at position {place}); save the file as UTF-8"
+            f"not {name} text (byte 0x{content[position]:02x} at position {position}); save the file as UTF-8"
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def text_encoding(content: bytes) -> str:
-    """The encoding that a text's first bytes tell of, as Python calls it; UTF-8 where they tell of none."""
-    return next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+    """The encoding that a text's byte order mark names, as Python calls it; UTF-8 if there is no mark."""
+    for mark, encoding in BYTE_ORDER_MARKS.items():
+        if content.startswith(mark):
+            return encoding
+    return "utf-8"
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text; halves of surrogate pairs in it, which no answer could carry, come out escaped.
+    """The value of a JSON text. Halves of surrogate pairs in it, which UTF-8 cannot encode, become escapes.
 
     Raises:
         ValueError: not JSON, nested too deep, or with a number that is not finite.
     """
     try:
-        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
-        return _well_formed(value) if "\\u" in text else value
+        value = json.loads(text, parse_float=_finite_float, parse_constant=_finite_float)
+        return _escape_surrogates(value) if "\\u" in text else value
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 
 
 def printable_name(path: Path) -> str:
-    """The name of a file or folder as a text that can be shown and sent: bytes that are no text, and control
-    characters, as escapes.
-    """
+    """The name of a file or folder, with escapes for bytes that are not UTF-8 and for control characters."""
     name = path.name
-    if not _is_well_formed(name):
+    if SURROGATE.search(name):
         name = os.fsencode(name).decode("utf-8", "backslashreplace")
-    controls = {character for character in name if unicodedata.category(character) == "Cc"}
-    return name.translate({ord(one): one.encode("unicode_escape").decode("ascii") for one in controls})
+    escapes: dict[int, str] = {}
+    for character in name:
+        if unicodedata.category(character) == "Cc":
+            escapes[ord(character)] = character.encode("unicode_escape").decode("ascii")
+    return name.translate(escapes)
 
 
-def _well_formed(value: Any) -> Any:
-    """The same JSON value, with escapes in the place of halves of surrogate pairs."""
+def _escape_surrogates(value: Any) -> Any:
+    """The same JSON value, with escapes instead of halves of surrogate pairs."""
     match value:
         case str():
-            return value if _is_well_formed(value) else value.encode("utf-8", "backslashreplace").decode("utf-8")
+            return value.encode("utf-8", "backslashreplace").decode("utf-8") if SURROGATE.search(value) else value
         case list():
-            return [_well_formed(one) for one in value]
+            return [_escape_surrogates(item) for item in value]
         case dict():
-            return {_well_formed(name): _well_formed(one) for name, one in value.items()}
+            return {_escape_surrogates(name): _escape_surrogates(item) for name, item in value.items()}
     return value
 
 
-def _is_well_formed(text: str) -> bool:
-    """True if every character can be written."""
-    return SURROGATE.search(text) is None
-
-
 def printable(value: Any, depth: int = MAX_DEPTH) -> Any:
-    """A JSON value whose texts can be shown: control characters and halves of surrogate pairs become U+FFFD, and
-    what is over `MAX_STRING_LENGTH` characters is cut.
+    """A JSON value whose texts can be shown.
+
+    Control characters and halves of surrogate pairs become U+FFFD; texts are cut at `MAX_STRING_LENGTH` characters.
 
     Raises:
         ValueError: nested too deep.
@@ -182,11 +187,11 @@ def printable(value: Any, depth: int = MAX_DEPTH) -> Any:
     if depth == 0:
         raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
     if isinstance(value, list):
-        return [printable(one, depth - 1) for one in value]
-    return {printable(name): printable(one, depth - 1) for name, one in value.items()}
+        return [printable(item, depth - 1) for item in value]
+    return {printable(name): printable(item, depth - 1) for name, item in value.items()}
 
 
-def _finite(text: str) -> float:
+def _finite_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text} is not a finite number")
@@ -194,7 +199,7 @@ def _finite(text: str) -> float:
 
 
 def _sync(path: Path) -> None:
-    """Make sure that a file or a folder's list of names is on the disk."""
+    """Make sure that a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -203,56 +208,62 @@ def _sync(path: Path) -> None:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder, sorted, without what an empty one may hold; none if there is no such folder.
+    """The names in a folder, sorted, without `IGNORED_NAMES`; none if there is no such folder.
 
     Raises:
         OSError: it is not a folder, or cannot be read.
     """
     if not folder.exists():
         return []
-    return sorted(path.name for path in folder.iterdir() if path.name not in NOBODYS)
+    return sorted(path.name for path in folder.iterdir() if path.name not in IGNORED_NAMES)
 
 
 class FolderReader:
-    """Where the files of a folder are, and whether any has been replaced since it was asked for."""
+    """Finds the files of a folder, and knows whether one of them was replaced after it was found."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._found: dict[str, tuple[object, ...]] = {}
+        self._found: dict[str, _FileVersion] = {}  # as each file was when it was found first
 
     def path(self, name: str) -> Path:
-        """Where the file of this name is now; its plain place if there is none."""
-        path, status = _locate(self.folder, name)
-        self._found.setdefault(name, _version(path, status))  # the first: it must be the same from then on
-        return path
+        """Where the file of this name is now; its place in the folder if there is none."""
+        version = _locate(self.folder, name)
+        self._found.setdefault(name, version)
+        return version.path
 
     def changed(self) -> bool:
-        """Whether a file that was asked for has been moved or replaced."""
-        return any(_version(*_locate(self.folder, name)) != found for name, found in self._found.items())
+        """Whether a file that was found has been moved or replaced."""
+        return any(_locate(self.folder, name) != version for name, version in self._found.items())
 
 
-def _locate(folder: Path, name: str) -> tuple[Path, os.stat_result | None]:
-    """In this order, so that a file on its way from the one place to the other is found."""
-    plain = folder / name
-    for path in (folder / STAGE / "whole" / name, plain):
+@dataclass(frozen=True)
+class _FileVersion:
+    """A file's path, and what changes when it is replaced: device, inode, time and size; None if it is missing."""
+
+    path: Path
+    status: tuple[int, int, int, int] | None
+
+
+def _locate(folder: Path, name: str) -> _FileVersion:
+    """The file of this name now.
+
+    It is looked for in `whole` first, so that a file that is moved from there to the folder meanwhile is found.
+    """
+    place = folder / name
+    for path in (folder / STAGE / "whole" / name, place):
         try:
-            return path, path.stat()
-        except OSError:  # said better by who reads it
+            status = path.stat()
+        except OSError:  # reported when the file is read
             continue
-    return plain, None
-
-
-def _version(path: Path, status: os.stat_result | None) -> tuple[object, ...]:
-    if status is None:
-        return (path,)
-    return path, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+        return _FileVersion(path, (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
+    return _FileVersion(place, None)
 
 
 def read_whole(folder: Path, read: Callable[[FolderReader], Value]) -> Value:
-    """What `read` makes of a folder's files, all of them of one writing.
+    """The result of `read`, all of whose files were written together.
 
     Args:
-        read: asks for the place of each file that it reads; is called again if one was replaced meanwhile.
+        read: reads files at the paths that the `FolderReader` returns; called again if one was replaced meanwhile.
 
     Raises:
         OSError: they are replaced faster than they can be read.
@@ -271,13 +282,13 @@ def read_whole(folder: Path, read: Callable[[FolderReader], Value]) -> Value:
 
 
 class FolderWriter:
-    """The one process that may replace files of a folder, which is made if there is none, until `close`.
+    """The right to replace files of a folder, which one process at a time has, until `close`.
 
-    A link stands for the folder that it leads to.
+    The folder is created if it is missing. A symbolic link stands for the folder that it leads to.
 
     Raises:
-        BlockingIOError: another process has it.
-        OSError: it cannot be made, or written to.
+        BlockingIOError: another process is writing there.
+        OSError: the folder cannot be created, or written to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -304,9 +315,9 @@ class FolderWriter:
 
     @contextmanager
     def replacing(self) -> Iterator[Path]:
-        """Yield an empty folder to fill; when the block ends, its files take the place of those of their names.
+        """Yield an empty folder to fill; when the block ends, its files replace those of the same names.
 
-        An exception in the block leaves the old ones, and so does a disk that is full.
+        An exception in the block leaves the old files, and so does a full disk.
         """
         shutil.rmtree(self._new, ignore_errors=True)
         self._new.mkdir()
@@ -324,7 +335,7 @@ class FolderWriter:
         self._move_into_place()
 
     def _check_place(self, name: Path) -> None:
-        """Refuse what could not be moved there later."""
+        """Refuse a file that could not be moved into place after the commit."""
         place = self.folder / name
         if place.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
@@ -333,7 +344,7 @@ class FolderWriter:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.folder / parent))
 
     def _move_into_place(self) -> None:
-        """Move what is whole to where it belongs; also what was left when a kill cut that short."""
+        """Move the files in `whole` to their places, including those of a writer that was killed before it did."""
         if not self._whole.is_dir():
             return
         changed = {self.folder}
@@ -352,7 +363,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _move(path: Path, place: Path) -> None:
-    """Replace the file at `place` by the one at `path`, by a copy where a sub-folder is on another disk."""
+    """Replace the file at `place` by the one at `path`; by a copy if a sub-folder is on another disk."""
     try:
         path.replace(place)
     except OSError as error:
@@ -376,7 +387,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; when the block ends, what is there takes the place of `path`, on the disk."""
+    """Yield a path to write to; when the block ends, the file there replaces the one at `path`, synced."""
     new = path.with_name(f"{STAGE}-{path.name}")
     try:
         yield new

@@ -4,10 +4,10 @@ model.safetensors   weights, bf16 or fp32
 config.json         `GPTConfig`, and the number of this format
 vocab.json          the characters in id order
 training.json       where the weights come from (`TrainingRecord`); optional
-draft.safetensors   n-gram table for draft tokens (`Draft`); optional, and not part of the checkpoint's identity
-copies.safetensors  what it takes to judge texts by the training text (`TextIndex`); likewise
+draft.safetensors   n-gram table for speculative decoding (`Draft`); optional, and not part of the identity
+copies.safetensors  index of the training text for reports (`TextIndex`); likewise
 
-A checkpoint's identity is of all that decides a text, see `identity_of`.
+A checkpoint's identity is a hash of everything that decides its texts, see `identity_of`.
 """
 
 import hashlib
@@ -39,15 +39,15 @@ CONFIG_FILE = "config.json"
 RECORD_FILE = "training.json"
 DRAFT_FILE = "draft.safetensors"
 INDEX_FILE = "copies.safetensors"
-MAX_SIZES = {"n_layer": 250, "n_embd": 1 << 16, "block_size": 1 << 16, "logit_scale": 1000}  # in a stranger's file
-MAX_HEADER_BYTES = 1 << 20  # bytes
+MAX_SIZES = {"n_layer": 250, "n_embd": 1 << 16, "block_size": 1 << 16, "logit_scale": 1000}  # in untrusted files
+MAX_HEADER_BYTES = 1 << 20
 TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 IDENTITY_DOMAIN = b"soliloquy checkpoint\n"
 SOURCE_FIELDS = ("name", "characters", "bytes", "sha256")
-MAX_NAME = 255  # characters, as many as a file's name has
-MAX_COUNT = 2**53 - 1  # what JavaScript counts to
+MAX_NAME_LENGTH = 255  # characters, as of a file's name
+MAX_COUNT = 2**53 - 1  # the largest integer that JavaScript represents exactly
 
 
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
@@ -55,22 +55,22 @@ Loss = Annotated[float, Field(ge=0, le=1e6)]  # nats per character
 
 
 def _check_source(source: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a data set, and nothing else."""
+    """The known fields of a data set's description, checked; others are dropped."""
     known = {name: source[name] for name in SOURCE_FIELDS if name in source}
     for name, value in known.items():
         if name in ("name", "sha256"):
-            if not isinstance(value, str) or len(value) > MAX_NAME:
-                raise ValueError(f"its {name} is not a text of up to {MAX_NAME} characters")
+            if not isinstance(value, str) or len(value) > MAX_NAME_LENGTH:
+                raise ValueError(f"its {name} is not a text of up to {MAX_NAME_LENGTH} characters")
         elif type(value) is not int or not 0 <= value <= MAX_COUNT:
             raise ValueError(f"its {name} is not a whole number from 0 to {MAX_COUNT}")
     return known
 
 
 def _check_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Settings of any kind; those that are shown are what they should be."""
+    """A run's settings; only those that are shown somewhere are checked."""
     preset = recipe.get("preset")
-    if preset is not None and (not isinstance(preset, str) or len(preset) > MAX_NAME):
-        raise ValueError(f"its preset is not a text of up to {MAX_NAME} characters")
+    if preset is not None and (not isinstance(preset, str) or len(preset) > MAX_NAME_LENGTH):
+        raise ValueError(f"its preset is not a text of up to {MAX_NAME_LENGTH} characters")
     steps = recipe.get("max_iters")
     if steps is not None and (type(steps) is not int or not 0 <= steps <= MAX_COUNT):
         raise ValueError(f"its max_iters is not a whole number from 0 to {MAX_COUNT}")
@@ -84,16 +84,13 @@ def _check_date(date: str) -> str:
 
 
 class CurvePoint(TypedDict):
-    """One evaluation: losses in nats per character, AdamW's learning rate, characters a second so far, a text.
-
-    `train`, the mean since the evaluation before, and `tokens_per_second` are None before the first step.
-    """
+    """One evaluation; losses in nats per character."""
 
     step: Count
-    train: Loss | None
+    train: Loss | None  # mean since the evaluation before; None before the first step
     val: Loss
-    lr: NotRequired[float]
-    tokens_per_second: NotRequired[float | None]
+    lr: NotRequired[float]  # AdamW's
+    tokens_per_second: NotRequired[float | None]  # from the beginning of the run; None before the first step
     sample: NotRequired[str]
 
 
@@ -105,9 +102,8 @@ class TrainingRecord(TypedDict, total=False):
     curve: list[CurvePoint]
     val_loss: Loss  # the best: that of these weights
     val_method: str
-    baselines: Annotated[
-        dict[str, Loss], Field(max_length=100)
-    ]  # validation losses of chance and of n-gram models, in nats per character
+    # Validation losses of a uniform distribution and of n-gram models, in nats per character.
+    baselines: Annotated[dict[str, Loss], Field(max_length=100)]
     date: Annotated[str, AfterValidator(_check_date)]  # UTC, ISO 8601
     commit: str | None
     seconds: Annotated[float, Field(ge=0, le=MAX_COUNT)]
@@ -115,10 +111,12 @@ class TrainingRecord(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a generator needs, and where it came from.
+    """Everything that a generator needs, and where it comes from.
 
-    `identity` is `identity_of` it, where it was read. `former_identity` is what the same files were known by before
-    an identity covered the vocabulary: so that what names it can be told from what is of another checkpoint.
+    Attributes:
+        identity: see `identity_of`; empty unless it was read from a folder.
+        former_identity: of the same files, from when an identity did not cover the vocabulary; what names it is
+            still recognised as of this checkpoint.
     """
 
     config: GPTConfig
@@ -152,7 +150,7 @@ class Checkpoint:
 
     @property
     def parameter_count(self) -> int:
-        """As nanoGPT counts: without position embeddings."""
+        """The number of parameters as nanoGPT counts them: without position embeddings."""
         return sum(tensor.numel() for name, tensor in self.weights.items() if name != "positions.weight")
 
 
@@ -177,7 +175,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | 
 
 
 def read_checkpoint(folder: Path, with_index: bool = True) -> Checkpoint:
-    """Read and check a checkpoint folder; `with_index` unless its index is to be made again.
+    """Read and check a checkpoint folder; without its index if that is to be replaced.
 
     Raises:
         CheckpointError: names the file and what is wrong with it.
@@ -191,8 +189,8 @@ def read_checkpoint(folder: Path, with_index: bool = True) -> Checkpoint:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a folder is a checkpoint's: it has a configuration."""
-    return _is_there(FolderReader(folder).path(CONFIG_FILE))
+    """Whether a folder has a checkpoint: it has a configuration."""
+    return _is_present(FolderReader(folder).path(CONFIG_FILE))
 
 
 def _read(files: FolderReader, with_index: bool) -> Checkpoint:
@@ -206,23 +204,34 @@ def _read(files: FolderReader, with_index: bool) -> Checkpoint:
         )
     weights, former_identity = _read_weights(files, config)
     identity = identity_of(config, vocabulary, weights)
-    path = files.path(RECORD_FILE)
-    record = _read_record(path) if _is_there(path) else TrainingRecord()
-    path = files.path(DRAFT_FILE)
-    draft = Draft.load(path, config.vocab_size) if _is_there(path) else None
-    path, sha256 = files.path(INDEX_FILE), record.get("dataset", {}).get("sha256")
-    index = TextIndex.load(path, sha256) if with_index and _is_there(path) else None
+    record = TrainingRecord()
+    record_path = files.path(RECORD_FILE)
+    if _is_present(record_path):
+        record = _read_record(record_path)
+    draft = None
+    draft_path = files.path(DRAFT_FILE)
+    if _is_present(draft_path):
+        draft = Draft.load(draft_path, config.vocab_size)
+    index = None
+    index_path = files.path(INDEX_FILE)
+    if with_index and _is_present(index_path):
+        index = TextIndex.load(index_path, record.get("dataset", {}).get("sha256"))
     return Checkpoint(config, vocabulary, weights, record, identity, former_identity, draft, index)
 
 
 def identity_of(config: GPTConfig, vocabulary: Vocabulary, weights: Mapping[str, Tensor]) -> str:
-    """The SHA-256 (hex) of all that decides a text: the weights, the configuration, the characters in id order.
+    """The SHA-256 (hex) of everything that decides a text: the weights, the configuration, the vocabulary.
 
-    It is of the values, not of the files: written again without a change, or with other white space, a checkpoint
-    keeps it. It is taken of `IDENTITY_DOMAIN`; then of one line of JSON (ASCII, keys sorted, no spaces) with
-    `config`, the fields that are not at their defaults (so that a field that is added later changes no identity),
-    `vocabulary`, a list of the characters, and `tensors`, [name, type, shape] of each by name; then of each
-    tensor's bytes, in that order. The n-gram table, the index and the training record do not decide a text.
+    It covers the values, not the files: a checkpoint that is written again, or with other white space, keeps it.
+    What is hashed, in this order:
+
+    1. `IDENTITY_DOMAIN`;
+    2. one line of JSON (ASCII, keys sorted, no spaces) with `config`, the fields that are not at their defaults (so
+       that a field that is added later changes no identity), `vocabulary`, a list of the characters, and `tensors`,
+       [name, type, shape] of each, by name;
+    3. the bytes of each tensor, by name.
+
+    The n-gram table, the index and the training record do not decide a text, and are left out.
     """
     names = sorted(weights)
     content = {
@@ -238,7 +247,7 @@ def identity_of(config: GPTConfig, vocabulary: Vocabulary, weights: Mapping[str,
 
 
 def _config_content(config: GPTConfig) -> dict[str, Any]:
-    """The fields that are not at their defaults, in the types of these: 1.0, not 1."""
+    """The fields that are not at their defaults, converted to the types of the defaults: 1.0, not 1."""
     content: dict[str, Any] = {}
     for field in fields(config):
         value = getattr(config, field.name)
@@ -248,7 +257,7 @@ def _config_content(config: GPTConfig) -> dict[str, Any]:
 
 
 def check_shapes(path: Path, config: GPTConfig, weights: dict[str, Tensor]) -> None:
-    """Refuse weights (from `path`) that are not exactly those of `config`'s network, or not finite.
+    """Refuse weights (from `path`) that do not fit the network of `config`, or are not finite.
 
     Raises:
         CheckpointError: names the first tensor that is missing, unknown, of the wrong shape or type, or not finite.
@@ -275,12 +284,14 @@ def _shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _read_weights(files: FolderReader, config: GPTConfig) -> tuple[dict[str, Tensor], str]:
-    """The weights, checked, and the identity that the checkpoint had before one covered the vocabulary."""
+    """The weights, checked, and the checkpoint's `former_identity`."""
     path = files.path("model.safetensors")
-    largest = MAX_HEADER_BYTES + sum(8 * math.prod(shape) for shape in _shapes(config).values())
+    max_bytes = MAX_HEADER_BYTES + sum(8 * math.prod(shape) for shape in _shapes(config).values())
     try:
-        check_file(path, largest)
-        stored = path.read_bytes()  # not mapped: who copies a new checkpoint over it must not change this one
+        check_file(path, max_bytes)
+        stored = (
+            path.read_bytes()
+        )  # not mapped: a new checkpoint copied over the file must not change these weights
         weights = load(stored)
         digest = hashlib.sha256(stored)
         digest.update(files.path(CONFIG_FILE).read_bytes())
@@ -290,20 +301,20 @@ def _read_weights(files: FolderReader, config: GPTConfig) -> tuple[dict[str, Ten
     return weights, digest.hexdigest()
 
 
-def _is_there(path: Path) -> bool:
-    """Also if it is a link that leads nowhere: then somebody meant it to be there."""
+def _is_present(path: Path) -> bool:
+    """Whether there is a file, or a broken link: then reading it reports an error, instead of ignoring it."""
     return path.exists() or path.is_symlink()
 
 
 def _read_record(path: Path) -> TrainingRecord:
-    """The record, cleaned of what cannot be shown, and checked."""
+    """The record, checked, without characters that cannot be shown."""
     try:
         record = printable(_read_json(path))
         return TypeAdapter(TrainingRecord).validate_python(record, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{path}: {where}: {first['msg']}, not {first['input']!r:.60}") from error
+        location = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path}: {location}: {first['msg']}, not {first['input']!r:.60}") from error
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -321,9 +332,9 @@ def _read_config(path: Path) -> GPTConfig:
         config = GPTConfig(**fields)
     except (InputError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-    for name, most in MAX_SIZES.items():
-        if getattr(config, name) > most:
-            raise CheckpointError(f"{path}: {name}: {getattr(config, name):,} is more than {most:,}")
+    for name, maximum in MAX_SIZES.items():
+        if getattr(config, name) > maximum:
+            raise CheckpointError(f"{path}: {name}: {getattr(config, name):,} is more than {maximum:,}")
     return config
 
 

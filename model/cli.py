@@ -1,7 +1,8 @@
-"""How every program here is started: typed settings from flags, and one line for what is wrong.
+"""How every program is started: typed settings from flags, and one line for an error.
 
-Owns exit codes: 0 done, 1 when the output's reader has gone (and when `model.verify` finds another text), 2 for bad
-input and for a machine that fails (a full disk), 130 when interrupted. Knows nothing of what the programs do.
+Owns exit codes: 0 done, 1 when nobody reads the output any more (and when `model.verify` finds another text), 2 for
+bad input and for a failing machine (such as a full disk), 130 when interrupted. Knows nothing of what the programs
+do.
 """
 
 import io
@@ -19,15 +20,15 @@ from model.atomic_files import decode_text, read_bounded, text_encoding
 from model.errors import DataError, SoliloquyError
 from model.flags import NO_FOREIGN_FLAGS, ForeignFlag, asks_for_help, read_flags
 
-MAX_SHOWN = 100  # characters of a value in a message
+MAX_SHOWN_CHARACTERS = 100  # of a value in a message
 MAX_ENV_BYTES = 1 << 20  # of a file of variables
-FOLLOWS = "default_factory_not_called"  # pydantic's error of a default that is made of another value, itself wrong
+CONSEQUENTIAL_ERROR = "default_factory_not_called"  # pydantic's, of a default that depends on an invalid value
 
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 
 def check_path(value: Any) -> Any:
-    """A path as a user means it: `~` is the home folder, and every path has a name, also that of this folder."""
+    """A path with `~` expanded, and resolved where it would have no name (such as `.`)."""
     if not isinstance(value, str | Path):
         return value
     if value == "":
@@ -40,7 +41,7 @@ SettingsPath = Annotated[Path, BeforeValidator(check_path)]
 
 
 def settings_config(program: str, env_prefix: str, env_file: str | None = None) -> SettingsConfigDict:
-    """Flags over environment over file over defaults, docstrings as help; for one program's settings class."""
+    """The configuration of one program's settings class, with attribute docstrings as help."""
     return SettingsConfigDict(
         env_prefix=env_prefix,
         env_file=env_file,
@@ -59,10 +60,10 @@ def run(
 ) -> int:
     """Read the settings, call `main` with them, and return the exit code.
 
-    Characters that the terminal, or what the output goes to, cannot show are written as escapes.
+    Characters that the output's encoding lacks are written as escapes.
 
     Args:
-        foreign_flags: flags of nanoGPT's that the program does not have, and what to answer to them.
+        foreign_flags: flags of nanoGPT's that the program does not have.
     """
     for stream in (sys.stdout, sys.stderr):
         escape_unprintable(stream)
@@ -71,17 +72,17 @@ def run(
             if asks_for_help(arguments):
                 CliApp.run(settings_class, cli_args=["--help"])  # exits
             main(read_settings(settings_class, arguments, foreign_flags))
-        finally:  # now, while what goes wrong can still be told; also after --help, which exits
+        finally:  # inside the outer `try`, so that an error of writing is reported; also after --help, which exits
             if sys.stdout is not None:
                 sys.stdout.flush()
     except ValidationError as error:
-        wrong = [dict(item) for item in error.errors() if item["type"] != FOLLOWS]
-        print(_one_line("; ".join(map(_describe, wrong))), file=sys.stderr)
+        causes = [dict(item) for item in error.errors() if item["type"] != CONSEQUENTIAL_ERROR]
+        print(_one_line("; ".join(map(_describe, causes))), file=sys.stderr)
         return 2
     except (SettingsError, SoliloquyError) as error:
         print(_one_line(str(error)), file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever read the output, such as head, has gone
+    except BrokenPipeError:  # the program that read the output, such as head, has ended
         return 1
     except OSError as error:
         print(_one_line(f"{error.filename or 'error'}: {error.strerror or error}"), file=sys.stderr)
@@ -129,13 +130,16 @@ def env_file_encoding(path: Path) -> str | None:
 
 
 def escape_unprintable(stream: TextIO | None) -> None:
-    """Have a stream write escapes in the place of characters that its encoding lacks, where it would raise."""
+    """Let a stream write escapes for characters that its encoding lacks, instead of raising."""
     if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
         stream.reconfigure(errors="backslashreplace")
 
 
 def abandon_unwritable(stream: TextIO | None) -> None:
-    """Lead a stream to nowhere if what it holds cannot be written: Python tries again as it ends, and says so."""
+    """Redirect a stream to the null device if its buffer cannot be written.
+
+    Otherwise Python would try again when it exits, and print the error.
+    """
     if stream is None:
         return
     try:
@@ -145,16 +149,17 @@ def abandon_unwritable(stream: TextIO | None) -> None:
 
 
 def _describe(error: dict[str, object]) -> str:
+    """One of pydantic's errors in words."""
     location = error["loc"]
     name = ".".join(str(part) for part in location) if isinstance(location, tuple) else ""
     if error["type"] == "missing":
         return f"--{name} is required"
     given = repr(error["input"])
-    if len(given) > MAX_SHOWN:
-        given = f"{given[:MAX_SHOWN]}… ({len(given)} characters)"
+    if len(given) > MAX_SHOWN_CHARACTERS:
+        given = f"{given[:MAX_SHOWN_CHARACTERS]}… ({len(given)} characters)"
     return f"--{name}: {error['msg']}, not {given}"
 
 
 def _one_line(message: str) -> str:
-    """The message with line breaks, and what a terminal might obey, written as escapes."""
+    """The message with line breaks and control characters written as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)

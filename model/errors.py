@@ -1,6 +1,6 @@
-"""Everything Soliloquy refuses or fails at, as one tree. Knows nothing of HTTP or of exit codes.
+"""All errors with a message for the user, as one tree. Knows nothing of HTTP or of exit codes.
 
-SoliloquyError                  one sentence that a user can act on
+SoliloquyError                  its message is one sentence that a user can act on
 ├── InputError                  a value that cannot be used: names the field
 │   └── UnknownCharactersError  text with characters that the model has never seen
 ├── DataError                   a text file or a prepared data set that cannot be used
@@ -9,7 +9,7 @@ SoliloquyError                  one sentence that a user can act on
 ├── SaveError                   a checkpoint that could not be written; what was there stays
 ├── DivergedError               a training run whose numbers are no longer finite
 ├── WorkerLostError             another process of a distributed training run has ended
-├── EngineFailedError           the generator met an error that it does not know
+├── EngineFailedError           an unexpected error of the generator
 └── UnavailableError            nothing wrong with the request: try again later
     ├── QueueFullError
     ├── DeadlineError
@@ -25,7 +25,7 @@ class SoliloquyError(Exception):
 
 
 class InputError(SoliloquyError):
-    """`field` had a value that cannot be used; the message says why and what would do."""
+    """The value of `field` cannot be used; the message says why and what can be used instead."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
@@ -35,9 +35,9 @@ class InputError(SoliloquyError):
 
 @dataclass(frozen=True)
 class UnknownCharacter:
-    """One character outside the vocabulary, its place in the text, and text to use instead.
+    """One character outside the vocabulary, its position in the text, and a text to use instead.
 
-    `character` has the combining marks that follow it too: the replacement is for all of it.
+    `character` includes the combining marks that follow it; the replacement stands for all of it.
     """
 
     character: str
@@ -54,8 +54,8 @@ class UnknownCharactersError(InputError):
         found = repr(first.character)
         instead = repr(first.replacement)
         if unicodedata.normalize("NFC", first.character) == unicodedata.normalize("NFC", first.replacement):
-            found += f", {_numbers(first.character)}"  # the two look alike
-            instead += f", {_numbers(first.replacement)}"
+            found += f", {_code_points(first.character)}"  # the two look alike
+            instead += f", {_code_points(first.replacement)}"
         super().__init__(
             field,
             f"the model has never seen {found} (position {first.position}{rest}); use {instead} instead",
@@ -63,7 +63,7 @@ class UnknownCharactersError(InputError):
         self.unknown = unknown
 
 
-def _numbers(text: str) -> str:
+def _code_points(text: str) -> str:
     return " ".join(f"U+{ord(character):04X}" for character in text)
 
 
@@ -92,7 +92,7 @@ class WorkerLostError(SoliloquyError):
 
 
 class EngineFailedError(SoliloquyError):
-    """The generator met an error that it does not know; the log has it."""
+    """The generator failed by an unexpected error, which is in the log."""
 
 
 class UnavailableError(SoliloquyError):
@@ -104,12 +104,12 @@ class UnavailableError(SoliloquyError):
 
 
 class QueueFullError(UnavailableError):
-    """Every slot is writing and the queue is at its bound."""
+    """Every slot is taken and the queue is full."""
 
 
 class DeadlineError(UnavailableError):
-    """The work took longer than a request may have it."""
+    """The work took longer than a request may take."""
 
 
 class DrainingError(UnavailableError):
-    """The server is shutting down and finishes only what it has begun."""
+    """The server is shutting down and finishes only the requests that it has begun."""

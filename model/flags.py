@@ -1,8 +1,8 @@
-"""What stands on a command line, and in the environment, as values for a program's settings.
+"""Reads a program's settings from the command line and the environment.
 
-A value is the text that was given, whatever is in it. The parser of pydantic-settings writes the help, but reads no
-flags: it cuts a value at a line break, takes null for nothing, and argparse, which it stands on, takes a text that
-begins with dashes for a flag.
+A value is taken as it was given, whatever characters it has. The parser of pydantic-settings writes the help but is
+not used to read flags: it cuts a value at a line break and reads null as None, and argparse, on which it is built,
+takes a text that begins with dashes for a flag.
 """
 
 import difflib
@@ -19,9 +19,9 @@ from pydantic_settings import BaseSettings, CliPositionalArg, PydanticBaseSettin
 from model.device import DeviceName, DtypeName, GenerationDtypeName
 from model.errors import InputError
 
-HELP = ("--help", "-h")
+HELP_FLAGS = ("--help", "-h")
 NONE_WORDS = ("None", "none", "null")  # for a number that may be left out; nanoGPT writes --top_k=None
-TEXTS = (str, SecretStr)
+TEXT_TYPES = (str, SecretStr)
 POSITIONAL = get_args(CliPositionalArg)[1]
 DEVICE_WITH_INDEX = re.compile(r"(cpu|cuda|mps):([0-9]+)")
 MAX_SHOWN_CHARACTERS = 80  # characters of a value in a message
@@ -29,9 +29,11 @@ MAX_SHOWN_CHARACTERS = 80  # characters of a value in a message
 
 @dataclass(frozen=True)
 class ForeignFlag:
-    """A flag of nanoGPT's that is another one here, or none.
+    """A flag of nanoGPT's that has another name here, or no equivalent.
 
-    `accepted` are the values that ask for what is done anyway; the answer to any other says what does it here.
+    Attributes:
+        answer: what to use instead; the error message for it.
+        accepted: values that mean what is done anyway: with these the flag is ignored.
     """
 
     answer: str
@@ -46,48 +48,63 @@ def read_flags(
     arguments: Sequence[str],
     foreign: Mapping[str, ForeignFlag] = NO_FOREIGN_FLAGS,
 ) -> dict[str, Any]:
-    """The values given by `--name=value`, by `--name value` and by place; the last one for a name given twice.
+    """The values given as `--name=value`, as `--name value` and by position; of a name given twice, the last one.
 
     Raises:
-        InputError: a flag that does not exist, or one of nanoGPT's with a value that is not for here.
+        InputError: a flag that does not exist, or one of nanoGPT's with a value that is not accepted.
     """
     fields = settings_class.model_fields
-    places = [name for name, field in fields.items() if POSITIONAL in field.metadata]
+    positional_names = [name for name, field in fields.items() if POSITIONAL in field.metadata]
     values: dict[str, Any] = {}
-    by_place: list[str] = []
+    positional_values: list[str] = []
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
         if argument == "--":
-            by_place += rest
+            positional_values += rest
             break
         if not argument.startswith("--"):
-            by_place.append(argument)
+            positional_values.append(argument)
             continue
         name, equals, value = argument.removeprefix("--").partition("=")
-        if name in places or (name not in fields and name not in foreign):
+        if name in positional_names or (name not in fields and name not in foreign):
             raise InputError(f"--{name:.{MAX_SHOWN_CHARACTERS}}", _unknown(name, [*fields, *foreign]))
         values[name] = value if equals else _next_value(name, fields.get(name), rest)
+    _drop_foreign(values, foreign)
+    if len(positional_values) > len(positional_names):
+        surplus = positional_values[len(positional_names)]
+        raise InputError(f"{surplus:.{MAX_SHOWN_CHARACTERS}}", _not_a_flag(surplus))
+    return values | dict(zip(positional_names, positional_values, strict=False))
+
+
+def _drop_foreign(values: dict[str, Any], foreign: Mapping[str, ForeignFlag]) -> None:
+    """Remove nanoGPT's flags from the values.
+
+    Raises:
+        InputError: some have values that are not accepted; answers all of them at once.
+    """
     given = [name for name in values if name in foreign]
-    wrong = [name for name in given if values[name] not in foreign[name].accepted]
-    if wrong:  # all of them, so that they can be mended at once
-        others = "".join(f"; --{name}: {foreign[name].answer}" for name in wrong[1:])
-        raise InputError(f"--{wrong[0]}", foreign[wrong[0]].answer + others)
+    refused = [name for name in given if values[name] not in foreign[name].accepted]
+    if refused:
+        first, *others = refused
+        answers = foreign[first].answer + "".join(f"; --{name}: {foreign[name].answer}" for name in others)
+        raise InputError(f"--{first}", answers)
     for name in given:
         del values[name]
-    if len(by_place) > len(places):
-        raise InputError(f"{by_place[len(places)]:.{MAX_SHOWN_CHARACTERS}}", _not_a_flag(by_place[len(places)]))
-    return values | dict(zip(places, by_place, strict=False))
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether a flag does, before any `--`."""
-    flags = list(arguments)
-    return any(argument in HELP for argument in flags[: flags.index("--") if "--" in flags else None])
+    """Whether `--help` is among the flags, which end at `--`."""
+    for argument in arguments:
+        if argument == "--":
+            return False
+        if argument in HELP_FLAGS:
+            return True
+    return False
 
 
 def _next_value(name: str, field: FieldInfo | None, rest: list[str]) -> str:
-    """The argument after a flag; it may begin with dashes if it is a text, else it is the next flag."""
+    """Take the next argument as a flag's value. Only the value of a text may begin with dashes."""
     if not rest:
         raise InputError(f"--{name}", f"needs a value, --{name}=…")
     if rest[0].startswith("--") and not (field is not None and is_text(field)):
@@ -98,11 +115,14 @@ def _next_value(name: str, field: FieldInfo | None, rest: list[str]) -> str:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
-    return "there is no such flag; " + (f"did you mean --{near[0]}? " if near else "") + "--help lists them all"
+    """The message for a flag that does not exist, with the closest one that does."""
+    close = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
+    suggestion = f"did you mean --{close[0]}? " if close else ""
+    return f"there is no such flag; {suggestion}--help lists them all"
 
 
 def _not_a_flag(argument: str) -> str:
+    """The message for an argument that is neither a flag nor a positional value."""
     if argument.endswith(".py"):
         return (
             "a file of settings is Python code, which is not run here; give its settings as flags, or a --preset "
@@ -112,17 +132,19 @@ def _not_a_flag(argument: str) -> str:
 
 
 def is_text(field: FieldInfo) -> bool:
-    """Whether a setting's value is a text, which may be anything."""
-    members = get_args(field.annotation) or (field.annotation,)
-    plain = [get_args(member)[0] if get_origin(member) is Annotated else member for member in members]
-    return any(member in TEXTS for member in plain)
+    """Whether a setting's value is a text, which may have any characters."""
+    for member in get_args(field.annotation) or (field.annotation,):
+        plain = get_args(member)[0] if get_origin(member) is Annotated else member
+        if plain in TEXT_TYPES:
+            return True
+    return False
 
 
 class ProgramSettings(BaseSettings):
     """The settings of one program: flags over environment over file over defaults.
 
-    Where a setting is not a text, a blank variable is as good as none, and `None` or `null` is nothing. A blank is
-    refused for those in `NEVER_BLANK`.
+    For a setting that is not a text, a blank variable counts as not set, and the values `None` and `null` mean
+    None. A blank value is refused for the settings in `NEVER_BLANK`.
     """
 
     NEVER_BLANK: ClassVar[frozenset[str]] = frozenset()
@@ -136,13 +158,23 @@ class ProgramSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The flags come as arguments."""
-        return init_settings, NotBlank(env_settings), NotBlank(dotenv_settings)
+        """The hook by which pydantic-settings asks for the `sources`; no program reads files of secrets."""
+        return cls.sources(init_settings, env_settings, dotenv_settings)
+
+    @classmethod
+    def sources(
+        cls,
+        flags: PydanticBaseSettingsSource,
+        variables: PydanticBaseSettingsSource,
+        env_file: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The sources of this program's settings, the strongest first; a program with others overrides this."""
+        return flags, NotBlank(variables), NotBlank(env_file)
 
     @field_validator("*", mode="before")
     @classmethod
-    def read_nothing(cls, value: Any, info: ValidationInfo) -> Any:
-        """None for what says so where there may be nothing; a blank value that is not a text is refused."""
+    def read_none(cls, value: Any, info: ValidationInfo) -> Any:
+        """None for a value that says so, where None is allowed; a blank value that is not a text is refused."""
         field = cls.model_fields[str(info.field_name)]
         if not isinstance(value, str) or is_text(field):
             return value
@@ -152,14 +184,14 @@ class ProgramSettings(BaseSettings):
 
 
 class NotBlank(PydanticBaseSettingsSource):
-    """Another source, without blank values for settings that are not texts."""
+    """Wraps another source and drops its blank values of settings that are not texts."""
 
     def __init__(self, source: PydanticBaseSettingsSource) -> None:
         super().__init__(source.settings_cls)
         self._source = source
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """As the other source's."""
+        """Look a value up in the wrapped source."""
         return self._source.get_field_value(field, field_name)
 
     def __call__(self) -> dict[str, Any]:
@@ -174,7 +206,7 @@ class NotBlank(PydanticBaseSettingsSource):
 
 
 def _without_index(value: Any) -> Any:
-    """A device's name without the number of the first one, which is the one that is used."""
+    """A device's name without the index 0: `cuda:0` is `cuda`."""
     match = DEVICE_WITH_INDEX.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return value
@@ -191,6 +223,7 @@ def _without_index(value: Any) -> Any:
 
 
 def _not_float16(value: Any) -> Any:
+    """The value, unless it is a name of float16."""
     if value in ("float16", "fp16", "half"):
         raise PydanticCustomError("dtype", "float16 is not computed in here; use bfloat16, float32 or auto")
     return value

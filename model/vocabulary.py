@@ -8,7 +8,7 @@ from pathlib import Path
 from model.atomic_files import read_json
 from model.errors import CheckpointError, UnknownCharacter, UnknownCharactersError
 
-# What typographers and keyboards produce, as a typewriter would have written it.
+# Typographic characters, and the ASCII text that a typewriter would have for them.
 TYPEWRITER = {
     "‘": "'", "’": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"',
     "–": "-", "—": "--", "−": "-", "…": "...", "\t": "  ", "\n": " ", "\r": "\n", "\u00a0": " ",
@@ -19,7 +19,7 @@ MAX_COMBINING_MARKS = 30  # after one character
 
 
 class Vocabulary:
-    """The characters a model knows; a character's id is its place among them.
+    """The characters that a model knows; a character's id is its index among them.
 
     Raises:
         CheckpointError: not one or more different single characters.
@@ -38,11 +38,14 @@ class Vocabulary:
 
     @property
     def default_prompt(self) -> str:
-        """What a text follows where nothing is given: a line break, else a space, else the first character."""
-        return next((character for character in ("\n", " ") if character in self._ids), self.characters[0])
+        """The prompt of a text without one: a line break, else a space, else the first character."""
+        for character in ("\n", " "):
+            if character in self._ids:
+                return character
+        return self.characters[0]
 
     def encode(self, text: str, field: str = "text") -> list[int]:
-        """Ids of the characters of `text`.
+        """The ids of the characters of `text`.
 
         Raises:
             UnknownCharactersError: names `field` and each unknown character, its position, and what to use instead.
@@ -53,14 +56,14 @@ class Vocabulary:
             raise UnknownCharactersError(field, self.find_unknown(text)) from None
 
     def find_unknown(self, text: str) -> list[UnknownCharacter]:
-        """What of a text this vocabulary cannot write: characters, each with the combining marks after it.
+        """The characters of a text that are not in this vocabulary, each with the combining marks after it.
 
-        What is to be used instead replaces both.
+        The replacement of each stands for the character and its marks.
         """
         replacements: dict[str, str] = {}
-        found = []
+        found: list[UnknownCharacter] = []
         for position, character in split_marked(text):
-            if not self._can_write(character):
+            if not self.can_write(character):
                 if character not in replacements:
                     replacements[character] = self.replacement(character)
                 found.append(UnknownCharacter(character, position, replacements[character]))
@@ -75,20 +78,18 @@ class Vocabulary:
         return "".join(self.characters[i] for i in ids)
 
     def replacement(self, character: str) -> str:
-        """The nearest text that this vocabulary can write.
+        """The closest text of known characters.
 
-        The same character composed or decomposed, its letter without the accent, either in the other case, or "?".
+        It is the same character composed or decomposed, its letter without the accent, one of these in the other
+        case, or "?".
         """
         forms = [unicodedata.normalize(form, character) for form in ("NFC", "NFD", "NFKC", "NFKD")]
-        plain = "".join(one for one in forms[-1] if not _is_mark(one))
-        swapped = [text.swapcase() for text in (*forms, plain)]
-        for candidate in (TYPEWRITER.get(character, ""), *forms, plain, *swapped, "?", " "):
-            if candidate and self._can_write(candidate):
+        without_marks = "".join(part for part in forms[-1] if not _is_mark(part))
+        swapped = [text.swapcase() for text in (*forms, without_marks)]
+        for candidate in (TYPEWRITER.get(character, ""), *forms, without_marks, *swapped, "?", " "):
+            if candidate and self.can_write(candidate):
                 return candidate
         return self.characters[0]
-
-    def _can_write(self, text: str) -> bool:
-        return all(character in self._ids for character in text)
 
     def save(self, path: Path) -> None:
         """Write the characters as a JSON list, in id order."""
@@ -111,9 +112,9 @@ class Vocabulary:
 
 
 def split_marked(text: str) -> Iterator[tuple[int, str]]:
-    """The characters of a text, each with the combining marks that follow it, and their positions.
+    """Yield the position of each character of a text, and the character with the combining marks that follow it.
 
-    Vowels and finals of Hangul count as marks; so many as 30, Unicode's own limit for a stream (UAX 15).
+    Vowels and finals of Hangul count as marks. A character has up to 30 marks, Unicode's own limit (UAX 15).
     """
     start = 0
     for position in range(1, len(text) + 1):
@@ -124,9 +125,10 @@ def split_marked(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _is_mark(character: str) -> bool:
+    """Whether a character combines with the one before it."""
     return "\u1160" <= character <= "\u11ff" or unicodedata.category(character).startswith("M")
 
 
 def _is_character(value: object) -> bool:
-    """True for one code point that can be written: half of a surrogate pair cannot."""
+    """Whether a value is a text of one code point, and not half of a surrogate pair."""
     return isinstance(value, str) and len(value) == 1 and not "\ud800" <= value <= "\udfff"

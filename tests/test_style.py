@@ -1,4 +1,4 @@
-"""House rules that can be counted: one statement a line, comprehensions that fit a glance, one meaning for a name."""
+"""House rules that can be counted: one statement a line, short comprehensions, one meaning for a name."""
 
 import ast
 from collections import defaultdict
@@ -59,7 +59,12 @@ def test_a_public_class_or_constant_has_one_home() -> None:
                 if isinstance(node, ast.ClassDef):
                     names = [node.name]
                 elif isinstance(node, ast.Assign):
-                    names = [name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+                    names = [
+                        name.id
+                        for target in node.targets
+                        for name in ast.walk(target)
+                        if isinstance(name, ast.Name)
+                    ]
                 elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                     names = [node.target.id]
                 for name in names:

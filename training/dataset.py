@@ -1,10 +1,10 @@
-"""A prepared data set: a folder of token ids, and the batches walked over it.
+"""A prepared data set: a folder of token ids, and the batches drawn from it.
 
 train.bin, val.bin   ids as little-endian uint16, as nanoGPT stores them; they stay on disk while they are read
 vocab.json           the characters in id order
 dataset.json         name, size and SHA-256 of the text
 
-In a folder that nanoGPT's own prepare.py wrote, meta.pkl stands for the last two.
+A folder that nanoGPT's own prepare.py wrote has a meta.pkl instead of the last two.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,12 +25,12 @@ from model.vocabulary import Vocabulary
 from training.nanogpt import describe_text, read_data_vocabulary
 
 Ids = NDArray[np.uint16]
-MAX_DATASET_BYTES = 1 << 40  # of a split
+MAX_DATASET_BYTES = 1 << 40  # in the file of one split
 DATASET_FILE = "dataset.json"
 FILES = ("train.bin", "val.bin", "vocab.json", DATASET_FILE)
-RECORDED = {"name", "characters", "bytes", "sha256"}
+SOURCE_FIELDS = {"name", "characters", "bytes", "sha256"}
 TRAIN_SHARE = 0.9
-MAX_LISTED_NAMES = 3  # names in a refusal
+MAX_LISTED_NAMES = 3  # of files, in an error message
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Dataset:
     vocabulary: Vocabulary
     train: Ids
     val: Ids
-    source: dict[str, Any]  # see `RECORDED`
+    source: dict[str, Any]  # of the text: `SOURCE_FIELDS`
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the text as it is trained on: the characters, and the ids of both splits."""
+        """SHA-256 (hex) of the vocabulary and of the ids of both splits."""
         digest = hashlib.sha256("".join(self.vocabulary.characters).encode())
         for split in (self.train, self.val):
             digest.update(f"{len(split)} ".encode())
@@ -52,7 +52,7 @@ class Dataset:
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write the folder, whole or not at all; what else is in it stays.
+        """Write the folder's files, all of them or none; other files in it stay.
 
         Raises:
             InputError: see `check_replaceable`.
@@ -71,7 +71,8 @@ class Dataset:
         Raises:
             DataError: missing, malformed, or empty.
         """
-        if not FolderReader(folder).path(DATASET_FILE).exists() and (folder / "train.bin").exists():
+        has_source = FolderReader(folder).path(DATASET_FILE).exists()
+        if not has_source and (folder / "train.bin").exists():
             return cls._load_nanogpt(folder)
         try:
             return read_whole(folder, cls._read)
@@ -90,7 +91,7 @@ class Dataset:
 
     @classmethod
     def _load_nanogpt(cls, folder: Path) -> "Dataset":
-        """A folder that nanoGPT's prepare.py wrote: its characters are in meta.pkl."""
+        """Open a folder that nanoGPT's prepare.py wrote, with its characters in meta.pkl."""
         vocabulary = read_data_vocabulary(folder)
         try:
             train = _open_ids(folder / "train.bin", vocabulary)
@@ -109,19 +110,19 @@ def _open_ids(path: Path, vocabulary: Vocabulary) -> Ids:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Refuse a folder whose files are not ours to replace.
+    """Refuse a folder whose files must not be replaced.
 
     Raises:
-        InputError: it is no folder, or has files in it and is not a data set that `Dataset.save` wrote.
+        InputError: it is a file, or not empty and not a data set that `Dataset.save` wrote.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError("out_dir", f"{folder} is a file; name a folder")
     names = names_in(folder)
     if not names or _is_dataset(folder):
         return
-    shown = ", ".join(names[:MAX_LISTED_NAMES]) + (
-        f" and {len(names) - MAX_LISTED_NAMES:,} more" if len(names) > MAX_LISTED_NAMES else ""
-    )
+    shown = ", ".join(names[:MAX_LISTED_NAMES])
+    if len(names) > MAX_LISTED_NAMES:
+        shown += f" and {len(names) - MAX_LISTED_NAMES:,} more"
     raise InputError(
         "out_dir",
         f"{folder} is no data set, and holds files of yours: {shown}; use a folder of its own, such as "
@@ -134,37 +135,38 @@ def _is_dataset(folder: Path) -> bool:
         record = read_json(FolderReader(folder).path(DATASET_FILE))
     except (OSError, ValueError):
         return False
-    return isinstance(record, dict) and record.keys() >= RECORDED
+    return isinstance(record, dict) and record.keys() >= SOURCE_FIELDS
 
 
 def from_text(text: str, source: dict[str, Any]) -> Dataset:
-    """Split and encode a text as nanoGPT does: first 90 % to train, characters in code point order.
+    """Split and encode a text as nanoGPT does: the first 90 % to train, ids in the order of code points.
 
     Raises:
         DataError: fewer than two different characters, or more than 65,536, or too short to split.
     """
-    points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-    alphabet, ids = np.unique(points, return_inverse=True)
-    if not 2 <= len(alphabet) <= 1 << 16:
+    code_points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    distinct, inverse = np.unique(code_points, return_inverse=True)
+    if not 2 <= len(distinct) <= 1 << 16:
         raise DataError(
-            f"the text has {len(alphabet)} different characters in {len(text)}; training needs 2 to 65,536"
+            f"the text has {len(distinct)} different characters in {len(text)}; training needs 2 to 65,536"
         )
+    ids = inverse.astype(np.uint16)
     split = int(len(ids) * TRAIN_SHARE)
     if len(ids) - split < 2:
         raise DataError(f"the text has {len(text)} characters; training and validation need at least 20")
-    ids16 = ids.astype(np.uint16)
-    return Dataset(Vocabulary(chr(point) for point in alphabet), ids16[:split], ids16[split:], source)
+    vocabulary = Vocabulary(chr(code_point) for code_point in distinct)
+    return Dataset(vocabulary, ids[:split], ids[split:], source)
 
 
 def translate(ids: Ids, data: Vocabulary, model: Vocabulary) -> Ids:
-    """The same text in the model's ids.
+    """The ids of a data set's text in the model's vocabulary.
 
     Raises:
         DataError: the text has characters that the model does not know.
     """
     if data.characters == model.characters:
         return ids
-    unknown = [c for c in data.characters if c not in model.characters]
+    unknown = [character for character in data.characters if character not in model.characters]
     if unknown:
         raise DataError(f"the data set has characters that the model has never seen: {''.join(unknown)!r}")
     table = np.array(model.encode("".join(data.characters)), dtype=np.uint16)
@@ -172,19 +174,29 @@ def translate(ids: Ids, data: Vocabulary, model: Vocabulary) -> Ids:
     return translated
 
 
-def hold_out(ids: Ids, share: float, block_size: int) -> tuple[Ids, Ids]:
-    """The training text without its beginning, and that beginning: a `share` of it.
+class CalibrationSplit(NamedTuple):
+    """The training split in two: what is trained on, and what the scale of the logits is fitted on."""
 
-    Not the end: a play that is cut in two there tells most about its other half, the validation split.
+    train: Ids
+    calibration: Ids
+
+
+def split_calibration(ids: Ids, share: float, block_size: int) -> CalibrationSplit:
+    """Hold out a `share` of the training split, its beginning, for calibration.
+
+    The beginning and not the end: the validation split goes on where the end breaks off, perhaps in the middle of a
+    play, and a model that has not read that end predicts it worse, by 0.1 nats for Shakespeare.
 
     Raises:
-        DataError: one of them is asked for and does not hold a block and its next characters; names both sizes.
+        DataError: a part that is used is too short for a block and the character after it; names both sizes.
     """
-    cut = round(len(ids) * share)
-    _check_length("training split", ids[cut:], block_size)
+    held_out = round(len(ids) * share)
+    split = CalibrationSplit(train=ids[held_out:], calibration=ids[:held_out])
+    _check_length("training split", split.train, block_size)
     if share:
-        _check_length("part of the training split that --calibration holds out", ids[:cut], block_size)
-    return ids[cut:], ids[:cut]
+        name = "part of the training split that --calibration holds out"
+        _check_length(name, split.calibration, block_size)
+    return split
 
 
 def _check_length(name: str, ids: Ids, block_size: int) -> None:
@@ -197,7 +209,7 @@ def _check_length(name: str, ids: Ids, block_size: int) -> None:
 
 @dataclass(frozen=True)
 class RandomBatches:
-    """nanoGPT's batches: each row starts anywhere. A pure function of seed and step, so a run can resume."""
+    """nanoGPT's batches: each row starts anywhere. A batch is a function of the seed and the step's number."""
 
     ids: Ids
     batch_size: int
@@ -213,7 +225,10 @@ class RandomBatches:
 
 @dataclass(frozen=True)
 class EpochBatches:
-    """Every block once per epoch, in a new order and cut at a new offset each time; pure like `RandomBatches`."""
+    """Every block once per epoch, shuffled; the blocks of each epoch begin at another offset.
+
+    A batch is a function of the seed and the step's number, like those of `RandomBatches`.
+    """
 
     ids: Ids
     batch_size: int
@@ -224,18 +239,22 @@ class EpochBatches:
         """Inputs and targets of one step, each (batch_size, block_size) int64."""
         blocks = (len(self.ids) - 1) // self.block_size
         if blocks > 1:
-            blocks -= 1  # room for the offset
-        steps = max(1, blocks // self.batch_size)
-        epoch, step = divmod(step, steps)
+            blocks -= 1  # leaves characters for the offset
+        steps_per_epoch = max(1, blocks // self.batch_size)
+        epoch, step_in_epoch = divmod(step, steps_per_epoch)
         random = np.random.default_rng((self.seed, epoch))
-        room = len(self.ids) - 1 - blocks * self.block_size
-        offset = random.integers(0, min(room, self.block_size - 1) + 1)
-        order = random.permutation(blocks)[step * self.batch_size :][: self.batch_size]
-        return gather(self.ids, offset + order * self.block_size, self.block_size)
+        unused = len(self.ids) - 1 - blocks * self.block_size
+        offset = random.integers(0, min(unused, self.block_size - 1) + 1)
+        shuffled = random.permutation(blocks)
+        first = step_in_epoch * self.batch_size
+        own = shuffled[first : first + self.batch_size]
+        return gather(self.ids, offset + own * self.block_size, self.block_size)
 
 
 def gather(ids: Ids, starts: NDArray[np.int64], length: int) -> tuple[Tensor, Tensor]:
-    """Rows of `length` ids from each start, and the same moved on by one character."""
-    rows = np.asarray(ids)[starts[:, None] + np.arange(length + 1)].astype(np.int64)
-    both = torch.from_numpy(rows)
-    return both[:, :-1].contiguous(), both[:, 1:].contiguous()
+    """Inputs: the `length` ids from each start on (rows, length). Targets: the same, one character later."""
+    windows = np.asarray(ids)[starts[:, None] + np.arange(length + 1)]  # (rows, length + 1)
+    rows = torch.from_numpy(windows.astype(np.int64))
+    inputs = rows[:, :-1].contiguous()
+    targets = rows[:, 1:].contiguous()
+    return inputs, targets

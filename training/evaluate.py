@@ -59,8 +59,9 @@ def main(settings: EvaluateSettings) -> None:
         if settings.nanogpt_batches:
             raise InputError("nanogpt_batches", "nanoGPT estimates in float32; leave out one of the flags")
         backend = load_generator(checkpoint, choose_numerics(settings.device, "int8"), slots=1).backend
-        for rolling in (False, True)[: 1 + settings.rolling]:
-            show(evaluate_backend(backend, ids, rolling, progress=True))
+        show(evaluate_backend(backend, ids, rolling=False, progress=True))
+        if settings.rolling:
+            show(evaluate_backend(backend, ids, rolling=True, progress=True))
         return
     network = checkpoint.network().to(choose_device(settings.device))
     show(evaluate(network, ids, torch.float32, progress=True))

@@ -1,7 +1,7 @@
 """Turn nanoGPT's checkpoint into a folder: `python -m training.import_nanogpt --ckpt=F --meta=F --out_dir=DIR`.
 
-Both of nanoGPT's files are pickles, which can carry code. Neither is ever allowed to run any, or to take more
-memory than its own size calls for (`training.untrusted`).
+Both of nanoGPT's files are pickles, which can contain code. They are read without running any, and in memory
+bounded by their own size (`training.untrusted.reading`).
 """
 
 import math
@@ -22,7 +22,7 @@ from model.errors import CheckpointError, InputError
 from model.flags import ProgramSettings
 from model.vocabulary import Vocabulary
 from training.nanogpt import read_meta
-from training.untrusted import read_torch_file
+from training.untrusted.reading import read_torch_file
 
 NAMES = {
     "transformer.wte.": "tokens.",
@@ -39,12 +39,12 @@ PREFIXES = ("_orig_mod.", "module.")  # of torch.compile and of DistributedDataP
 HEAD = "lm_head.weight"
 EMBEDDING = "transformer.wte.weight"
 SIZES = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
-GPT2_VOCABULARIES = (50257, 50304)  # its tokens, and their number rounded up as nanoGPT does
+GPT2_VOCABULARY_SIZES = (50257, 50304)  # GPT-2's, and rounded up as nanoGPT does
 MAX_LOSS = 1e6  # nats per character; nanoGPT begins with 1e9, before it has measured any
 MAX_SETTINGS = 1000
-MAX_SETTING = 1000  # characters, or items
-MAX_LISTED_WEIGHTS = 3  # names in one line
-MAX_SHOWN_CHARACTERS = 60  # characters of a stranger's text in a message
+MAX_SETTING_LENGTH = 1000  # characters, or items
+MAX_LISTED_SETTINGS = 3  # in one line
+MAX_SHOWN_CHARACTERS = 60  # of a text from the file, in a message
 
 
 class ImportSettings(ProgramSettings):
@@ -62,7 +62,7 @@ class ImportSettings(ProgramSettings):
 
 @dataclass(frozen=True)
 class Imported:
-    """The checkpoint, and what is to be said about it."""
+    """The checkpoint, and notes for the user about what could not be imported as it was."""
 
     checkpoint: Checkpoint
     notes: list[str]
@@ -86,7 +86,7 @@ def import_nanogpt(settings: ImportSettings) -> None:
 
 
 def read_ckpt(path: Path) -> dict[str, Any]:
-    """nanoGPT's ckpt.pt, tensors and plain values only.
+    """The content of nanoGPT's ckpt.pt: tensors and plain values.
 
     Raises:
         CheckpointError: missing, damaged, not nanoGPT's, or a pickle that would run code.
@@ -99,7 +99,7 @@ def read_ckpt(path: Path) -> dict[str, Any]:
 
 
 def convert(saved: dict[str, Any], vocabulary: Vocabulary, path: Path, meta: Path) -> Imported:
-    """The same network under this project's names.
+    """The network under this project's names.
 
     Raises:
         CheckpointError: the parts do not fit together.
@@ -107,7 +107,7 @@ def convert(saved: dict[str, Any], vocabulary: Vocabulary, path: Path, meta: Pat
     notes: list[str] = []
     config = _read_config(saved["model_args"], path, notes)
     if len(vocabulary) != config.vocab_size:
-        tokens = " (GPT-2's tokens, not characters)" if config.vocab_size in GPT2_VOCABULARIES else ""
+        tokens = " (GPT-2's tokens, not characters)" if config.vocab_size in GPT2_VOCABULARY_SIZES else ""
         raise CheckpointError(
             f"{path}: model_args has a vocab_size of {config.vocab_size}{tokens}, but {meta} has {len(vocabulary)} "
             "characters; the two files do not belong together"
@@ -117,7 +117,7 @@ def convert(saved: dict[str, Any], vocabulary: Vocabulary, path: Path, meta: Pat
     for name, tensor in weights.items():
         renamed |= rename(name, tensor.float())
     record = TrainingRecord(recipe=_read_recipe(saved.get("config"), notes))
-    loss = _plain(saved.get("best_val_loss"))
+    loss = _plain_value(saved.get("best_val_loss"))
     if type(loss) is float and 0 <= loss < MAX_LOSS and _can_record({"val_loss": loss}):
         record["val_loss"] = loss
         record["val_method"] = "nanoGPT's own estimate, as stored in ckpt.pt"
@@ -136,13 +136,13 @@ def _read_config(arguments: dict[Any, Any], path: Path, notes: list[str]) -> GPT
     for name in SIZES:
         if name not in arguments:
             raise CheckpointError(f"{path}: model_args has no {name}")
-        value = _plain(arguments[name])
+        value = _plain_value(arguments[name])
         if type(value) is not int or value < 1:
             raise CheckpointError(f"{path}: model_args: {name}: {_shown(value)} is not a whole number from 1 up")
         if value > MAX_SIZES.get(name, value):
             raise CheckpointError(f"{path}: model_args: {name}: {value:,} is more than {MAX_SIZES[name]:,}")
         values[name] = value
-    bias = _plain(arguments.get("bias", True))
+    bias = _plain_value(arguments.get("bias", True))
     if type(bias) is not bool:
         raise CheckpointError(f"{path}: model_args: bias: {_shown(bias)} is neither True nor False")
     if "bias" not in arguments:
@@ -157,7 +157,7 @@ def _read_config(arguments: dict[Any, Any], path: Path, notes: list[str]) -> GPT
 
 
 def expected_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """The tensors of nanoGPT's network, by its own names; without the head, which is the embedding again."""
+    """The shapes of nanoGPT's tensors by its own names; without the head, which is tied to the embedding."""
     width = config.n_embd
     shapes: dict[str, tuple[int, ...]] = {
         EMBEDDING: (config.vocab_size, width),
@@ -179,10 +179,10 @@ def expected_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _read_weights(model: dict[Any, Any], config: GPTConfig, path: Path) -> dict[str, Tensor]:
-    """The network's tensors by nanoGPT's names, each of them checked.
+    """The network's tensors by nanoGPT's names, all of them checked.
 
     Raises:
-        CheckpointError: names the first that is missing, unknown, there twice, or not of this network.
+        CheckpointError: names the first that is missing, unknown, duplicate, or not of this network.
     """
     weights = _without_prefixes(model, path)
     head = weights.pop(HEAD, None)
@@ -210,7 +210,7 @@ def _read_weights(model: dict[Any, Any], config: GPTConfig, path: Path) -> dict[
 
 
 def _without_prefixes(model: dict[Any, Any], path: Path) -> dict[str, Tensor]:
-    """The tensors by the names that they have outside of wrappers; without the causal masks of old versions."""
+    """The tensors without the prefixes that wrappers add to their names, and without old versions' causal masks."""
     weights: dict[str, Tensor] = {}
     for given, tensor in model.items():
         if not isinstance(given, str) or not isinstance(tensor, Tensor):
@@ -228,27 +228,33 @@ def _without_prefixes(model: dict[Any, Any], path: Path) -> dict[str, Tensor]:
 
 
 def _read_recipe(config: object, notes: list[str]) -> dict[str, Any]:
-    """The run's settings, as far as a checkpoint's record can hold them; what is left out is noted."""
+    """The run's settings that a checkpoint's record can hold; a note is added about the others."""
     recipe: dict[str, Any] = {}
     left_out: list[str] = []
     for name, value in (config if isinstance(config, dict) else {}).items():
-        plain = _plain(value)
-        items = plain if isinstance(plain, list) else [plain]
-        fits = _is_short(name) and len(items) <= MAX_SETTING and all(_is_short(item) for item in items)
-        if fits and isinstance(name, str) and len(recipe) < MAX_SETTINGS and _can_record({"recipe": {name: plain}}):
+        plain = _plain_value(value)
+        if isinstance(name, str) and len(recipe) < MAX_SETTINGS and _fits_record(name, plain):
             recipe[name] = plain
         else:
             left_out.append(_shown(name))
     if left_out:
-        more = f" and {len(left_out) - MAX_LISTED_WEIGHTS:,} more" if len(left_out) > MAX_LISTED_WEIGHTS else ""
-        notes.append(
-            f"config: left out, as a checkpoint cannot hold them: {', '.join(left_out[:MAX_LISTED_WEIGHTS])}{more}"
-        )
+        listed = ", ".join(left_out[:MAX_LISTED_SETTINGS])
+        if len(left_out) > MAX_LISTED_SETTINGS:
+            listed += f" and {len(left_out) - MAX_LISTED_SETTINGS:,} more"
+        notes.append(f"config: left out, as a checkpoint cannot hold them: {listed}")
     return recipe
 
 
+def _fits_record(name: str, value: object) -> bool:
+    """Whether a setting is short, and of a kind that a checkpoint's record can hold."""
+    items = value if isinstance(value, list) else [value]
+    if not _is_short(name) or len(items) > MAX_SETTING_LENGTH:
+        return False
+    return all(_is_short(item) for item in items) and _can_record({"recipe": {name: value}})
+
+
 def _can_record(record: dict[str, Any]) -> bool:
-    """Whether whoever reads the checkpoint will accept this in its record."""
+    """Whether reading a checkpoint accepts these fields in its record."""
     try:
         TypeAdapter(TrainingRecord).validate_python(record, strict=True)
     except ValidationError:
@@ -256,8 +262,8 @@ def _can_record(record: dict[str, Any]) -> bool:
     return True
 
 
-def _plain(value: object) -> Any:
-    """A number, a text, or a list; other values as they are."""
+def _plain_value(value: object) -> Any:
+    """The value, with types, tensors of one number, sets and tuples turned into texts, numbers and lists."""
     if isinstance(value, torch.dtype):
         return str(value).removeprefix("torch.")
     if isinstance(value, Tensor) and value.numel() == 1:
@@ -270,16 +276,16 @@ def _plain(value: object) -> Any:
 
 
 def _is_short(value: object) -> bool:
-    """Whether it is a value that stands on a short line of JSON."""
+    """Whether a value is a short printable text, None, or a number that JSON can hold."""
     if isinstance(value, str):
-        return len(value) <= MAX_SETTING and value.isprintable()
+        return len(value) <= MAX_SETTING_LENGTH and value.isprintable()
     if isinstance(value, float):
         return math.isfinite(value)
     return value is None or (isinstance(value, int) and abs(value) < 1 << 63)
 
 
 def _shown(value: object) -> str:
-    """A stranger's value in a message: itself if it is a short one, or its type."""
+    """A value from the file as a message shows it: itself, cut if it is long, or its type."""
     if value is None or isinstance(value, bool | int | float | str):
         text = repr(value)
         return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
@@ -287,13 +293,15 @@ def _shown(value: object) -> str:
 
 
 def rename(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """One of nanoGPT's tensors under our name; its fused query, key and value become three."""
+    """One of nanoGPT's tensors under this project's name; the fused query, key and value become three tensors."""
     for theirs, ours in NAMES.items():
         name = name.replace(theirs, ours)
-    if ".attn.c_attn." in name:
-        parts = zip(("query", "key", "value"), tensor.chunk(3), strict=True)
-        return {name.replace(".attn.c_attn.", f".attention.{part}."): rows for part, rows in parts}
-    return {name: tensor}
+    if ".attn.c_attn." not in name:
+        return {name: tensor}
+    renamed: dict[str, Tensor] = {}
+    for part, rows in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+        renamed[name.replace(".attn.c_attn.", f".attention.{part}.")] = rows
+    return renamed
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Let a checkpoint judge texts by its training text: `python -m training.index --checkpoint=DIR --data=DIR`.
+"""Add the index of its training text to a checkpoint: `python -m training.index --checkpoint=DIR --data=DIR`.
 
 Training does this by itself; the command is for checkpoints that come from elsewhere, or from before.
 """
@@ -20,14 +20,14 @@ from model.errors import DataError
 from model.flags import ProgramSettings
 from model.sampling.ngram_draft import Draft
 from model.vocabulary import Vocabulary
-from training.copies import make_copies
+from training.copies import make_copy_index
 from training.dataset import Dataset, Ids, translate
 
-PIECES = (50, 100, 150, 250, 400, 600, 1000, 1500, 2500, 4000, 10_000)  # characters; others lie between
-MIN_PIECES = 10  # side by side; of fewer nobody can say what 5 % of them are above
+PIECE_SIZES = (50, 100, 150, 250, 400, 600, 1000, 1500, 2500, 4000, 10_000)  # characters
+MIN_PIECES = 10  # without overlap; 5 % of fewer cannot be estimated
 MAX_PIECES = 500
-OUTSIDE = 0.05  # of the pieces are above a figure's range, and as many below
-OVERLAP = 2  # pieces over each place, so that where a piece begins by chance decides less
+TAIL_SHARE = 0.05  # of the pieces are above a figure's range, and as many below
+OVERLAP = 2  # pieces over each position, so that it matters less where a piece begins
 
 
 class IndexSettings(ProgramSettings):
@@ -45,66 +45,75 @@ def make_index(dataset: Dataset, draft: Draft | None, progress: bool = False) ->
     """The index of a data set's training split, with the figures of its validation split.
 
     Args:
-        draft: the checkpoint's table of guesses, whose ids are those of the data set.
+        draft: the checkpoint's n-gram table, in the data set's ids.
     """
     text = _decode(dataset.train, dataset.vocabulary)
     sha256 = dataset.source.get("sha256")
-    index = TextIndex(make_copies(text), WordList.of(text), find_speakers(text), (), sha256)
+    index = TextIndex(make_copy_index(text), WordList.of(text), find_speakers(text), (), sha256)
     held_out = _decode(dataset.val, dataset.vocabulary)
-    found = []
-    for size in PIECES:
-        pieces = cut(held_out, size)
-        if pieces:
-            bar = tqdm(pieces, disable=not progress, leave=False, unit="piece", desc=f"{size} characters")
-            found.append(summarise(size, [measure(one, index, draft, dataset.vocabulary).figures for one in bar]))
-    return dataclasses.replace(index, held_out=tuple(found))
+    summaries: list[HeldOut] = []
+    for size in PIECE_SIZES:
+        pieces = cut_pieces(held_out, size)
+        if not pieces:
+            continue
+        figures: list[dict[str, float]] = []
+        for piece in tqdm(pieces, disable=not progress, leave=False, unit="piece", desc=f"{size} characters"):
+            figures.append(measure(piece, index, draft, dataset.vocabulary).figures)
+        summaries.append(summarise(size, figures))
+    return dataclasses.replace(index, held_out=tuple(summaries))
 
 
-def cut(text: str, size: int) -> list[str]:
-    """Pieces of `size` characters, evenly spread, each from the beginning of a line where there is one: as a model
-    begins. None from a text that has too little room for different ones.
+def cut_pieces(text: str, size: int) -> list[str]:
+    """Pieces of `size` characters, evenly spread over the text; none if it is shorter than `MIN_PIECES` of them.
+
+    Each begins at the beginning of a line if there is one close before, as the texts of a model do.
     """
-    room = len(text) - size
-    count = min(MAX_PIECES, OVERLAP * len(text) // size)
     if len(text) < MIN_PIECES * size:
         return []
-    starts = set()
-    for place in np.linspace(0, room, count).astype(int).tolist():
-        line = text.rfind("\n", max(0, place - size), place) + 1
-        starts.add(line or place)
+    count = min(MAX_PIECES, OVERLAP * len(text) // size)
+    starts: set[int] = set()
+    for position in np.linspace(0, len(text) - size, count).astype(int).tolist():
+        line_start = text.rfind("\n", max(0, position - size), position) + 1
+        starts.add(line_start or position)
     return [text[start : start + size] for start in sorted(starts)]
 
 
 def summarise(size: int, figures: list[dict[str, float]]) -> HeldOut:
     """Mean and range of each figure over the pieces that have it."""
-    ranges = {}
+    ranges: dict[str, Range] = {}
     for name in FIGURES:
-        values = [one[name] for one in figures if name in one]
+        values = [of_piece[name] for of_piece in figures if name in of_piece]
         if values:
-            high = _bound(values)
-            low = -_bound([-value for value in values])
+            high = _upper_bound(values)
+            low = -_upper_bound([-value for value in values])
             ranges[name] = Range(float(np.mean(values)), low, high)
     return HeldOut(size, len(figures), ranges)
 
 
-def _bound(values: list[float]) -> float:
-    """The value above which about 5 % are: of equal ones a percentile would count too many, or too few."""
+def _upper_bound(values: list[float]) -> float:
+    """The value that a share of values closest to 5 % is above.
+
+    Unlike a percentile, it counts right where many values are equal.
+    """
     ordered = np.sort(values)
-    shares = 1 - np.searchsorted(ordered, ordered, side="right") / len(ordered)
-    return float(ordered[np.abs(shares - OUTSIDE).argmin()])
+    share_above = 1 - np.searchsorted(ordered, ordered, side="right") / len(ordered)
+    return float(ordered[np.abs(share_above - TAIL_SHARE).argmin()])
 
 
 def add_index(settings: IndexSettings) -> None:
     """Write the index into the checkpoint's folder."""
     path = settings.checkpoint / INDEX_FILE
-    checkpoint, dataset = read_checkpoint(settings.checkpoint, with_index=False), Dataset.load(settings.data)
-    named, found = checkpoint.training.get("dataset", {}).get("sha256"), dataset.source.get("sha256")
-    if named and found and named != found:
+    checkpoint = read_checkpoint(settings.checkpoint, with_index=False)
+    dataset = Dataset.load(settings.data)
+    trained_on = checkpoint.training.get("dataset", {}).get("sha256")
+    given = dataset.source.get("sha256")
+    if trained_on and given and trained_on != given:
         raise DataError(
-            f"{settings.data}: is of another text (SHA-256 {found[:12]}) than the checkpoint was trained on "
-            f"({named[:12]})"
+            f"{settings.data}: is of another text (SHA-256 {given[:12]}) than the checkpoint was trained on "
+            f"({trained_on[:12]})"
         )
-    train, val = (translate(ids, dataset.vocabulary, checkpoint.vocabulary) for ids in (dataset.train, dataset.val))
+    train = translate(dataset.train, dataset.vocabulary, checkpoint.vocabulary)
+    val = translate(dataset.val, dataset.vocabulary, checkpoint.vocabulary)
     dataset = Dataset(checkpoint.vocabulary, train, val, dataset.source)
     index = make_index(dataset, checkpoint.draft, progress=True)
     with replacing(settings.checkpoint) as new:
@@ -114,6 +123,7 @@ def add_index(settings: IndexSettings) -> None:
 
 
 def _decode(ids: Ids, vocabulary: Vocabulary) -> str:
+    """The text of the ids, by one look-up for all of them."""
     points = np.array([ord(character) for character in vocabulary.characters], dtype="<u4")
     return points[ids].tobytes().decode("utf-32-le", "surrogatepass")
 

@@ -15,7 +15,7 @@ from training.dataset import Ids
 
 Counts = NDArray[np.int64]
 BASELINES = (1, 2, 3, 5)
-MAX_COUNTED_CHARACTERS = 5_000_000  # to count in where time or memory matter more than the last digit
+MAX_COUNTED_CHARACTERS = 5_000_000  # of a text, where time and memory matter more than the last digit
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Level:
     keys: Counts  # (G,) context number × vocabulary size + last id
     counts: Counts  # (G,) occurrences; below the highest order: how many different ids come before
     context_sum: Counts  # (contexts,)
-    context_left: NDArray[np.float64]  # (contexts,) what discounting takes from the sum, for the lower order
+    context_discounted: NDArray[np.float64]  # (contexts,) what discounting takes from the sum, for the lower order
     discounts: NDArray[np.float64]  # (4,) taken from a count of 0, 1, 2, and 3 or more
 
     def find(self, keys: Counts) -> Counts:
         """The number of each key's gram, or -1 where it never occurred."""
-        places = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
-        return np.where(self.keys[places] == keys, places, -1)
+        numbers = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
+        return np.where(self.keys[numbers] == keys, numbers, -1)
 
 
 class KneserNey:
@@ -71,14 +71,14 @@ class KneserNey:
             self.levels.append(_level(keys[k - 1], counts, vocab_size))
 
     def loss(self, ids: Ids) -> float:
-        """Mean surprise in nats of each id, given those before it in `ids`."""
+        """The mean negative log-probability in nats of each id, given those before it in `ids`."""
         return float(-np.log(self.probabilities(ids)).mean())
 
     def probabilities(self, ids: Ids) -> NDArray[np.float64]:
-        """(N,) The probability of each id, given those before it in `ids`."""
+        """The probability of each id (N,), given those before it in `ids`."""
         text = ids.astype(np.int64)
         probability = np.full(len(text), 1 / self.vocab_size)
-        context = np.zeros(len(text), np.int64)  # number of the (k-1)-gram before each place, or -1
+        context = np.zeros(len(text), np.int64)  # number of the (k-1)-gram before each position, or -1
         for k, level in enumerate(self.levels, start=1):
             probability, found = self._interpolate(level, context, text, probability)
             following = np.full(len(text), -1, np.int64)
@@ -87,7 +87,7 @@ class KneserNey:
         return probability
 
     def distribution(self, contexts: Counts) -> NDArray[np.float64]:
-        """(N, V) The probability of every id after each of `contexts` (N, L), L below the order."""
+        """The probability of every id (N, V) after each of `contexts` (N, L), L below the order."""
         every = np.arange(self.vocab_size)
         probability = np.full((len(contexts), self.vocab_size), 1 / self.vocab_size)
         for k, level in enumerate(self.levels[: contexts.shape[1] + 1], start=1):
@@ -104,8 +104,8 @@ class KneserNey:
         total = np.where(known, level.context_sum[context], 0)
         count = np.where(found >= 0, level.counts[found], 0)
         share = (count - level.discounts[count.clip(max=3)]) / total.clip(min=1)
-        left = np.where(total > 0, level.context_left[context] / total.clip(min=1), 1.0)
-        return share + left * lower, found
+        lower_share = np.where(total > 0, level.context_discounted[context] / total.clip(min=1), 1.0)
+        return share + lower_share * lower, found
 
     def _number(self, grams: Counts) -> Counts:
         """The numbers of grams (N, k), or -1 where one never occurred."""
@@ -121,25 +121,31 @@ def losses(train: Ids, val: Ids, vocab_size: int, orders: Iterable[int]) -> dict
 
 
 def baselines(train: Ids, val: Ids, vocab_size: int) -> dict[str, float]:
-    """What a run's validation loss is to be compared with: those of chance and of models that only count."""
+    """Losses to compare a run's validation loss with: of a uniform distribution and of n-gram models."""
     counted = losses(train[:MAX_COUNTED_CHARACTERS], val[:MAX_COUNTED_CHARACTERS], vocab_size, BASELINES)
     return {"uniform": math.log(vocab_size)} | {f"{order}-gram": loss for order, loss in counted.items()}
 
 
 def _level(keys: Counts, counts: Counts, vocab_size: int) -> Level:
     contexts = keys // vocab_size
-    size = int(contexts.max()) + 2  # one more, for contexts after which nothing comes
+    size = int(contexts.max()) + 2  # one more, for the context at the end of the text
     discounts = _discounts(counts)
     total = np.bincount(contexts, weights=counts, minlength=size).astype(np.int64)
-    left = np.bincount(contexts, weights=discounts[counts.clip(max=3)], minlength=size).astype(np.float64)
-    return Level(keys, counts, total, left, discounts)
+    taken = discounts[counts.clip(max=3)]
+    discounted = np.bincount(contexts, weights=taken, minlength=size).astype(np.float64)
+    return Level(keys, counts, total, discounted, discounts)
 
 
 def _discounts(counts: Counts) -> NDArray[np.float64]:
-    """Chen and Goodman's estimates; a half where the counts are too few for one."""
-    ones, twos, threes, fours = ((counts == n).sum() for n in (1, 2, 3, 4))
+    """Chen and Goodman's estimates of the discounts; a half each if there are too few counts for them."""
+    ones = (counts == 1).sum()
+    twos = (counts == 2).sum()
+    threes = (counts == 3).sum()
+    fours = (counts == 4).sum()
     if not ones or not twos or not threes:
         return np.array([0.0, 0.5, 0.5, 0.5])
     ratio = ones / (ones + 2 * twos)
-    estimates = [1 - 2 * ratio * twos / ones, 2 - 3 * ratio * threes / twos, 3 - 4 * ratio * fours / threes]
-    return np.array([0.0, *(min(max(d, 0.05), n) for n, d in zip((0.95, 1.95, 2.95), estimates, strict=True))])
+    estimates = np.array(
+        [1 - 2 * ratio * twos / ones, 2 - 3 * ratio * threes / twos, 3 - 4 * ratio * fours / threes]
+    )
+    return np.concatenate([[0.0], estimates.clip(0.05, [0.95, 1.95, 2.95])])

@@ -1,4 +1,4 @@
-"""Optimizers and the learning rate's course. Knows nothing of data or files."""
+"""Optimizers, their states' checks, and the learning rate's schedule. Knows nothing of data or files."""
 
 import math
 from typing import Any
@@ -9,8 +9,8 @@ from torch.optim import AdamW, Muon, Optimizer
 from model.network import GPT
 from training.settings import TrainSettings
 
-STATE_PARTS = {"state": dict, "param_groups": list}  # of an optimizer's state
-# What each keeps for a parameter once it has taken a step.
+STATE_TYPES = {"state": dict, "param_groups": list}  # the parts of an optimizer's state
+# What each optimizer keeps for a parameter once it has taken a step.
 STATE_NAMES: dict[type[Optimizer], set[str]] = {
     AdamW: {"step", "exp_avg", "exp_avg_sq"},
     Muon: {"momentum_buffer"},
@@ -24,17 +24,17 @@ def make_optimizers(network: GPT, settings: TrainSettings) -> list[Optimizer]:
     AdamW's update size (Liu et al. 2025, arXiv:2502.16982).
     """
     named = dict(network.named_parameters())
-    inside = [p for name, p in named.items() if name.startswith("blocks.") and p.ndim == 2]
     if settings.optimizer == "muon":
+        layer_matrices = [p for name, p in named.items() if name.startswith("blocks.") and p.ndim == 2]
         muon = Muon(
-            inside,
+            layer_matrices,
             lr=settings.muon_learning_rate,
             weight_decay=settings.weight_decay,
             momentum=0.95,
             adjust_lr_fn="match_rms_adamw",
         )
-        kept = {id(p) for p in inside}
-        rest = [p for p in named.values() if id(p) not in kept]
+        in_muon = {id(p) for p in layer_matrices}
+        rest = [p for p in named.values() if id(p) not in in_muon]
         return [muon, _adamw([{"params": rest, "weight_decay": 0.0}], settings)]
     matrices = [p for p in named.values() if p.ndim >= 2]
     vectors = [p for p in named.values() if p.ndim < 2]
@@ -49,7 +49,7 @@ def _adamw(groups: list[dict[str, object]], settings: TrainSettings) -> AdamW:
 
 
 def check_states(optimizers: list[Optimizer], states: list[Any]) -> None:
-    """Refuse states that such optimizers, of such parameters, never had.
+    """Refuse states that are not of these optimizers and their parameters.
 
     Raises:
         ValueError: says what is wrong.
@@ -57,17 +57,20 @@ def check_states(optimizers: list[Optimizer], states: list[Any]) -> None:
     if len(states) != len(optimizers):
         raise ValueError("it is of another --optimizer")
     for optimizer, state in zip(optimizers, states, strict=True):
-        if not isinstance(state, dict) or not all(isinstance(state.get(n), k) for n, k in STATE_PARTS.items()):
+        if not isinstance(state, dict):
             raise ValueError("it has no state of an optimizer")
+        for name, expected in STATE_TYPES.items():
+            if not isinstance(state.get(name), expected):
+                raise ValueError("it has no state of an optimizer")
         for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
             _check_group(group, saved)
             for number, parameter in zip(saved["params"], group["params"], strict=True):
                 if number in state["state"]:
-                    _check_kept(state["state"][number], STATE_NAMES[type(optimizer)], parameter)
+                    _check_parameter_state(state["state"][number], STATE_NAMES[type(optimizer)], parameter)
 
 
 def _check_group(group: dict[str, Any], saved: object) -> None:
-    """The same options, each of the same type."""
+    """Refuse a saved group that has not the same options, each of the same type."""
     if not isinstance(saved, dict) or not group.keys() <= saved.keys():
         raise ValueError("it is of another --optimizer")
     for name, value in (group | {"peak_lr": group["lr"]}).items():
@@ -75,31 +78,31 @@ def _check_group(group: dict[str, Any], saved: object) -> None:
             raise ValueError(f"{name} of its optimizer is {saved[name]!r:.60}")
 
 
-def _check_kept(kept: object, names: set[str], parameter: Tensor) -> None:
-    """All that an optimizer keeps for a parameter that has been trained, in its shape."""
-    if not isinstance(kept, dict) or kept.keys() != names:
+def _check_parameter_state(state: object, names: set[str], parameter: Tensor) -> None:
+    """Refuse what an optimizer keeps for a parameter unless it has all the tensors, in the parameter's shape."""
+    if not isinstance(state, dict) or state.keys() != names:
         raise ValueError("it is of another --optimizer")
-    for name, value in kept.items():
+    for name, value in state.items():
         shape = () if name == "step" else parameter.shape
         if not isinstance(value, Tensor) or value.shape != shape:
             raise ValueError(f"{name} of its optimizer does not fit the network")
 
 
 def learning_rate_factor(step: int, settings: TrainSettings) -> float:
-    """What every optimizer's peak learning rate is multiplied by at `step`, from 0 to `max_iters - 1`."""
-    end = settings.max_iters if settings.lr_decay_iters is None else settings.lr_decay_iters
-    floor = 0.1 if settings.min_lr is None else settings.min_lr / settings.learning_rate
+    """The factor of every optimizer's peak learning rate at `step`, from 0 to `max_iters - 1`."""
     if step < settings.warmup_iters:
         return (step + 1) / (settings.warmup_iters + 1)
-    progress = min(1.0, (step - settings.warmup_iters) / max(1, end - settings.warmup_iters))
+    decay_end = settings.max_iters if settings.lr_decay_iters is None else settings.lr_decay_iters
+    min_factor = 0.1 if settings.min_lr is None else settings.min_lr / settings.learning_rate
+    progress = min(1.0, (step - settings.warmup_iters) / max(1, decay_end - settings.warmup_iters))
     remaining = (1 + math.cos(math.pi * progress)) / 2 if settings.schedule == "cosine" else 1 - progress
-    return floor + (1 - floor) * remaining
+    return min_factor + (1 - min_factor) * remaining
 
 
 def step_all(optimizers: list[Optimizer], network: nn.Module, factor: float, grad_clip: float) -> bool:
-    """Clip the gradient, let every optimizer take a step at `factor` of its peak rate, clear the gradient.
+    """Clip the gradient, take a step of every optimizer at `factor` of its peak learning rate, clear the gradient.
 
-    A `grad_clip` of 0 leaves gradients as they are.
+    A `grad_clip` of 0 clips nothing.
 
     Returns:
         Whether the gradient was finite; if not, no step was taken.

@@ -19,10 +19,15 @@ from training.ngram import losses
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TINY_SHAKESPEARE = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-NANOGPT = 1.4697  # its README's figure for this text
+TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+NANOGPT_LOSS = 1.4697  # its README's figure for this text
 SUFFIXES = (".png", ".svg", ".pdf")
 MARK = "Soliloquy, python -m training.plot"  # in the files that it may replace
+
+
+def split_at_commas(value: Any) -> Any:
+    """The parts of a text, for a setting that is a list."""
+    return value.split(",") if isinstance(value, str) else value
 
 
 class PlotSettings(ProgramSettings):
@@ -30,9 +35,9 @@ class PlotSettings(ProgramSettings):
 
     model_config = settings_config("training.plot", "SOLILOQUY_PLOT_")
 
-    runs: Annotated[
-        list[SettingsPath], NoDecode, BeforeValidator(lambda v: v.split(",") if isinstance(v, str) else v)
-    ] = Field([Path("checkpoints/shakespeare-char")])
+    runs: Annotated[list[SettingsPath], NoDecode, BeforeValidator(split_at_commas)] = Field(
+        [Path("checkpoints/shakespeare-char")]
+    )
     """Checkpoint folders, with commas between"""
     out: SettingsPath = Path("loss.png")
     """File to write: .png, .svg or .pdf"""
@@ -42,17 +47,23 @@ class PlotSettings(ProgramSettings):
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One curve: its name, data set and points; `each` is how many characters a step read."""
+    """The curve of one run."""
 
     name: str
-    sha256: str
+    sha256: str  # of the data set
     points: list[CurvePoint]
-    each: int
+    characters_per_step: int
 
     def series(self, key: str) -> tuple[list[float], list[float]]:
         """Millions of characters read, and the value of `key`, at the points that have one."""
-        found: list[tuple[float, Any]] = [(p["step"] * self.each / 1e6, p.get(key)) for p in self.points]
-        return [x for x, y in found if y is not None], [y for _, y in found if y is not None]
+        millions: list[float] = []
+        values: list[float] = []
+        for point in self.points:
+            value: Any = point.get(key)
+            if value is not None:
+                millions.append(point["step"] * self.characters_per_step / 1e6)
+                values.append(value)
+        return millions, values
 
 
 def read_run(folder: Path) -> TrainingRun:
@@ -64,8 +75,10 @@ def read_run(folder: Path) -> TrainingRun:
     path = folder / RECORD_FILE
     try:
         record = read_whole(folder, lambda files: read_json(files.path(RECORD_FILE)))
-        recipe, points = record["recipe"], record["curve"]
-        each = recipe["batch_size"] * recipe["block_size"] * recipe.get("gradient_accumulation_steps", 1)
+        recipe = record["recipe"]
+        points = record["curve"]
+        rows = recipe["batch_size"] * recipe.get("gradient_accumulation_steps", 1)
+        characters_per_step = rows * recipe["block_size"]
         sha256 = record["dataset"].get("sha256", "")
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
@@ -73,33 +86,50 @@ def read_run(folder: Path) -> TrainingRun:
         raise CheckpointError(f"{path}: has no loss curve of a run of training.train") from error
     if not points:
         raise CheckpointError(f"{path}: its loss curve has no points yet")
-    return TrainingRun(printable_name(folder.resolve()), sha256, points, each)
+    return TrainingRun(printable_name(folder.resolve()), sha256, points, characters_per_step)
 
 
 def baselines(data: Path) -> dict[str, float]:
     """Validation losses of n-gram models of the training split, in nats per character."""
-    dataset, names = Dataset.load(data), {1: "unigram", 2: "bigram", 6: "Kneser–Ney 6-gram"}
+    dataset = Dataset.load(data)
+    names = {1: "unigram", 2: "bigram", 6: "Kneser–Ney 6-gram"}
     found = losses(dataset.train, dataset.val, len(dataset.vocabulary), names)
     return {names[order]: loss for order, loss in found.items()}
 
 
 def draw(figure: "Figure", runs: list[TrainingRun], lines: dict[str, float]) -> "Figure":
-    """Losses with `lines` across them; below, learning rate and speed where a run recorded them."""
-    panels = {"lr": "learning rate", "tokens_per_second": "characters/s"}
-    panels = {key: label for key, label in panels.items() if any(run.series(key)[0] for run in runs)}
+    """Draw losses, with `lines` across them; below, learning rate and speed if a run recorded them."""
+    panels: dict[str, str] = {}
+    for key, label in {"lr": "learning rate", "tokens_per_second": "characters/s"}.items():
+        if any(one.series(key)[0] for one in runs):
+            panels[key] = label
     axes = figure.subplots(1 + len(panels), 1, sharex=True, squeeze=False, height_ratios=[5] + [1] * len(panels))
     loss, *rest = axes[:, 0]
-    for i, one in enumerate(runs):
-        best = min(point["val"] for point in one.points)
-        loss.plot(*one.series("train"), color=f"C{i % 10}", linestyle="--", alpha=0.6, label=f"{one.name}, train")
-        loss.plot(*one.series("val"), "o-", color=f"C{i % 10}", markersize=3, label=f"{one.name}, val: {best:.4f}")
+    for i, training_run in enumerate(runs):
+        color = f"C{i % 10}"
+        best = min(point["val"] for point in training_run.points)
+        loss.plot(
+            *training_run.series("train"),
+            color=color,
+            linestyle="--",
+            alpha=0.6,
+            label=f"{training_run.name}, train",
+        )
+        loss.plot(
+            *training_run.series("val"),
+            "o-",
+            color=color,
+            markersize=3,
+            label=f"{training_run.name}, val: {best:.4f}",
+        )
         for panel, key in zip(rest, panels, strict=True):
-            panel.plot(*one.series(key), color=f"C{i % 10}")
+            panel.plot(*training_run.series(key), color=color)
     for name, value in lines.items():
         loss.axhline(value, color="gray", linewidth=0.8)
-        side = "top" if value == NANOGPT else "bottom"  # it lies close under the 6-gram
-        place = (0.99, value), ("axes fraction", "data")
-        loss.annotate(f"{name} {value:.4f}", place[0], xycoords=place[1], ha="right", va=side)
+        alignment = "top" if value == NANOGPT_LOSS else "bottom"  # it lies close under the 6-gram
+        loss.annotate(
+            f"{name} {value:.4f}", (0.99, value), xycoords=("axes fraction", "data"), ha="right", va=alignment
+        )
     loss.set_ylabel("loss, nats/char (train: with dropout)")
     loss.legend()
     for panel, label in zip(rest, panels.values(), strict=True):
@@ -110,7 +140,7 @@ def draw(figure: "Figure", runs: list[TrainingRun], lines: dict[str, float]) -> 
 
 
 def check_out(path: Path) -> None:
-    """Refuse to write what cannot be drawn, or over a file that was not drawn here.
+    """Refuse a file of a kind that cannot be drawn, or one that this command did not write.
 
     Raises:
         InputError: of `out`.
@@ -133,15 +163,14 @@ def plot(settings: PlotSettings) -> None:
         raise InputError("out", "drawing needs matplotlib; pip install matplotlib") from error
     runs = [read_run(folder) for folder in settings.runs]
     lines = baselines(settings.data) if settings.data else {}
-    if any(run.sha256 == TINY_SHAKESPEARE for run in runs):
-        lines["nanoGPT, published"] = NANOGPT
+    if any(run.sha256 == TINY_SHAKESPEARE_SHA256 for run in runs):
+        lines["nanoGPT, published"] = NANOGPT_LOSS
     figure = draw(Figure(figsize=(9, 9), layout="constrained"), runs, lines)
     try:
         settings.out.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(settings.out) as new:
-            figure.savefig(
-                new, dpi=130, metadata={"Creator" if settings.out.suffix != ".png" else "Software": MARK}
-            )
+            key = "Software" if settings.out.suffix == ".png" else "Creator"
+            figure.savefig(new, dpi=130, metadata={key: MARK})
     except OSError as error:
         raise InputError("out", f"{settings.out} cannot be written ({error.strerror})") from error
     for name, value in lines.items():

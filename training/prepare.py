@@ -1,6 +1,6 @@
 """Turn text into a data set: `python -m training.prepare [--input_file=FILE_OR_FOLDER] --out_dir=data/NAME`.
 
-Without a file it downloads the tiny Shakespeare set and checks that its bytes are the ones everyone trains on.
+Without a file it downloads the tiny Shakespeare text and checks its SHA-256.
 """
 
 import hashlib
@@ -21,21 +21,23 @@ from model.atomic_files import check_file, decode_text, printable_name
 from model.cli import SettingsPath, run, settings_config
 from model.errors import DataError, InputError
 from model.flags import ProgramSettings
-from training.dataset import FILES, MAX_DATASET_BYTES, Dataset, check_replaceable, from_text
+from model.vocabulary import Vocabulary
+from training.dataset import FILES, MAX_DATASET_BYTES, Dataset, Ids, check_replaceable, from_text
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 SHAKESPEARE_NAME = "Tiny Shakespeare"
 MAX_NAME_LENGTH = 80  # characters
-CONTROLS = [chr(point) for point in (*range(0x20), *range(0x7F, 0xA0)) if chr(point) not in "\t\n\v\f\r\x85"]
-MANY_CONTROLS = 0.05  # of a text's characters; what has more of them is something else
-RARE = 10  # occurrences below which a character is hardly learned
-LITTLE = 100_000  # characters below which a text teaches little more than spelling
-MAX_LISTED_CHARACTERS = 20  # characters named at most in one line of the report
+WHITE_SPACE_CONTROLS = "\t\n\v\f\r\x85"
+CONTROLS = set(map(chr, (*range(0x20), *range(0x7F, 0xA0)))) - set(WHITE_SPACE_CONTROLS)
+MAX_CONTROL_SHARE = 0.05  # of a text's characters; what has more is something else
+MIN_OCCURRENCES = 10  # below which a character is hardly learned
+MIN_ADVISED_CHARACTERS = 100_000  # below which a text teaches little more than spelling
+MAX_LISTED_CHARACTERS = 20  # in one line of the report
 
 
 def check_name(name: str) -> str:
-    """A name that can be shown.
+    """The name, without white space around it.
 
     Raises:
         PydanticCustomError: it is empty, long, or has characters that cannot be seen.
@@ -65,7 +67,7 @@ class PrepareSettings(ProgramSettings):
 
 
 def prepare(settings: PrepareSettings) -> None:
-    """Read or download, check, split, encode, write; print what was found."""
+    """Read or download, check, split, encode and write a text; print what it holds."""
     check_replaceable(settings.out_dir)
     origin = settings.input_file or settings.url
     if settings.input_file is None:
@@ -92,33 +94,32 @@ def prepare(settings: PrepareSettings) -> None:
     except DataError as error:
         raise DataError(f"{origin}: {error}") from error
     dataset.save(settings.out_dir)
-    print(
-        f"length of dataset in characters: {len(text):,}" + (f" ({len(files):,} files)" if len(files) > 1 else "")
-    )
+    file_count = f" ({len(files):,} files)" if len(files) > 1 else ""
+    print(f"length of dataset in characters: {len(text):,}{file_count}")
     if rare:
-        print(f"left out: {listed(Counter({character: counts[character] for character in rare}))}")
+        print(f"left out: {describe_counts(Counter({character: counts[character] for character in rare}))}")
     print(f"all the unique characters: {''.join(dataset.vocabulary.characters)!r}")
     print(f"vocab size: {len(dataset.vocabulary):,}")
     print(f"train has {len(dataset.train):,} tokens, val has {len(dataset.val):,} tokens")
-    for line in advice(dataset):
+    for line in advise(dataset):
         print(line)
     print(f"wrote {settings.out_dir}")
 
 
 def check_input(path: Path, out_dir: Path) -> None:
-    """Refuse to read what is going to be replaced.
+    """Refuse an input that the command would replace.
 
     Raises:
-        InputError: the input is one of the files that are written.
+        InputError: it is one of the files that are written.
     """
     for name in FILES:
-        place = out_dir / name
-        if place.exists() and path.exists() and place.samefile(path):
+        written = out_dir / name
+        if written.exists() and path.exists() and written.samefile(path):
             raise InputError("input_file", f"{path} is a file that would be replaced; use another --out_dir")
 
 
 def default_name(path: Path | None) -> str:
-    """What a text is called when nobody says: the name of its file, as far as it can be shown."""
+    """What a text is called by default: the name of its file, its unprintable characters as spaces."""
     if path is None:
         return SHAKESPEARE_NAME
     name = printable_name(path if path.is_dir() else path.with_suffix(""))
@@ -126,40 +127,54 @@ def default_name(path: Path | None) -> str:
     return shown.strip()[:MAX_NAME_LENGTH].strip() or "a text"
 
 
-def advice(dataset: Dataset) -> list[str]:
-    """What in a text a model will hardly learn, one line each."""
-    characters = dataset.vocabulary.characters
-    train, val = (
-        Counter(dict(zip(characters, np.bincount(split, minlength=len(characters)).tolist(), strict=True)))
-        for split in (dataset.train, dataset.val)
-    )
-    rare = Counter({character: count for character, count in (train + val).items() if count < RARE})
-    unseen = Counter({character: count for character, count in val.items() if count and not train[character]})
-    lines = []
-    if controls := Counter(
-        {character: count for character, count in (train + val).items() if character in CONTROLS}
-    ):
-        lines.append(f"control characters, which are no text: {listed(controls)}")
+def advise(dataset: Dataset) -> list[str]:
+    """Warnings about characters that a model will hardly learn, and about a short text, one line each."""
+    train = count_characters(dataset.train, dataset.vocabulary)
+    val = count_characters(dataset.val, dataset.vocabulary)
+    controls: Counter[str] = Counter()
+    rare: Counter[str] = Counter()
+    unseen: Counter[str] = Counter()
+    for character, count in (train + val).items():
+        if character in CONTROLS:
+            controls[character] = count
+        if count < MIN_OCCURRENCES:
+            rare[character] = count
+        if not train[character]:
+            unseen[character] = count
+    lines: list[str] = []
+    if controls:
+        lines.append(f"control characters, which are no text: {describe_counts(controls)}")
     if rare:
-        lines.append(f"rare: {listed(rare)}; --drop_rarer_than={RARE} leaves them out")
+        lines.append(f"rare: {describe_counts(rare)}; --drop_rarer_than={MIN_OCCURRENCES} leaves them out")
     if unseen:
-        lines.append(f"in the validation part only, so never learned: {listed(unseen)}")
-    if train.total() + val.total() < LITTLE:
-        lines.append(f"a text of fewer than {LITTLE:,} characters teaches spelling and short words, hardly more")
+        lines.append(f"in the validation part only, so never learned: {describe_counts(unseen)}")
+    if train.total() + val.total() < MIN_ADVISED_CHARACTERS:
+        short = f"a text of fewer than {MIN_ADVISED_CHARACTERS:,} characters"
+        lines.append(f"{short} teaches spelling and short words, hardly more")
     return lines
 
 
-def listed(counts: Counter[str]) -> str:
-    """Characters with their counts, rarest first; those that cannot be seen by their name."""
-    order = sorted(counts, key=lambda character: (counts[character], character))
-    names = [c if c.isprintable() and not c.isspace() else unicodedata.name(c, f"U+{ord(c):04X}") for c in order]
-    shown = [f"{name} ({counts[c]:,})" for name, c in zip(names, order, strict=True)][:MAX_LISTED_CHARACTERS]
-    more = len(order) - len(shown)
-    return f"{len(order):,} characters: {', '.join(shown)}" + (f", and {more:,} more" if more else "")
+def count_characters(ids: Ids, vocabulary: Vocabulary) -> Counter[str]:
+    """How often each character of the vocabulary occurs."""
+    counts = np.bincount(ids, minlength=len(vocabulary)).tolist()
+    return Counter(dict(zip(vocabulary.characters, counts, strict=True)))
+
+
+def describe_counts(counts: Counter[str]) -> str:
+    """Characters with their counts, rarest first; invisible ones by their Unicode names."""
+    shown: list[str] = []
+    for character in sorted(counts, key=lambda character: (counts[character], character))[:MAX_LISTED_CHARACTERS]:
+        name = character
+        if not character.isprintable() or character.isspace():
+            name = unicodedata.name(character, f"U+{ord(character):04X}")
+        shown.append(f"{name} ({counts[character]:,})")
+    more = len(counts) - len(shown)
+    rest = f", and {more:,} more" if more else ""
+    return f"{len(counts):,} characters: {', '.join(shown)}{rest}"
 
 
 def join(texts: Iterable[str]) -> str:
-    """One text of several, each begun on a new line."""
+    """One text made of several, each of which begins on a new line."""
     *others, last = texts
     return "".join(text if text.endswith("\n") else text + "\n" for text in others) + last
 
@@ -170,7 +185,7 @@ def download(url: str) -> bytes:
     Raises:
         DataError: it cannot be fetched, or its bytes are not the expected ones.
     """
-    chunks = []
+    chunks: list[bytes] = []
     try:
         with urllib.request.urlopen(url, timeout=30) as response:
             total = int(response.headers.get("Content-Length") or 0) or None
@@ -188,10 +203,10 @@ def download(url: str) -> bytes:
 
 
 def decode(content: bytes, name: str) -> str:
-    """The text of a file; a byte order mark is dropped and Windows line ends become plain ones.
+    """The text of a file, without a byte order mark, its line ends as line feeds.
 
     Raises:
-        DataError: not UTF-8, nor what a byte order mark tells of; names the first bad byte or character.
+        DataError: not UTF-8, nor the encoding that a byte order mark names; names the first bad byte or character.
     """
     try:
         text = decode_text(content)
@@ -202,14 +217,14 @@ def decode(content: bytes, name: str) -> str:
 
 
 def check_text(text: str, name: str) -> None:
-    """Refuse what can be decoded, but is no text.
+    """Refuse content that can be decoded, but is no text.
 
     Raises:
         DataError: it has NULs, as UTF-16 has when it is read as UTF-8, or many other control characters.
     """
     nulls = text.count("\0")
     controls = sum(text.count(character) for character in CONTROLS)
-    if controls > MANY_CONTROLS * len(text):
+    if controls > MAX_CONTROL_SHARE * len(text):
         raise DataError(
             f"{name}: {controls:,} of its {len(text):,} characters are control characters, NUL {nulls:,} times; it "
             "is no text, or UTF-16 or UTF-32 without a byte order mark: save the file as UTF-8"
@@ -224,7 +239,7 @@ def read(path: Path) -> dict[str, bytes]:
     """The content of a file, or of each .txt file in a folder and the folders in it, in the order of their paths.
 
     Raises:
-        DataError: cannot be read, or a folder without such files.
+        DataError: it cannot be read, or is a folder without such files.
     """
     paths = [path]
     try:
@@ -234,10 +249,10 @@ def read(path: Path) -> dict[str, bytes]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     if not paths:
         raise DataError(f"{path}: this folder has no .txt files")
-    contents = {}
+    contents: dict[str, bytes] = {}
     for file in paths:
         try:
-            if file != path:  # who names a pipe means it; one in a folder would be waited for
+            if file != path:  # a pipe may be named as the input; one in a folder would block
                 check_file(file, MAX_DATASET_BYTES)
             contents[str(file)] = file.read_bytes()
         except OSError as error:

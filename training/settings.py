@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pydantic_settings import PydanticBaseSettingsSource
 
 from model.atomic_files import FolderReader
 from model.cli import SettingsPath, settings_config
@@ -49,11 +49,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_iters": 2000,
         "warmup_iters": 100,
     },
-    # a first look at a text of one's own
+    # a first try of a new text
     "cpu-2min": MODERN | {"n_layer": 4, "n_head": 4, "n_embd": 192, "max_iters": 300, "eval_interval": 100},
-    # for the time there is
+    # the best for some minutes of training
     "laptop-5min": MODERN | {"n_layer": 4, "n_head": 4, "n_embd": 256, "max_iters": 500, "eval_interval": 100},
-    # the bundled model: 6.6 million characters
+    # the bundled model; it reads 6.6 million characters
     "laptop-1h": MODERN
     | {
         "dropout": 0.25,
@@ -62,7 +62,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_iters": 1600,
         "eval_interval": 200,
     },
-    # four times as much of the text as the bundled model has seen; best after two thirds of it
+    # reads four times as many characters as the bundled model; the loss is lowest after two thirds of them
     "gpu": MODERN
     | {
         "dropout": 0.25,
@@ -73,9 +73,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "compile": True,
     },
 }
-YES = ("True", "true", "1")
-NO = ("False", "false", "0")
-TENSORBOARD = "--tensorboard=DIR writes event files instead"
+TRUE_WORDS = ("True", "true", "1")
+FALSE_WORDS = ("False", "false", "0")
+TENSORBOARD_ANSWER = "--tensorboard=DIR writes event files instead"
 NANOGPT_FLAGS = {
     "init_from": ForeignFlag(
         "only scratch; --resume=True goes on with the run in --out_dir, and GPT-2 is of tokens, not characters",
@@ -83,32 +83,35 @@ NANOGPT_FLAGS = {
     ),
     "dataset": ForeignFlag("name its folder, --data=data/NAME"),
     "eval_iters": ForeignFlag("--eval_blocks says how much is read: nanoGPT's eval_iters times its batch_size"),
-    "eval_only": ForeignFlag("python -m training.evaluate --checkpoint=DIR --data=DIR evaluates", accepted=NO),
+    "eval_only": ForeignFlag(
+        "python -m training.evaluate --checkpoint=DIR --data=DIR evaluates", accepted=FALSE_WORDS
+    ),
     "always_save_checkpoint": ForeignFlag(
-        "each evaluation keeps the best weights, and the state to resume; --snapshots=N keeps N more", accepted=NO
+        "each evaluation keeps the best weights, and the state to resume; --snapshots=N keeps N more",
+        accepted=FALSE_WORDS,
     ),
     "log_interval": ForeignFlag("the progress bar shows the loss of every step; leave it out"),
-    "decay_lr": ForeignFlag("--min_lr as high as --learning_rate keeps it there", accepted=YES),
+    "decay_lr": ForeignFlag("--min_lr as high as --learning_rate keeps it there", accepted=TRUE_WORDS),
     "backend": ForeignFlag("chosen by the device: nccl for GPUs, gloo for CPUs; leave it out"),
-    "wandb_log": ForeignFlag(TENSORBOARD, accepted=NO),
-    "wandb_project": ForeignFlag(TENSORBOARD),
-    "wandb_run_name": ForeignFlag(TENSORBOARD),
+    "wandb_log": ForeignFlag(TENSORBOARD_ANSWER, accepted=FALSE_WORDS),
+    "wandb_project": ForeignFlag(TENSORBOARD_ANSWER),
+    "wandb_run_name": ForeignFlag(TENSORBOARD_ANSWER),
 }
-SMALL_TEXT = 300_000  # characters below which a small network overfits less
+MIN_CHARACTERS_FOR_LARGE_NETWORK = 300_000  # with fewer, a smaller network overfits less
 
 
 def suggest_preset(characters: int, on_gpu: bool) -> str:
     """The preset for a training text of so many characters."""
-    if characters < SMALL_TEXT:
+    if characters < MIN_CHARACTERS_FOR_LARGE_NETWORK:
         return "cpu-2min"
     return "gpu" if on_gpu else "laptop-5min"
 
 
 class PresetSource(PydanticBaseSettingsSource):
-    """The values of the preset that the stronger sources (flags, environment) chose."""
+    """The values of the preset that stronger sources (flags, environment) name; auto chooses one."""
 
     def get_field_value(self, field: object, field_name: str) -> tuple[Any, str, bool]:
-        """Not used: `__call__` gives all values at once."""
+        """Not used: `__call__` returns all values at once."""
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
@@ -118,7 +121,7 @@ class PresetSource(PydanticBaseSettingsSource):
         try:
             folder = Path(self.current_state.get("data", "")).expanduser()
             size = FolderReader(folder).path("train.bin").stat().st_size // 2
-        except (OSError, RuntimeError):  # said better when the data set is opened
+        except (OSError, RuntimeError):  # reported when the data set is opened
             size = 0
         name = suggest_preset(size, torch.cuda.is_available())
         return {"preset": name} | PRESETS[name]
@@ -230,16 +233,14 @@ class TrainSettings(ProgramSettings):
     """Compile the network with torch.compile (needs a C++ compiler on a CPU)"""
 
     @classmethod
-    def settings_customise_sources(
+    def sources(
         cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        flags: PydanticBaseSettingsSource,
+        variables: PydanticBaseSettingsSource,
+        env_file: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags over environment over preset over defaults."""
-        return init_settings, NotBlank(env_settings), PresetSource(settings_cls)
+        return flags, NotBlank(variables), PresetSource(cls)
 
     def architecture(self, vocab_size: int) -> GPTConfig:
         """The network's configuration; raises InputError when its values do not fit each other."""

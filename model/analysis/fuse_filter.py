@@ -1,8 +1,9 @@
-"""Fingerprints of a text's substrings, and filters that know which were put in; compiled.
+"""Fingerprints of a text's substrings, and filters that answer whether one was put in; compiled.
 
-A substring's fingerprint is a polynomial of its characters modulo 2**64 (Karp and Rabin 1987), stirred. A filter is
-a binary fuse filter of 8 bits (Graf and Lemire 2022, arXiv:2201.01174). It takes 9 bits for each fingerprint that
-was put in, knows all of those, and takes one in 256 of the others for one of them. Knows nothing of files.
+A substring's fingerprint is its rolling hash (a polynomial of its characters modulo 2**64; Karp and Rabin 1987),
+its bits mixed. A filter is a binary fuse filter of 8 bits (Graf and Lemire 2022, arXiv:2201.01174): an array of
+bytes ("cells"), in which each fingerprint has three. It takes 9 bits for each fingerprint that was put in. The
+answer is always yes for those, and falsely yes for one in 256 of the others. Knows nothing of files.
 """
 
 import numba
@@ -14,8 +15,8 @@ _HALF = U64(32)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def mix(value: np.uint64) -> np.uint64:
-    """SplitMix64's finaliser: every bit of the answer depends on every bit of the value."""
+def mix64(value: np.uint64) -> np.uint64:
+    """SplitMix64's finaliser: every bit of the result depends on every bit of the value."""
     value = (value ^ (value >> U64(30))) * U64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> U64(27))) * U64(0x94D049BB133111EB)
     return value ^ (value >> U64(31))
@@ -30,127 +31,155 @@ def _power(base: np.uint64, exponent: int) -> np.uint64:
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _cells_of(
-    fingerprint: np.uint64, seed: np.uint64, segment: int, segments: int
-) -> tuple[int, int, int, np.uint8]:
-    """The three cells whose contents, taken together, are the fourth: the fingerprint's own byte."""
-    stirred = mix(fingerprint + seed)
-    mask = U64(segment - 1)
-    first = ((stirred >> _HALF) * U64(segment * segments)) >> _HALF
-    second = (first + U64(segment)) ^ ((stirred >> U64(18)) & mask)
-    third = (first + U64(2 * segment)) ^ (stirred & mask)
-    return int(first), int(second), int(third), np.uint8((stirred ^ (stirred >> _HALF)) & U64(255))
+def _cells_of(hashed: np.uint64, segment_length: int, segment_count: int) -> tuple[int, int, int]:
+    """The three cells of a fingerprint, which lie in consecutive segments; `hashed` is it mixed with the seed."""
+    mask = U64(segment_length - 1)
+    first = ((hashed >> _HALF) * U64(segment_length * segment_count)) >> _HALF
+    second = (first + U64(segment_length)) ^ ((hashed >> U64(18)) & mask)
+    third = (first + U64(2 * segment_length)) ^ (hashed & mask)
+    return int(first), int(second), int(third)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _check_byte(hashed: np.uint64) -> np.uint8:
+    """What the exclusive or of a fingerprint's three cells is, if it was put in."""
+    return np.uint8((hashed ^ (hashed >> _HALF)) & U64(255))
 
 
 def window_fingerprints(
-    points: NDArray[np.uint32], salt: np.uint64, length: int, stride: int, found: NDArray[np.uint64]
+    code_points: NDArray[np.uint32], salt: np.uint64, length: int, stride: int, found: NDArray[np.uint64]
 ) -> None:
-    """Write the fingerprint of the `length` characters from each multiple of `stride` on to `found`."""
-    base = mix(~salt) | U64(1)
+    """Write the fingerprints of the substrings of `length` characters at each multiple of `stride` to `found`."""
+    base = mix64(~salt) | U64(1)
     power = _power(base, length)
-    fingerprint = U64(0)
-    for i in range(len(points)):
-        fingerprint = fingerprint * base + mix(salt + U64(points[i]))
+    rolling_hash = U64(0)
+    for i in range(len(code_points)):
+        rolling_hash = rolling_hash * base + mix64(salt + U64(code_points[i]))
         if i >= length:
-            fingerprint -= power * mix(salt + U64(points[i - length]))
+            rolling_hash -= power * mix64(salt + U64(code_points[i - length]))
         start = i - length + 1
         if start >= 0 and start % stride == 0:
-            found[start // stride] = mix(fingerprint)
+            found[start // stride] = mix64(rolling_hash)
 
 
-def fill(
+def fill_filter(
     fingerprints: NDArray[np.uint64],
     seed: np.uint64,
-    segment: int,
-    segments: int,
+    segment_length: int,
+    segment_count: int,
     cells: NDArray[np.uint8],
-    left: NDArray[np.int64],
+    left_over: NDArray[np.int64],
 ) -> None:
-    """Put different fingerprints (N,) into the cells of an empty filter; write how many did not fit to `left` (1,).
+    """Put different fingerprints (N,) into the cells of an empty filter; write how many did not fit to `left_over`.
 
-    A cell that only one fingerprint needs is that one's own; without that one, others find a cell of their own.
-    Then all are written in the opposite order.
-    """
-    needs, together = np.zeros(len(cells), np.int32), np.zeros(len(cells), np.uint64)
-    for fingerprint in fingerprints:
-        for cell in _cells_of(fingerprint, seed, segment, segments)[:3]:
-            needs[cell] += 1
-            together[cell] ^= fingerprint
-    alone = np.empty(len(cells), np.int64)
-    order, owned = np.empty(len(fingerprints), np.uint64), np.empty(len(fingerprints), np.int64)
-    waiting = placed = 0
-    for cell in range(len(cells)):
-        if needs[cell] == 1:
-            alone[waiting] = cell
-            waiting += 1
-    while waiting:
-        waiting -= 1
-        own = alone[waiting]
-        if needs[own] != 1:
-            continue
-        fingerprint = together[own]
-        order[placed], owned[placed] = fingerprint, own
-        placed += 1
-        for cell in _cells_of(fingerprint, seed, segment, segments)[:3]:
-            needs[cell] -= 1
-            together[cell] ^= fingerprint
-            if needs[cell] == 1:
-                alone[waiting] = cell
-                waiting += 1
-    left[0] = len(fingerprints) - placed
-    for i in range(placed - 1, -1, -1):
-        first, second, third, byte = _cells_of(order[i], seed, segment, segments)
-        cells[owned[i]] = byte ^ cells[first] ^ cells[second] ^ cells[third]
-
-
-def measure_runs(
-    points: NDArray[np.uint32],
-    salt: np.uint64,
-    rungs: NDArray[np.int64],
-    cells: NDArray[np.uint8],
-    hashes: NDArray[np.uint64],
-    places: NDArray[np.int64],
-    lengths: NDArray[np.int32],
-) -> None:
-    """Write the length of the longest run that ends at each of `points` (n,) to `lengths` (n,).
-
-    A run of `length + stride - 1` characters or more holds, every `stride` characters, a substring that was put
-    in. So it begins after the last place of each residue where there was none, less `length`. Runs that are too
-    short for every filter count as 0.
+    The three cells of a fingerprint must make its check byte. A cell that only one fingerprint uses can be set for
+    that one last, whatever the other two are. So such fingerprints are taken out one after another ("peeling"),
+    which leaves other cells with one fingerprint; then the cells are set in the opposite order.
 
     Args:
-        rungs: (K, 5) int64, length, stride, segment, segments and seed of each filter; ascending lengths.
-        cells: of all filters, one after another.
-        hashes: (K + longest length,) the fingerprints of the last characters, then a ring of their own hashes.
-        places: the number of characters read, then for each filter and each residue modulo its stride the last
-            place without a member; this and `hashes` move on.
+        cells: (M,) zeros.
+        left_over: (1,)
     """
-    base, fingerprints, recent = mix(~salt) | U64(1), hashes[: len(rungs)], hashes[len(rungs) :]
-    powers, shortest = np.empty(len(rungs), np.uint64), rungs[0, 0] + rungs[0, 1] - 1
-    for k in range(len(rungs)):
-        powers[k] = _power(base, rungs[k, 0])
-        shortest = min(shortest, rungs[k, 0] + rungs[k, 1] - 1)
-    for i in range(len(points)):
-        place, value = places[0], mix(salt + U64(points[i]))
-        run, offset, row = place + 1, 0, 1
-        for k in range(len(rungs)):
-            length, stride, segment, segments = rungs[k, 0], rungs[k, 1], rungs[k, 2], rungs[k, 3]
-            fingerprints[k] = fingerprints[k] * base + value
-            if place >= length:
-                fingerprints[k] -= powers[k] * recent[(place - length) % len(recent)]
-            member = False
-            if run >= length and segments > 0:  # else a shorter filter has ruled it out
-                first, second, third, byte = _cells_of(mix(fingerprints[k]), U64(rungs[k, 4]), segment, segments)
-                member = byte == cells[offset + first] ^ cells[offset + second] ^ cells[offset + third]
-            if not member and place >= length - 1:
-                places[row + place % stride] = place
-            earliest = place
-            for j in range(row, row + stride):
-                earliest = min(earliest, places[j])
-            run = min(run, length - 1 + place - earliest)
-            row += stride
-            if segments > 0:
-                offset += (segments + 2) * segment
-        recent[place % len(recent)] = value
+    uses = np.zeros(len(cells), np.int32)  # how many fingerprints use each cell
+    combined = np.zeros(len(cells), np.uint64)  # the exclusive or of these fingerprints
+    for fingerprint in fingerprints:
+        for cell in _cells_of(mix64(fingerprint + seed), segment_length, segment_count):
+            uses[cell] += 1
+            combined[cell] ^= fingerprint
+    single = np.empty(len(cells), np.int64)  # a stack of cells that one fingerprint uses
+    single_count = 0
+    for cell in range(len(cells)):
+        if uses[cell] == 1:
+            single[single_count] = cell
+            single_count += 1
+    order = np.empty(len(fingerprints), np.uint64)  # fingerprints as they were taken out
+    own_cell = np.empty(len(fingerprints), np.int64)  # the cell that each then had for itself
+    taken = 0
+    while single_count:
+        single_count -= 1
+        own = single[single_count]
+        if uses[own] != 1:
+            continue
+        fingerprint = combined[own]
+        order[taken] = fingerprint
+        own_cell[taken] = own
+        taken += 1
+        for cell in _cells_of(mix64(fingerprint + seed), segment_length, segment_count):
+            uses[cell] -= 1
+            combined[cell] ^= fingerprint
+            if uses[cell] == 1:
+                single[single_count] = cell
+                single_count += 1
+    left_over[0] = len(fingerprints) - taken
+    for i in range(taken - 1, -1, -1):
+        hashed = mix64(order[i] + seed)
+        first, second, third = _cells_of(hashed, segment_length, segment_count)
+        cells[own_cell[i]] = _check_byte(hashed) ^ cells[first] ^ cells[second] ^ cells[third]
+
+
+def scan_runs(
+    code_points: NDArray[np.uint32],
+    salt: np.uint64,
+    filters: NDArray[np.void],
+    cells: NDArray[np.uint8],
+    rolling_hashes: NDArray[np.uint64],
+    recent: NDArray[np.uint64],
+    misses: NDArray[np.int64],
+    read: NDArray[np.int64],
+    lengths: NDArray[np.int32],
+) -> None:
+    """Write the length of the longest copied run that ends at each of `code_points` (n,) to `lengths` (n,).
+
+    A filter holds the substrings of its `length` at every multiple of its `stride` in the training text. So the
+    substrings of a copied run that end at the positions of one residue modulo the stride are all members. A run
+    therefore begins after the beginning of the last substring that was no member, for the residue where that lies
+    furthest back. The longest run is the shortest of what the filters allow. Runs that are too short for every
+    filter count as 0.
+
+    Args:
+        filters: (K,) `FILTER_DTYPE`, by ascending length.
+        cells: of all filters, one after another.
+        rolling_hashes: (K,) of the last `length` characters; updated.
+        recent: (longest length,) a ring of the last characters' hashes; updated.
+        misses: for each filter and each residue modulo its stride, the last position whose substring was no member;
+            updated.
+        read: (1,) the number of characters read before; updated.
+    """
+    base = mix64(~salt) | U64(1)
+    powers = np.empty(len(filters), np.uint64)
+    shortest = filters[0].length + filters[0].stride - 1
+    for k in range(len(filters)):
+        powers[k] = _power(base, filters[k].length)
+        shortest = min(shortest, filters[k].length + filters[k].stride - 1)
+    for i in range(len(code_points)):
+        position = read[0]
+        character_hash = mix64(salt + U64(code_points[i]))
+        run = position + 1
+        first_cell = 0  # of the filter
+        first_miss = 0
+        for k in range(len(filters)):
+            length = filters[k].length
+            stride = filters[k].stride
+            segment_length = filters[k].segment_length
+            segment_count = filters[k].segment_count
+            rolling_hashes[k] = rolling_hashes[k] * base + character_hash
+            if position >= length:
+                rolling_hashes[k] -= powers[k] * recent[(position - length) % len(recent)]
+            is_member = False
+            if run >= length and segment_count > 0:  # else a shorter filter has ruled it out
+                hashed = mix64(mix64(rolling_hashes[k]) + U64(filters[k].seed))
+                first, second, third = _cells_of(hashed, segment_length, segment_count)
+                found = cells[first_cell + first] ^ cells[first_cell + second] ^ cells[first_cell + third]
+                is_member = _check_byte(hashed) == found
+            if not is_member and position >= length - 1:
+                misses[first_miss + position % stride] = position
+            earliest = position
+            for j in range(first_miss, first_miss + stride):
+                earliest = min(earliest, misses[j])
+            run = min(run, length - 1 + position - earliest)
+            first_miss += stride
+            if segment_count > 0:
+                first_cell += (segment_count + 2) * segment_length
+        recent[position % len(recent)] = character_hash
         lengths[i] = run if run >= shortest else 0
-        places[0] = place + 1
+        read[0] = position + 1

@@ -1,6 +1,4 @@
-"""One text measured against an index: every figure of a report, by the same function for what a model wrote and
-for what it is compared with.
-"""
+"""Every figure of a report: one function measures the model's texts and those they are compared with."""
 
 from dataclasses import dataclass
 
@@ -39,7 +37,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was found in a text; `figures` has those of `FIGURES` that the text and the index allow."""
+    """What was measured in a text; `figures` has those of `FIGURES` that the text and the index allow."""
 
     text: str
     lengths: Lengths
@@ -63,10 +61,13 @@ def measure(
     source: Source | None = None,
     check_cancelled: CancelCheck = never_cancelled,
 ) -> Measurement:
-    """Measure a text; its n-gram bits if there is a `draft`, its `model_bits` if they are known, its copies exactly
-    if the training text is at hand.
+    """Measure a text, in time about linear in its length.
 
-    The time is about linear in the text's length, whatever it says; `check_cancelled` is called between the steps.
+    Args:
+        draft: the checkpoint's n-gram table; without it there are no n-gram bits.
+        model_bits: mean bits per character under the model, if they are known.
+        source: the training text, if it is given: then lengths of copied runs are exact.
+        proceed: called between the steps; may raise, to end the work.
     """
     lengths = index.copies.lengths(text)
     check_cancelled()
@@ -87,7 +88,9 @@ def measure(
         "copied_100": share_inside(lengths, 100),
         "longest_copy": longest.length if longest else 0,
         "invented_words": _share(sum(not mark.real for mark in words), len(words)),
-        "invented_speakers": _share(sum(not one.known for one in structure.speakers), len(structure.speakers)),
+        "invented_speakers": _share(
+            sum(not speaker.known for speaker in structure.speakers), len(structure.speakers)
+        ),
         "speech_lines": _share(structure.lines, structure.speeches),
         "line_length": structure.line_length,
         "verse": structure.verse,
@@ -107,7 +110,7 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def _bits(text: str, draft: Draft | None, vocabulary: Vocabulary) -> float | None:
-    """Of the characters that the vocabulary has."""
+    """Mean bits per character by the n-gram table; characters outside the vocabulary are skipped."""
     known = set(vocabulary.characters)
     ids = vocabulary.encode("".join(character for character in text if character in known))
     return float(draft.bits(ids).mean()) if draft is not None and ids else None

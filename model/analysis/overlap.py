@@ -1,27 +1,37 @@
-"""How much of a text stands word for word in the training text: told from fingerprints, without that text.
+"""How much of a text stands word for word in the training text: found by fingerprints, without that text.
 
 A `CopyIndex` holds filters of the training text's substrings of several lengths, not their characters: it answers
-whether a given text was there. Whoever guesses a text right learns that it was, so it does not keep a secret.
-No run is missed; one may be told longer than it is, where two passages of the training text share what joins them
-or a filter errs, once in 256 times. Like Data Portraits (Marone and Van Durme 2023, arXiv:2303.03919), with lengths
-in steps.
+whether a given text was there. It does not keep a secret: whoever guesses a passage can confirm it.
+No run is missed. One may be reported longer than it is, where two passages of the training text overlap in what
+joins them, or where a filter errs, once in 256 times. Like Data Portraits (Marone and Van Durme 2023,
+arXiv:2303.03919), with several lengths.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Lengths = NDArray[np.int32]
-MAX_RUN = 1 << 10  # of a filter, in characters
-MAX_RUNGS = 64
+MAX_RUN = 1 << 10  # characters, of a filter's substrings
+MAX_FILTERS = 64
 MAX_CELLS = 1 << 28
+FILTER_DTYPE = np.dtype(
+    [
+        ("length", np.int64),  # characters, of the substrings that were put in
+        ("stride", np.int64),  # characters between their beginnings in the training text
+        ("segment_length", np.int64),  # cells; a power of two
+        ("segment_count", np.int64),  # the filter has two more segments; 0 if it is empty, and has no cells
+        ("seed", np.int64),
+    ]
+)
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
-    """(N,) The numbers of a text's characters."""
+    """The code points of a text's characters (N,)."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
@@ -43,9 +53,8 @@ class CopyIndex:
     """Which substrings the training text has.
 
     Attributes:
-        salt: what the fingerprints begin with.
-        rungs: (K, 5) int64: a filter's length and stride in characters, and the segment, segments and seed of its
-            cells; ascending.
+        salt: makes the fingerprints of this index different from those of others.
+        rungs: (K, 5) int64, as stored in the file: the fields of `FILTER_DTYPE` of each filter; lengths ascend.
         cells: (M,) uint8, of all filters.
 
     Raises:
@@ -59,37 +68,43 @@ class CopyIndex:
     def __post_init__(self) -> None:
         if self.rungs.dtype != np.int64 or self.rungs.ndim != 2 or self.rungs.shape[1] != 5 or not len(self.rungs):
             raise ValueError(f"rungs are {self.rungs.dtype} {self.rungs.shape}, not int64 (K, 5)")
-        lengths, strides, segment, segments, _ = self.rungs.T
-        if len(self.rungs) > MAX_RUNGS:
-            raise ValueError(f"{len(self.rungs):,} filters are more than {MAX_RUNGS}")
+        lengths, strides, segment_lengths, segment_counts, _ = self.rungs.T
+        if len(self.rungs) > MAX_FILTERS:
+            raise ValueError(f"{len(self.rungs):,} filters are more than {MAX_FILTERS}")
         if lengths.min() < 1 or lengths.max() > MAX_RUN or (np.diff(lengths) <= 0).any():
             raise ValueError(f"lengths do not ascend from 1 or more to at most {MAX_RUN:,}")
         if (strides < 1).any() or (strides > MAX_RUN).any():
             raise ValueError(f"a stride is not from 1 to {MAX_RUN:,}")
-        if (segments < 0).any() or (segment < 1).any() or (segment & (segment - 1)).any():
+        powers_of_two = (segment_lengths & (segment_lengths - 1)) == 0
+        if (segment_counts < 0).any() or (segment_lengths < 1).any() or not powers_of_two.all():
             raise ValueError("a filter's segments are not powers of two")
-        if segment.max() > MAX_CELLS or segments.max() > MAX_CELLS:  # more would overflow below
+        if segment_lengths.max() > MAX_CELLS or segment_counts.max() > MAX_CELLS:  # more would overflow below
             raise ValueError(f"a filter has more than {MAX_CELLS:,} cells")
-        expected = int(np.where(segments, (segments + 2) * segment, 0).sum())
+        expected = int(np.where(segment_counts, (segment_counts + 2) * segment_lengths, 0).sum())
         if self.cells.dtype != np.uint8 or self.cells.shape != (expected,):
             raise ValueError(f"cells are {self.cells.dtype} {self.cells.shape}, not uint8 ({expected},)")
 
     @property
     def shortest(self) -> int:
-        """The least length of a run that is told of; shorter ones are in any two texts of a language."""
-        return int((self.rungs[:, 0] + self.rungs[:, 1] - 1).min())
+        """The least length of a run that is reported; any two texts of a language share shorter ones."""
+        return int((self.filters["length"] + self.filters["stride"] - 1).min())
+
+    @property
+    def filters(self) -> NDArray[np.void]:
+        """(K,) `FILTER_DTYPE`: the same as `rungs`, by names."""
+        return np.ascontiguousarray(self.rungs).view(FILTER_DTYPE)[:, 0]
 
     def lengths(self, text: str) -> Lengths:
-        """(N,) For each character, the length of the longest run that ends there; 0 if below `shortest`."""
-        return CopyMeter(self).extend(text)
+        """For each character, the length of the longest run that ends there (N,); 0 if below `shortest`."""
+        return CopyScanner(self).feed(text)
 
     def tensors(self) -> dict[str, NDArray[np.generic]]:
-        """What `from_tensors` needs."""
+        """The index as tensors, for `from_tensors`."""
         return {"salt": np.array([self.salt], np.uint64), "rungs": self.rungs, "cells": self.cells}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[np.generic]]) -> "CopyIndex":
-        """An index of what `tensors` gave.
+        """The index whose `tensors` these are.
 
         Raises:
             KeyError: one is missing.
@@ -97,64 +112,85 @@ class CopyIndex:
         """
         if tensors["salt"].shape != (1,) or tensors["salt"].dtype != np.uint64:
             raise ValueError("salt is not one uint64")
-        rungs, cells = np.asarray(tensors["rungs"]), np.asarray(tensors["cells"])
+        rungs = np.asarray(tensors["rungs"])
+        cells = np.asarray(tensors["cells"])
         return cls(int(tensors["salt"].item()), rungs, cells)
 
     @cached_property
-    def measure(self) -> Callable[..., None]:
-        """`fuse_filter.measure_runs`, compiled."""
-        from model.analysis.fuse_filter import measure_runs  # noqa: PLC0415
-        from model.jit import compile_and_call  # noqa: PLC0415 - Numba takes a quarter of a second
+    def scan_runs(self) -> Callable[..., None]:
+        """`fuse_filter.scan_runs`, compiled."""
+        from model.analysis.fuse_filter import scan_runs  # noqa: PLC0415
+        from model.jit import compile_and_call  # noqa: PLC0415 - importing Numba takes a quarter of a second
 
-        return compile_and_call(measure_runs, code_points(""), *CopyMeter(self).state, np.zeros(0, np.int32))
+        return compile_and_call(scan_runs, code_points(""), *CopyScanner(self).state, np.zeros(0, np.int32))
 
 
-class CopyMeter:
-    """Measures a text that comes in pieces; the same lengths as for the whole."""
+class ScanState(NamedTuple):
+    """The arguments of `fuse_filter.scan_runs` that a scan keeps, most of which it updates; see there."""
+
+    salt: np.uint64
+    filters: NDArray[np.void]
+    cells: NDArray[np.uint8]
+    rolling_hashes: NDArray[np.uint64]
+    recent: NDArray[np.uint64]
+    misses: NDArray[np.int64]
+    read: NDArray[np.int64]
+
+
+class CopyScanner:
+    """Measures the copied runs of a text that arrives in parts; the lengths are the same as for the whole text."""
 
     def __init__(self, index: CopyIndex) -> None:
-        lengths, strides = index.rungs[:, 0].tolist(), index.rungs[:, 1].tolist()
-        hashes = np.zeros(len(lengths) + max(lengths), np.uint64)
-        places = np.concatenate([[0], *map(_before, lengths, strides)])
-        self.state = (np.uint64(index.salt), index.rungs, index.cells, hashes, places)
+        filters = index.filters
+        misses = [_initial_misses(int(one["length"]), int(one["stride"])) for one in filters]
+        self.state = ScanState(
+            salt=np.uint64(index.salt),
+            filters=filters,
+            cells=index.cells,
+            rolling_hashes=np.zeros(len(filters), np.uint64),
+            recent=np.zeros(filters["length"].max(), np.uint64),
+            misses=np.concatenate(misses),
+            read=np.zeros(1, np.int64),
+        )
         self._index = index
 
-    def extend(self, text: str) -> Lengths:
-        """(n,) The lengths at the characters of `text`, which follows what came before."""
+    def feed(self, text: str) -> Lengths:
+        """The lengths at the characters of `text` (n,), which follows the texts fed before."""
         lengths = np.zeros(len(text), np.int32)
-        self._index.measure(code_points(text), *self.state, lengths)
+        self._index.scan_runs(code_points(text), *self.state, lengths)
         return lengths
 
 
-def find_runs(lengths: Lengths, least: int) -> list[CopiedRun]:
-    """The runs of `least` characters or more that are no part of a longer one, by their ends."""
-    going_on = np.zeros(len(lengths), bool)
-    going_on[:-1] = lengths[1:] > lengths[:-1]
-    ends = np.flatnonzero((lengths >= max(1, least)) & ~going_on)
+def find_runs(lengths: Lengths, min_length: int) -> list[CopiedRun]:
+    """The runs of `min_length` characters or more that are no part of a longer one, by their ends."""
+    continues = np.zeros(len(lengths), bool)
+    continues[:-1] = lengths[1:] > lengths[:-1]
+    ends = np.flatnonzero((lengths >= max(1, min_length)) & ~continues)
     return [CopiedRun(int(end - lengths[end] + 1), int(end + 1)) for end in ends]
 
 
-def share_inside(lengths: Lengths, least: int) -> float:
-    """The share of characters that are part of a run of `least` or more; 0 for an empty text."""
+def share_inside(lengths: Lengths, min_length: int) -> float:
+    """The share of characters that are part of a run of `min_length` or more; 0 for an empty text."""
+    if not len(lengths):
+        return 0.0
     edges = np.zeros(len(lengths) + 1, np.int64)
-    for run in find_runs(lengths, least):
+    for run in find_runs(lengths, min_length):
         edges[run.start] += 1
         edges[run.end] -= 1
-    return float((np.cumsum(edges[:-1]) > 0).mean()) if len(lengths) else 0.0
+    is_inside = np.cumsum(edges[:-1]) > 0
+    return float(is_inside.mean())
 
 
-def apart(runs: list[CopiedRun]) -> list[CopiedRun]:
-    """Of runs that overlap the longest only, and of what is left the longest again; in the order of the text.
-
-    A run that is no longer than those kept before it overlaps one of them only if one of its own ends lies inside.
-    """
+def non_overlapping(runs: list[CopiedRun]) -> list[CopiedRun]:
+    """The longest run, the longest that does not overlap it, and so on; in the order of the text."""
     kept: list[CopiedRun] = []
-    taken = np.zeros(max((run.end for run in runs), default=0), bool)
-    for run in sorted(runs, key=lambda one: (-one.length, one.start)):
-        if not taken[run.start] and not taken[run.end - 1]:
+    covered = np.zeros(max((run.end for run in runs), default=0), bool)
+    for run in sorted(runs, key=lambda run: (-run.length, run.start)):
+        # The runs kept before are as long or longer: this one overlaps one of them only with its ends.
+        if not covered[run.start] and not covered[run.end - 1]:
             kept.append(run)
-            taken[run.start : run.end] = True
-    return sorted(kept, key=lambda one: one.start)
+            covered[run.start : run.end] = True
+    return sorted(kept, key=lambda run: run.start)
 
 
 def longest_run(lengths: Lengths) -> CopiedRun | None:
@@ -165,9 +201,9 @@ def longest_run(lengths: Lengths) -> CopiedRun | None:
     return CopiedRun(end - int(lengths[end]) + 1, end + 1)
 
 
-def _before(length: int, stride: int) -> NDArray[np.int64]:
-    """The last place of each residue at which a text has too few characters to be a member of a filter."""
-    places = np.arange(length - 1 - stride, length - 1)
+def _initial_misses(length: int, stride: int) -> NDArray[np.int64]:
+    """For each residue modulo `stride`, the last position at which no substring of `length` can end yet."""
+    positions = np.arange(length - 1 - stride, length - 1)
     misses = np.empty(stride, np.int64)
-    misses[places % stride] = places
+    misses[positions % stride] = positions
     return misses

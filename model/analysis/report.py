@@ -1,11 +1,11 @@
-"""What did the model make up, and what did it copy? A text's report, whole or while the text comes."""
+"""A text's report: what the model made up and what it copied, for a whole text or while it is generated."""
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from model.analysis.measure import FIGURES, Measurement, measure
-from model.analysis.overlap import CopiedRun, CopyMeter, Lengths, apart, find_runs, longest_run
+from model.analysis.overlap import CopiedRun, CopyScanner, Lengths, find_runs, longest_run, non_overlapping
 from model.analysis.suffix_array import Source
 from model.analysis.summary import Sentence, verdict, write_sentences
 from model.analysis.text_index import HeldOut, Range, TextIndex
@@ -15,39 +15,44 @@ from model.sampling.ngram_draft import Draft
 from model.vocabulary import Vocabulary
 
 MIN_LISTED_RUN = 20  # characters from which a run is listed
-DIGITS = 6
+DIGITS = 6  # significant ones, of a figure in JSON
+
+
+class ListedRun(NamedTuple):
+    """A copied run, and the position where it stands first in the training text, if that text was given."""
+
+    run: CopiedRun
+    source_position: int | None
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in a text, beside the same of real text; places are code points.
+    """What was measured in a text, and the same figures of real text; positions are in code points.
 
     Attributes:
         runs: of 20 characters or more that stand word for word in the training text, of overlapping ones the
-            longest; or else the longest there is. With each, its first place there, if that text was at hand.
-        shortest: characters in the shortest run that the lengths tell of.
-        held_out: real text that the model was not trained on, in pieces about as long as the text.
+            longest; where there is none, the longest of all.
+        shortest: characters in the shortest run that the lengths report.
+        held_out: figures of real text that the model was not trained on, in pieces about as long as the text.
         sentences: on copies, words, structure and quality.
     """
 
     measured: Measurement
-    runs: tuple[tuple[CopiedRun, int | None], ...]
+    runs: tuple[ListedRun, ...]
     shortest: int
     held_out: HeldOut | None
     sentences: dict[str, Sentence]
 
     def content(self) -> dict[str, Any]:
         """The report as JSON."""
-        found, held_out = self.measured, self.held_out
-        ranges = held_out.figures if held_out else {}
+        found = self.measured
+        held_out = None
+        if self.held_out is not None:
+            held_out = {"characters": self.held_out.characters, "pieces": self.held_out.pieces}
         return {
             "characters": len(found.text),
-            "held_out": held_out and {"characters": held_out.characters, "pieces": held_out.pieces},
-            "figures": {
-                name: _figure(found.figures.get(name), ranges.get(name))
-                for name in FIGURES
-                if name in found.figures or name in ranges
-            },
+            "held_out": held_out,
+            "figures": self._figures(),
             "sentences": {
                 part: {"key": sentence.key, "values": dict(sentence.values), "english": sentence.english}
                 for part, sentence in self.sentences.items()
@@ -55,7 +60,10 @@ class Report:
             "copies": {
                 "shortest": self.shortest,
                 "lengths": found.lengths.tolist(),
-                "runs": [{"start": run.start, "end": run.end, "place": place} for run, place in self.runs],
+                "runs": [
+                    {"start": listed.run.start, "end": listed.run.end, "place": listed.source_position}
+                    for listed in self.runs
+                ],
             },
             "words": {"count": len(found.words), "invented": [mark_content(mark) for mark in found.invented]},
             "structure": self._structure(),
@@ -64,6 +72,15 @@ class Report:
                 for loop in found.loops
             ],
         }
+
+    def _figures(self) -> dict[str, Any]:
+        """The figures that the text or the held-out text has, in the order of `FIGURES`."""
+        ranges = self.held_out.figures if self.held_out else {}
+        figures: dict[str, Any] = {}
+        for name in FIGURES:
+            if name in self.measured.figures or name in ranges:
+                figures[name] = _figure(self.measured.figures.get(name), ranges.get(name))
+        return figures
 
     def _structure(self) -> dict[str, Any]:
         found = self.measured.structure
@@ -91,33 +108,35 @@ def make_report(
     """The report of a text, in about linear time.
 
     Args:
-        bits: mean surprise of its characters under the model, as the caller knows it.
+        bits: mean bits per character under the model, if the caller knows them.
         val_loss: of the model on real text, in nats per character, to compare `bits` with.
-        source: the training text, to say where runs stand.
-        check_cancelled: called often; what it raises ends the work.
+        source: the training text, for exact lengths of runs and their positions there.
+        proceed: called often; may raise, to end the work.
     """
     measured = measure(text, index, draft, vocabulary, bits, source, check_cancelled)
     held_out = index.held_out_of(len(text))
     if held_out and val_loss is not None:
         figures = {**held_out.figures, "model_bits": Range(val_loss / math.log(2))}
         held_out = replace(held_out, figures=figures)
-    runs, longest = apart(find_runs(measured.lengths, MIN_LISTED_RUN)), longest_run(measured.lengths)
+    runs = non_overlapping(find_runs(measured.lengths, MIN_LISTED_RUN))
+    longest = longest_run(measured.lengths)
     if longest and not runs:
         runs = [longest]
-    places = [source.find(text[run.start : run.end]) if source else None for run in runs]
+    listed: list[ListedRun] = []
+    for run in runs:
+        source_position = source.find(text[run.start : run.end]) if source else None
+        listed.append(ListedRun(run, source_position))
     sentences = write_sentences(measured, index.copies, held_out.figures if held_out else {})
-    return Report(measured, tuple(zip(runs, places, strict=True)), index.copies.shortest, held_out, sentences)
+    return Report(measured, tuple(listed), index.copies.shortest, held_out, sentences)
 
 
 @dataclass(frozen=True)
 class Update:
-    """What a piece of text adds: the length at each of its characters, the first of which is the text's `first`,
-    and the words that it completes.
-    """
+    """What a part of a text adds to its marks."""
 
-    first: int
-    lengths: Lengths
-    words: tuple[Mark, ...]
+    first: int  # position in the text of the part's first character
+    lengths: Lengths  # of the copied runs at each of its characters
+    words: tuple[Mark, ...]  # those that it completes
 
     def content(self) -> dict[str, Any]:
         """The update as JSON."""
@@ -130,26 +149,28 @@ class Update:
 
 @dataclass
 class LiveMarks:
-    """Copies and words of a text while it comes: together the same as a report's of the whole."""
+    """Marks copies and words of a text while it is generated; together the same as a report's of the whole text."""
 
     index: TextIndex
     _read: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self._meter, self._marker = CopyMeter(self.index.copies), WordMarker(self.index.words)
+        self._scanner = CopyScanner(self.index.copies)
+        self._marker = WordMarker(self.index.words)
 
     def append(self, text: str) -> Update:
-        """Go on with `text`."""
-        first, self._read = self._read, self._read + len(text)
-        return Update(first, self._meter.extend(text), tuple(self._marker.extend(text)))
+        """The marks that `text` adds, which follows the texts appended before."""
+        first = self._read
+        self._read += len(text)
+        return Update(first, self._scanner.feed(text), tuple(self._marker.feed(text)))
 
     def finish(self) -> Update:
-        """The text ends here: the last word, if it is a real one."""
-        return Update(self._read, self._meter.extend(""), tuple(self._marker.finish()))
+        """The marks that the end of the text adds: the last word, if it is a real one."""
+        return Update(self._read, self._scanner.feed(""), tuple(self._marker.finish()))
 
 
 def mark_content(mark: Mark) -> dict[str, Any]:
-    """A word's mark as JSON; one that is real is like itself."""
+    """A word's mark as JSON; an invented word has those that it is like."""
     content = {"start": mark.word.start, "end": mark.word.end, "word": mark.word.text, "real": mark.real}
     if mark.real:
         return content
@@ -161,12 +182,15 @@ def _like(likeness: Likeness | None) -> dict[str, Any] | None:
 
 
 def _figure(value: float | None, held_out: Range | None) -> dict[str, Any]:
-    return {
-        "value": _rounded(value),
-        "held_out": held_out and {name: _rounded(bound) for name, bound in vars(held_out).items()},
-        "verdict": None if value is None or held_out is None else verdict(value, held_out),
-    }
+    """A figure of a text and its range in held-out text as JSON."""
+    content: dict[str, Any] = {"value": _rounded(value), "held_out": None, "verdict": None}
+    if held_out is not None:
+        content["held_out"] = {name: _rounded(bound) for name, bound in vars(held_out).items()}
+        content["verdict"] = None if value is None else verdict(value, held_out)
+    return content
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None or math.isinf(value) else float(f"{value:.{DIGITS}g}")
+    if value is None or math.isinf(value):
+        return None
+    return float(f"{value:.{DIGITS}g}")

@@ -1,7 +1,7 @@
 """The form of a text: speakers and speeches, lines, verse or prose, brackets and quotes.
 
-A play is written as Shakespeare's are in the bundled training text: a name and a colon on a line of their own after
-an empty line, then what is said. Whether a text is one is asked of the training text only, where it is plain.
+A play is written as in the bundled training text: a name and a colon on a line of their own after an empty line,
+then what is said. Whether the training text is a play decides it for every text, since it is long enough to tell.
 """
 
 import re
@@ -9,24 +9,26 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Form = Literal["verse", "prose", "mixed"]
 HEADING = re.compile(r"^([^\W\d_][^\n:.!?;,]{0,39}):$", re.MULTILINE)
-PLAY = 0.05  # headings per line from which a text is a play; in Shakespeare's 0.22
+MIN_HEADINGS_PER_LINE = 0.05  # of a play; Shakespeare's have 0.22
 MIN_LINES = 3  # that go on with a sentence, to tell verse from prose
+MIN_VERSE = 0.8  # share of capitals from which a text is verse
+MAX_PROSE = 0.2  # and up to which it is prose
 SENTENCE_ENDS = tuple(".!?…。！？:")
-# What may close each sign; a guillemet or a German quotation mark opens in one language and closes in another.
+# Which signs each sign may close; a guillemet or a German quotation mark opens or closes, by the language.
 CLOSES = {")": "(", "]": "[", "}": "{", "”": "“„", "“": "„", "»": "«", "«": "»", '"': '"'}
 OPENS = frozenset('([{“„«»"')
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """One who speaks: whether the training text has the name, and how much this text gives them to say."""
+    """A speaker of a play, and how much the text gives them to say."""
 
     name: str
-    known: bool
+    known: bool  # whether the training text has the name
     speeches: int
     characters: int
 
@@ -36,12 +38,12 @@ class Structure:
     """The form of a text.
 
     Attributes:
-        speakers: in the order of their entrance; none in a text that is no play.
-        lines: neither empty nor headings.
+        speakers: in the order of their first speeches; none in a text that is no play.
+        lines: how many are neither empty nor headings.
         line_length: their mean, in characters; None without lines.
         verse: of the lines that go on with a sentence, the share that begin with a capital; None where too few do.
-        unmatched: places of brackets and quotes without a partner.
-        matched: pairs of them.
+        unmatched: positions of brackets and quotes without a partner.
+        matched: how many pairs of them have one.
     """
 
     speakers: tuple[Speaker, ...]
@@ -53,98 +55,125 @@ class Structure:
 
     @property
     def speeches(self) -> int:
-        """Of all speakers."""
+        """The number of speeches of all speakers."""
         return sum(speaker.speeches for speaker in self.speakers)
 
     @property
     def form(self) -> Form | None:
-        """In verse each line begins with a capital, whatever the sentence does."""
+        """Verse or prose: in verse each line begins with a capital, also in the middle of a sentence."""
         if self.verse is None:
             return None
-        return "verse" if self.verse > 0.8 else "prose" if self.verse < 0.2 else "mixed"
+        if self.verse > MIN_VERSE:
+            return "verse"
+        return "prose" if self.verse < MAX_PROSE else "mixed"
 
 
 def analyse(text: str, known: Collection[str]) -> Structure:
-    """The form of `text`, whose speakers may be `known`; if none are, it is no play."""
+    """The form of `text`.
+
+    Args:
+        known: the speakers of the training text; without any, no text is a play.
+    """
     known = frozenset(known)
     headings = find_headings(text) if known else []
-    ends = [*(heading.start() for heading in headings[1:]), len(text)]
-    said: Counter[str] = Counter()
-    for heading, end in zip(headings, ends, strict=False):  # without headings there is one end
-        said[heading[1]] += len(text[heading.end() : end].strip())
-    times = Counter(heading[1] for heading in headings)
-    speakers = tuple(Speaker(name, name in known, times[name], said[name]) for name in times)
+    speeches: Counter[str] = Counter()
+    characters: Counter[str] = Counter()
+    for i, heading in enumerate(headings):
+        end = headings[i + 1].start() if i + 1 < len(headings) else len(text)
+        speeches[heading[1]] += 1
+        characters[heading[1]] += len(text[heading.end() : end].strip())
+    speakers = tuple(Speaker(name, name in known, speeches[name], characters[name]) for name in speeches)
     lines = _lines(text, {heading.start() for heading in headings})
     lengths = [len(line) for line in lines if line]
     unmatched, matched = balance(text)
-    mean = sum(lengths) / len(lengths) if lengths else None
-    return Structure(speakers, len(lengths), mean, _verse(lines), tuple(unmatched), matched)
+    return Structure(
+        speakers=speakers,
+        lines=len(lengths),
+        line_length=sum(lengths) / len(lengths) if lengths else None,
+        verse=_verse(lines),
+        unmatched=tuple(unmatched),
+        matched=matched,
+    )
 
 
 def find_speakers(text: str) -> tuple[str, ...]:
     """The speakers of a training text, those who speak most often first; none if it is no play."""
     counts = Counter(heading[1] for heading in find_headings(text))
-    if counts.total() < PLAY * sum(1 for line in text.splitlines() if line.strip()):
+    lines = sum(1 for line in text.splitlines() if line.strip())
+    if counts.total() < MIN_HEADINGS_PER_LINE * lines:
         return ()
     return tuple(sorted(counts, key=lambda name: (-counts[name], name)))
 
 
 def find_headings(text: str) -> list[re.Match[str]]:
-    """The lines that name who speaks next; group 1 is the name."""
-    return [
-        heading
-        for heading in HEADING.finditer(text)
-        if not heading[1][0].islower() and text[max(0, heading.start() - 2) : heading.start()] in ("", "\n", "\n\n")
-    ]
+    """The lines that name the next speaker; group 1 is the name."""
+    headings: list[re.Match[str]] = []
+    for match in HEADING.finditer(text):
+        before = text[max(0, match.start() - 2) : match.start()]
+        if before in ("", "\n", "\n\n") and not match[1][0].islower():
+            headings.append(match)
+    return headings
 
 
 def balance(text: str) -> tuple[list[int], int]:
-    """Places of brackets and quotes without a partner, and the number of pairs. Straight quotes end with a
-    paragraph; apostrophes are not quotes.
+    """The positions of brackets and quotes without a partner, and the number of pairs.
 
-    Each sign is put on the stack once and taken off once, so the time is linear whatever the text is.
+    Straight quotes end with their paragraph; apostrophes are not quotes. Each sign is pushed once and popped once,
+    so the time is linear in the text's length.
     """
-    opened: list[tuple[str, int]] = []
-    still_open: Counter[str] = Counter()  # the signs on the stack
+    opened: list[OpenSign] = []  # a stack
+    still_open: Counter[str] = Counter()  # how many of each sign are on the stack
     unmatched: list[int] = []
     matched = 0
     paragraph = 0
     for match in re.finditer(r'[()\[\]{}“”„«»"]|\n\s*\n', text):
         sign = match[0]
-        place = match.start()
+        position = match.start()
         if sign[0] == "\n":
-            paragraph = place
+            paragraph = position
             continue
-        while opened and opened[-1][0] == '"' and opened[-1][1] < paragraph:  # ended with its paragraph
+        while opened and opened[-1].sign == '"' and opened[-1].position < paragraph:  # ended with its paragraph
             unmatched.append(_pop(opened, still_open))
         partners = CLOSES.get(sign, "")
-        if opened and opened[-1][0] in partners:
+        if opened and opened[-1].sign in partners:
             _pop(opened, still_open)
             matched += 1
         elif sign in OPENS:
-            opened.append((sign, place))
+            opened.append(OpenSign(sign, position))
             still_open[sign] += 1
         elif any(still_open[partner] for partner in partners):
-            while opened[-1][0] not in partners:
+            while opened[-1].sign not in partners:
                 unmatched.append(_pop(opened, still_open))
             _pop(opened, still_open)
             matched += 1
         else:
-            unmatched.append(place)
-    unmatched += [place for _, place in opened]
+            unmatched.append(position)
+    unmatched += [sign.position for sign in opened]
     return sorted(unmatched), matched
 
 
-def _pop(opened: list[tuple[str, int]], still_open: Counter[str]) -> int:
-    """Take the last sign off the stack; return its place."""
-    sign, place = opened.pop()
-    still_open[sign] -= 1
-    return place
+class OpenSign(NamedTuple):
+    """An opening bracket or quote that is not closed yet."""
+
+    sign: str
+    position: int
+
+
+def _pop(opened: list[OpenSign], still_open: Counter[str]) -> int:
+    """Take the last sign off the stack; return its position."""
+    last = opened.pop()
+    still_open[last.sign] -= 1
+    return last.position
 
 
 def _lines(text: str, headings: Collection[int]) -> list[str]:
-    """The lines without white space around them; an empty one for each heading."""
-    lines, start = [], 0
+    """The lines without white space around them; an empty one for each heading.
+
+    Args:
+        headings: the positions of their beginnings.
+    """
+    lines: list[str] = []
+    start = 0
     for line in text.split("\n"):
         lines.append("" if start in headings else line.strip())
         start += len(line) + 1
@@ -152,11 +181,16 @@ def _lines(text: str, headings: Collection[int]) -> list[str]:
 
 
 def _verse(lines: list[str]) -> float | None:
-    """The share of lines within a sentence that begin with a capital."""
-    begun = [
-        line
-        for before, line in pairwise(lines)
-        if before and not before.endswith(SENTENCE_ENDS) and line and line[0].isalpha()
-    ]
-    cased = [line[0].isupper() for line in begun if line[0].isupper() or line[0].islower()]
-    return sum(cased) / len(cased) if len(cased) >= MIN_LINES else None
+    """The share of lines that begin with a capital, of those that begin in the middle of a sentence with a letter.
+
+    None if these are too few. Letters without case, such as Chinese ones, do not count.
+    """
+    capitals = 0
+    counted = 0
+    for before, line in pairwise(lines):
+        if not line or not before or before.endswith(SENTENCE_ENDS):
+            continue
+        if line[0].isalpha() and (line[0].isupper() or line[0].islower()):
+            counted += 1
+            capitals += line[0].isupper()
+    return capitals / counted if counted >= MIN_LINES else None

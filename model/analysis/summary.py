@@ -1,4 +1,4 @@
-"""What a report says in one sentence about each of its parts: a key, the values in it, and its English.
+"""One sentence about each part of a report: the key of a template, the values for it, and the English text.
 
 Shares are numbers from 0 to 1. A translation needs a template for each key of `ENGLISH`.
 """
@@ -47,7 +47,7 @@ ENGLISH = {
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence that can be said in any language."""
+    """A sentence that can be translated."""
 
     key: str
     values: Mapping[str, float]
@@ -59,10 +59,12 @@ class Sentence:
 
 
 def verdict(value: float, held_out: Range) -> Verdict | None:
-    """Where a figure is, seen from the middle nine tenths of real text; None if they are not known."""
+    """Where a figure lies relative to the middle nine tenths of real text; None if these are not known."""
     if math.isinf(held_out.high):
         return None
-    return "below" if value < held_out.low else "above" if value > held_out.high else "within"
+    if value < held_out.low:
+        return "below"
+    return "above" if value > held_out.high else "within"
 
 
 def write_sentences(measured: Measurement, copies: CopyIndex, held_out: Mapping[str, Range]) -> dict[str, Sentence]:
@@ -114,12 +116,15 @@ def _structure(measured: Measurement) -> Sentence:
 
 def _quality(measured: Measurement, held_out: Mapping[str, Range]) -> Sentence:
     figures = measured.figures
-    looped, bits, real = figures.get("looped", 0), figures.get("ngram_bits"), held_out.get("ngram_bits")
-    if looped > (held_out["looped"].high if "looped" in held_out else 0):
+    looped = figures.get("looped", 0)
+    usual_loops = held_out["looped"].high if "looped" in held_out else 0
+    if looped > usual_loops:
         return Sentence("quality.loops", {"share": looped})
-    if bits is not None and real is not None:
-        kind = {"below": "dull", "above": "wild"}.get(verdict(bits, real) or "", "usual")
-        return Sentence(f"quality.{kind}", {"bits": bits, "low": real.low, "high": real.high})
+    bits = figures.get("ngram_bits")
+    usual_bits = held_out.get("ngram_bits")
+    if bits is not None and usual_bits is not None:
+        kind = {"below": "dull", "above": "wild"}.get(verdict(bits, usual_bits) or "", "usual")
+        return Sentence(f"quality.{kind}", {"bits": bits, "low": usual_bits.low, "high": usual_bits.high})
     if "distinct_2" in figures:
         return Sentence("quality.varied", {"share": figures["distinct_2"]})
     return Sentence("quality.none", {})

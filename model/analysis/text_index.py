@@ -1,6 +1,6 @@
-"""What a checkpoint keeps of its training text to judge other texts by: `copies.safetensors`, no pickle.
+"""The index of a training text that reports need, and its file `copies.safetensors`; no pickle.
 
-Filters of its substrings, its words, its speakers, and the figures of held-out text. Not the text itself.
+It holds filters of the text's substrings, its words, its speakers, and figures of held-out text, but not the text.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ MAX_INDEX_BYTES = 1 << 30  # of a file
 
 @dataclass(frozen=True)
 class Range:
-    """A figure of many pieces of text: its mean, and what 5 % of them are below and 5 % above, where known."""
+    """A figure of many pieces of text."""
 
     mean: float
-    low: float = -math.inf
-    high: float = math.inf
+    low: float = -math.inf  # 5 % of the pieces are below; infinite if it is not known
+    high: float = math.inf  # 5 % are above
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class TextIndex:
     """What is known of a training text.
 
     Attributes:
-        speakers: of a play, those who speak most often first; none for another text.
-        held_out: for several sizes of pieces, ascending; none where the validation split is too short.
+        speakers: of a play, the most frequent first; none for another text.
+        held_out: for several sizes of pieces, ascending; none if the validation split is too short.
         sha256: of the data set's bytes, hex, as in `TrainingRecord`; None if it is not known.
     """
 
@@ -61,39 +61,39 @@ class TextIndex:
     sha256: str | None
 
     def held_out_of(self, characters: int) -> HeldOut | None:
-        """The figures of pieces of so many characters, from those of the sizes on both sides of it.
+        """The figures of pieces of `characters` characters, interpolated between the sizes below and above.
 
-        Most figures move about evenly with the logarithm of the size. Beyond the sizes that are known, those of the
-        nearest stand, but for the longest run, which goes on as it did; and how many words of a longer text are
-        different cannot be told.
+        Most figures change about linearly with the logarithm of the size. Outside the sizes that are known, the
+        figures are those of the nearest size, with two exceptions: the longest run is extrapolated, and the shares
+        of different words are left out for longer texts.
         """
         if not self.held_out:
             return None
         size = max(1, characters)
-        sizes = [one.characters for one in self.held_out]
+        sizes = [held_out.characters for held_out in self.held_out]
         above = bisect_left(sizes, size)
         if 0 < above < len(sizes):
             return _between(self.held_out[above - 1], self.held_out[above], size)
         nearest = self.held_out[min(above, len(sizes) - 1)]
         figures = dict(nearest.figures)
         if above == len(sizes):
-            figures = {name: known for name, known in figures.items() if not name.startswith("distinct_")}
+            figures = {name: figure for name, figure in figures.items() if not name.startswith("distinct_")}
         if len(sizes) > 1 and "longest_copy" in figures:
             first = max(0, min(above - 2, len(sizes) - 2))
-            beyond = _between(self.held_out[first], self.held_out[first + 1], size)
-            figures["longest_copy"] = beyond.figures.get("longest_copy", figures["longest_copy"])
+            extrapolated = _between(self.held_out[first], self.held_out[first + 1], size)
+            figures["longest_copy"] = extrapolated.figures.get("longest_copy", figures["longest_copy"])
         return replace(nearest, figures=figures)
 
     def save(self, path: Path) -> None:
         """Write the index to a safetensors file."""
         tensors = {**self.copies.tensors(), "words": _pack(self.words.words), "speakers": _pack(self.speakers)}
-        about = {
+        metadata = {
             "format": INDEX_FORMAT,
             "digest": digest_of(tensors),
             "sha256": self.sha256,
-            "held_out": [asdict(one) for one in self.held_out],
+            "held_out": [asdict(held_out) for held_out in self.held_out],
         }
-        path.write_bytes(save(tensors, {"index": json.dumps(about)}))
+        path.write_bytes(save(tensors, {"index": json.dumps(metadata)}))
 
     @classmethod
     def load(cls, path: Path, sha256: str | None) -> "TextIndex":
@@ -105,17 +105,17 @@ class TextIndex:
         try:
             check_file(path, MAX_INDEX_BYTES)
             with safe_open(path, "numpy") as file:
-                metadata = file.metadata() or {}
+                file_metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            about = parse_json(metadata["index"])
+            metadata = parse_json(file_metadata["index"])
         except (OSError, SafetensorError, KeyError, ValueError, *NO_SUCH_TYPE) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}); is it truncated?") from error
-        if not isinstance(about, dict) or about.get("format") != INDEX_FORMAT:
+        if not isinstance(metadata, dict) or metadata.get("format") != INDEX_FORMAT:
             raise CheckpointError(f"{path}: is not an index of format {INDEX_FORMAT}")
-        if about.get("digest") != digest_of(tensors):
+        if metadata.get("digest") != digest_of(tensors):
             raise CheckpointError(f"{path}: is damaged: its content is not what was written")
         try:
-            index = cls._of(about, tensors)
+            index = cls._from_file(metadata, tensors)
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: is not an index that this version can read ({error})") from error
         if sha256 and index.sha256 and sha256 != index.sha256:
@@ -126,37 +126,36 @@ class TextIndex:
         return index
 
     @classmethod
-    def _of(cls, about: dict[str, Any], tensors: dict[str, NDArray[np.generic]]) -> "TextIndex":
-        held_out = tuple(
-            HeldOut(
-                int(one["characters"]),
-                int(one["pieces"]),
-                {name: _range(bounds) for name, bounds in one["figures"].items()},
-            )
-            for one in about["held_out"]
-        )
+    def _from_file(cls, metadata: dict[str, Any], tensors: dict[str, NDArray[np.generic]]) -> "TextIndex":
+        held_out: list[HeldOut] = []
+        for content in metadata["held_out"]:
+            figures = {name: _range(bounds) for name, bounds in content["figures"].items()}
+            held_out.append(HeldOut(int(content["characters"]), int(content["pieces"]), figures))
         sizes = [one.characters for one in held_out]
         if any(size < 1 for size in sizes) or sizes != sorted(set(sizes)):
             raise ValueError(f"held-out pieces of {sizes} characters")
-        words, sha256 = WordList(_unpack(tensors["words"])), about["sha256"]
+        words = WordList(_unpack(tensors["words"]))
+        sha256 = metadata["sha256"]
         if not isinstance(sha256, str | None):
             raise TypeError(f"sha256 is {sha256!r:.60}")
-        return cls(CopyIndex.from_tensors(tensors), words, _unpack(tensors["speakers"]), held_out, sha256)
+        return cls(CopyIndex.from_tensors(tensors), words, _unpack(tensors["speakers"]), tuple(held_out), sha256)
 
 
 def _between(smaller: HeldOut, larger: HeldOut, characters: int) -> HeldOut:
-    """The figures that both have, at a size between theirs, or beyond them on the same line."""
-    part = math.log(characters / smaller.characters) / math.log(larger.characters / smaller.characters)
-    figures = {}
-    for name, one in smaller.figures.items():
-        other = larger.figures.get(name)
-        if other is not None:
-            low = one.low + part * (other.low - one.low)
-            high = one.high + part * (other.high - one.high)
-            if name == "longest_copy":  # a run of 25 characters is not longer than one of 24.99
-                low = round(low)
-                high = round(high)
-            figures[name] = Range(one.mean + part * (other.mean - one.mean), low, high)
+    """The figures that both sizes have, linear in the logarithm of the size: between them, or beyond."""
+    share = math.log(characters / smaller.characters) / math.log(larger.characters / smaller.characters)
+    figures: dict[str, Range] = {}
+    for name, below in smaller.figures.items():
+        above = larger.figures.get(name)
+        if above is None:
+            continue
+        mean = below.mean + share * (above.mean - below.mean)
+        low = below.low + share * (above.low - below.low)
+        high = below.high + share * (above.high - below.high)
+        if name == "longest_copy":  # whole characters: a run of 25 is not longer than one of 24.99
+            low = round(low)
+            high = round(high)
+        figures[name] = Range(mean, low, high)
     return HeldOut(characters, min(smaller.pieces, larger.pieces), figures)
 
 
@@ -176,11 +175,12 @@ def digest_of(tensors: Mapping[str, NDArray[np.generic]]) -> str:
 
 
 def _pack(lines: tuple[str, ...]) -> NDArray[np.generic]:
+    """Lines as a tensor of bytes: UTF-8, joined by line breaks."""
     return np.frombuffer("\n".join(lines).encode(), np.uint8)
 
 
 def _unpack(packed: NDArray[np.generic]) -> tuple[str, ...]:
-    """What `_pack` was given.
+    """The lines that `_pack` packed.
 
     Raises:
         ValueError: not UTF-8 in bytes.

@@ -1,8 +1,8 @@
-"""The words of a text: which of them the training text has, and what the invented ones are like.
+"""The words of a text: which of them the training text has, and which words the invented ones are like.
 
-A word is a run of letters, with the marks that belong to them; "o'er" is two. Upper and lower case are one. A run
-of more than `MAX_LETTERS` is no word, such as DNA or a script without spaces: a list of such "words" would be the
-training text itself, which nothing that is served may hold.
+A word is a run of letters with their combining marks; "o'er" is two. Case does not count. A run of more than
+`MAX_LETTERS` is no word (DNA, or a script without spaces): a list of such "words" would be the training text
+itself, which nothing that is served may contain.
 """
 
 import re
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from model.cancellation import CancelCheck, never_cancelled
 
-LAST = "\U0010ffff"  # comes after every word that begins alike
+LAST = "\U0010ffff"  # appended to a beginning, it sorts after every word with that beginning
 MIN_SHARED = 2  # characters that an invented word shares with one that it is like
-MAX_MARKS = 30  # in a row
+MAX_MARKS = 30  # combining marks in a row
 MAX_LETTERS = 50  # in a word, marks included; the longest in an English dictionary has 45
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word and its place in a text, in characters; `end` is the first after it."""
+    """A word and its position in a text: from `start` up to `end`, in characters."""
 
     start: int
     end: int
@@ -34,14 +34,15 @@ class Word:
 
     @property
     def is_short(self) -> bool:
-        """Whether it can be a word."""
+        """Whether it is short enough to be a word."""
         return len(self.text) <= MAX_LETTERS
 
     @cached_property
     def key(self) -> str:
-        """The same for every spelling that counts as this word.
+        """A form that all spellings of the word share.
 
-        To sort marks into their order takes quadratic time in the length of their run, and no word has a long one.
+        Normalisation takes quadratic time in the length of a run of combining marks, so it is left out where a run
+        is longer than any word has.
         """
         folded = self.text.casefold()
         return folded if _many_marks().search(folded) else unicodedata.normalize("NFC", folded)
@@ -57,10 +58,13 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Mark:
-    """What is known of one word of a text: whether the training text has it, and if not, which words it is like.
+    """What is known of one word of a text.
 
-    `begins_like` shares its beginning, `ends_like` its end: as much of it as any real word does, and of those words
-    it is the commonest. None where not even two characters are shared, and for a word that is real.
+    Attributes:
+        real: whether the training text has it.
+        begins_like: for an invented word, the real word that shares the longest beginning with it, the most
+            frequent of several; None if no word shares two characters.
+        ends_like: the same for its end.
     """
 
     word: Word
@@ -71,13 +75,13 @@ class Mark:
 
 @dataclass(frozen=True)
 class WordList:
-    """The words of the training text, as `Word.key`, the commonest first."""
+    """The words of the training text, as `Word.key`, the most frequent first."""
 
     words: tuple[str, ...]
 
     @classmethod
     def of(cls, text: str) -> "WordList":
-        """Those of a training text; equally common ones in alphabetical order."""
+        """The words of a training text; equally frequent ones in alphabetical order."""
         counts = Counter(word.key for word in find_words(text) if word.is_short)
         return cls(tuple(sorted(counts, key=lambda word: (-counts[word], word))))
 
@@ -89,13 +93,13 @@ class WordList:
         return Mark(word, False, self._likest(self._beginnings, key), self._likest(self._ends, key[::-1]))
 
     def _likest(self, ordered: "Ordered", key: str) -> Likeness | None:
-        """The commonest of the words that begin, as spelt in `ordered`, as `key` does for as long as any does.
+        """The most frequent of the words that share the longest beginning with `key`, as spelt in `ordered`.
 
-        Of all words, those that share most with `key` stand next to its place in their order.
+        In alphabetical order, a word that shares most with `key` is next to the position of `key`.
         """
-        place = bisect_left(ordered.spellings, key)
-        neighbours = ordered.spellings[max(0, place - 1) : place + 1]
-        shared = max([_shared(key, one) for one in neighbours], default=0)
+        position = bisect_left(ordered.spellings, key)
+        neighbours = ordered.spellings[max(0, position - 1) : position + 1]
+        shared = max([_shared_beginning(key, neighbour) for neighbour in neighbours], default=0)
         if shared < MIN_SHARED:
             return None
         beginning = key[:shared]
@@ -116,43 +120,45 @@ class WordList:
         return Ordered.of([word[::-1] for word in self.words])
 
 
-def _shared(one: str, other: str) -> int:
-    """How many characters both begin with."""
-    for place, (mine, theirs) in enumerate(zip(one, other, strict=False)):
-        if mine != theirs:
-            return place
-    return min(len(one), len(other))
+def _shared_beginning(first: str, second: str) -> int:
+    """How many characters both words begin with."""
+    shared = 0
+    for mine, other in zip(first, second, strict=False):
+        if mine != other:
+            break
+        shared += 1
+    return shared
 
 
 @dataclass(frozen=True)
 class Ordered:
-    """Words in alphabetical order, and the rank (N,) of each: 0 for the commonest."""
+    """Words in alphabetical order, and the rank of each (N,): 0 for the most frequent."""
 
     spellings: list[str]
     ranks: NDArray[np.int64]
 
     @classmethod
     def of(cls, words: Sequence[str]) -> "Ordered":
-        """Of words that come in the order of their ranks."""
+        """Sort words that are given in the order of their ranks."""
         pairs = sorted((word, rank) for rank, word in enumerate(words))
         return cls([word for word, _ in pairs], np.array([rank for _, rank in pairs], np.int64))
 
 
 @dataclass
 class WordMarker:
-    """Marks the words of a text that comes in pieces, each once it is complete.
+    """Marks the words of a text that arrives in parts, each word once it is complete.
 
-    The letters of a word that is not complete are kept as they came: to look at them again with each piece would
-    take quadratic time for a word without end.
+    The letters of an incomplete word are kept as a list of parts: to search the joined word again with each part
+    would take quadratic time for a word without end.
     """
 
     known: WordList
-    _begun: list[str] = field(default_factory=list, init=False)  # the letters at the end of what has come
+    _begun: list[str] = field(default_factory=list, init=False)  # the incomplete word, in parts
     _read: int = field(default=0, init=False)
 
-    def extend(self, text: str, check_cancelled: CancelCheck = never_cancelled) -> list[Mark]:
-        """The words that are complete now that `text` has come; `check_cancelled` is called with each."""
-        marks = []
+    def feed(self, text: str, check_cancelled: CancelCheck = never_cancelled) -> list[Mark]:
+        """The marks of the words that `text` completes; `check_cancelled` is called before each."""
+        marks: list[Mark] = []
         start = self._read
         self._read += len(text)
         rest = 0
@@ -172,11 +178,11 @@ class WordMarker:
         return marks
 
     def finish(self) -> list[Mark]:
-        """The last word, if the text ended in it and it is real: what the end has cut off was not invented."""
+        """The last word, if the text ended in it and it is real: a word that the end cuts off is not invented."""
         return [mark for mark in self._mark_begun(self._read) if mark.real]
 
     def _mark_begun(self, end: int) -> list[Mark]:
-        """The mark of the word that was begun and ends here, if it is one."""
+        """The mark of the incomplete word, which ends at `end`; none if it is too long for a word."""
         begun = "".join(self._begun)
         self._begun = []
         word = Word(end - len(begun), end, begun)
@@ -186,34 +192,38 @@ class WordMarker:
 def mark_words(text: str, known: WordList, check_cancelled: CancelCheck = never_cancelled) -> list[Mark]:
     """Every word of a whole text, as `WordMarker` would mark them."""
     marker = WordMarker(known)
-    return marker.extend(text, check_cancelled) + marker.finish()
+    return marker.feed(text, check_cancelled) + marker.finish()
 
 
 def find_words(text: str, first: int = 0, start: int = 0) -> Iterator[Word]:
-    """The words in their order, from the character `start` on; `first` is the place of the first character."""
+    """The words in their order, from the character `start` on.
+
+    Args:
+        first: the position of this text in a longer one.
+    """
     for match in _pattern().finditer(text, start):
         yield Word(first + match.start(), first + match.end(), match.group())
 
 
 @cache
 def _pattern() -> re.Pattern[str]:
-    """A letter, then letters, and marks and joiners."""
+    """Matches a word: a letter, then letters, marks and joiners."""
     return re.compile(rf"[^\W\d_]{_rest_pattern().pattern}")
 
 
 @cache
 def _rest_pattern() -> re.Pattern[str]:
-    """What a word may go on with."""
+    """Matches the rest of a word after its beginning."""
     return re.compile(rf"(?:[^\W\d_]|[{_marks()}\u200c\u200d])*")
 
 
 @cache
 def _many_marks() -> re.Pattern[str]:
-    """More marks in a row than any writing has (Unicode's annex 15 allows 30)."""
+    """Matches more marks in a row than any script has (Unicode's annex 15 allows 30)."""
     return re.compile(rf"[{_marks()}]{{{MAX_MARKS + 1}}}")
 
 
 @cache
 def _marks() -> str:
-    """The marks that belong to letters, which `re` has no name for."""
+    """The characters of Unicode's category M, for which `re` has no class."""
     return "".join(chr(point) for point in range(0x10000) if unicodedata.category(chr(point)).startswith("M"))

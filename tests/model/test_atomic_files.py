@@ -29,7 +29,7 @@ FILES = ("a", "b", "sub/c")
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from model.files import replacing
+from model.atomic_files import replacing
 
 folder, text, killed_at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 count = 0
@@ -50,7 +50,7 @@ with replacing(folder) as new:
 READER = """
 import sys
 from pathlib import Path
-from model.files import read_whole
+from model.atomic_files import read_whole
 
 folder, seen = Path(sys.argv[1]), set()
 

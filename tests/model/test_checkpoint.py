@@ -19,7 +19,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read(folder: Path) -> None:
-    written, read = tiny_checkpoint(), read_checkpoint(folder)
+    written = tiny_checkpoint()
+    read = read_checkpoint(folder)
     assert read.config == written.config
     assert read.vocabulary.characters == written.vocabulary.characters
     assert read.training == written.training

@@ -1,4 +1,4 @@
-"""A damaged checkpoint is refused by what is wrong with it, or does no harm; what is planted in it never runs."""
+"""A damaged checkpoint is refused with its fault, or does no harm; code planted in it never runs."""
 
 import asyncio
 import json
@@ -32,8 +32,8 @@ from tests.model.mutations import FILES, mutate
 from tests.tiny import CPU, INT8, report_of, tiny_checkpoint, tiny_draft, tiny_index, tiny_play
 
 CASES = int(os.environ.get("SOLILOQUY_MUTATIONS", "100"))
-MEMORY = 2 << 30  # bytes beyond what the tests have taken before
-SECONDS = 60
+EXTRA_BYTES = 2 << 30  # of memory beyond what the tests have taken before
+MAX_SECONDS = 60
 RECORD = TrainingRecord(
     dataset={"name": "play", "characters": 9, "sha256": "0" * 64},
     recipe={"preset": "gpu", "max_iters": 9, "bias": False},
@@ -65,17 +65,18 @@ def folder(whole: Path, tmp_path: Path) -> Path:
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """No more memory, no more time: what asks for more fails with an error of its own."""
+    """A context with bounded memory and time; what needs more fails with an error."""
 
     def expire(signum: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"not done within {SECONDS} seconds")
+        raise TimeoutError(f"not done within {MAX_SECONDS} seconds")
 
-    before, mapped = resource.getrlimit(resource.RLIMIT_AS), Path("/proc/self/statm")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    mapped = Path("/proc/self/statm")
     if mapped.exists():  # on Linux
         taken = int(mapped.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, before[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (taken + EXTRA_BYTES, before[1]))
     previous = signal.signal(signal.SIGALRM, expire)
-    signal.alarm(SECONDS)
+    signal.alarm(MAX_SECONDS)
     try:
         yield
     finally:
@@ -88,9 +89,9 @@ def use(checkpoint: Checkpoint) -> None:
     """Serve it: its card, a text, a report. Weights that are finite but far too large end in a known error."""
     json.dumps(ModelCard.of(checkpoint, INT8).content(), allow_nan=False, ensure_ascii=False).encode()
     generator = load_generator(checkpoint, CPU, slots=2)
-    stream = TextSequence(checkpoint.vocabulary, [0], max_new_tokens=20, logprobs_from=0)
+    sequence = TextSequence(checkpoint.vocabulary, [0], max_new_tokens=20, logprobs_from=0)
     with suppress(FloatingPointError):
-        "".join(piece.text for piece in generator.write(stream)).encode()
+        "".join(chunk.text for chunk in generator.write(sequence)).encode()
     if checkpoint.index is not None:
         json.dumps(report_of(tiny_play(1, 2), checkpoint).content(), allow_nan=False)
 
@@ -122,7 +123,8 @@ def test_a_new_checkpoint_that_is_broken_leaves_the_old_one_serving(whole: Path,
     """Ten kinds of damage in turn, each in the folder that is read again while the server runs."""
     asked = {"prompt": "ROMEO:", "max_new_tokens": 40, "seed": 7, "stream": False}
     with LiveServer(create_app(ServerSettings(checkpoint=folder, device="cpu", slots=2))) as live:
-        service, before = live.app.state.service, live.app.state.service.current
+        service = live.app.state.service
+        before = service.current
         text = httpx.post(f"{live.url}/generate", json=asked).json()["samples"]
         failed = 0
         for seed in range(CASES):

@@ -17,7 +17,7 @@ from model.checkpoint import read_checkpoint
 from model.cli import run
 from training.import_nanogpt import ImportSettings, import_nanogpt
 
-SPARE = 1 << 30  # bytes of address space beyond what the process has when it begins
+EXTRA_BYTES = 1 << 30  # of address space beyond what the process has when it begins
 CHUNKS = [
     b"\xff" * 8,
     b"\x00" * 8,
@@ -34,51 +34,51 @@ CHUNKS = [
 ]
 
 
-def mutate(content: bytes, draw: random.Random) -> bytes:
-    """The content with one to three places changed, cut out, doubled or cut off."""
+def mutate(content: bytes, generator: random.Random) -> bytes:
+    """The content, changed, cut out, doubled or cut off at one to three positions."""
     changed = bytearray(content)
-    for _ in range(draw.randint(1, 3)):
-        place = draw.randrange(len(changed) or 1)
-        match draw.randrange(5):
+    for _ in range(generator.randint(1, 3)):
+        position = generator.randrange(len(changed) or 1)
+        match generator.randrange(5):
             case 0:
-                changed[place : place + 1] = bytes([draw.randrange(256)])
+                changed[position : position + 1] = bytes([generator.randrange(256)])
             case 1:
-                chunk = draw.choice(CHUNKS)
-                changed[place : place + len(chunk)] = chunk
+                chunk = generator.choice(CHUNKS)
+                changed[position : position + len(chunk)] = chunk
             case 2:
-                del changed[place : place + draw.randint(1, 40)]
+                del changed[position : position + generator.randint(1, 40)]
             case 3:
-                changed[place:place] = changed[place : place + draw.randint(1, 400)]
+                changed[position:position] = changed[position : position + generator.randint(1, 400)]
             case _:
-                del changed[max(place, 1) :]
+                del changed[max(position, 1) :]
     return bytes(changed)
 
 
-def mutate_checkpoint(content: bytes, draw: random.Random) -> bytes:
-    """A mutated file, or a sound archive of mutated entries."""
-    if draw.random() < 0.3:
-        return mutate(content, draw)
+def mutate_checkpoint(content: bytes, generator: random.Random) -> bytes:
+    """A mutated file, or a valid archive of mutated entries."""
+    if generator.random() < 0.3:
+        return mutate(content, generator)
     written = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(written, "w") as new:
         for entry in archive.infolist():
             part = archive.read(entry)
-            new.writestr(entry.filename, mutate(part, draw) if entry.filename.endswith("data.pkl") else part)
+            new.writestr(entry.filename, mutate(part, generator) if entry.filename.endswith("data.pkl") else part)
     return written.getvalue()
 
 
 def limit_memory() -> None:
-    """Let this process have `SPARE` bytes more than it has now."""
+    """Let this process have `EXTRA_BYTES` more than it has now."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + SPARE,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + EXTRA_BYTES,) * 2)
 
 
-def attempt(folder: Path) -> str | None:
-    """Import the folder's files; what is wrong about how that went, or None."""
-    said = io.StringIO()
+def find_fault(folder: Path) -> str | None:
+    """Import the folder's files; return what was wrong about the result, or None."""
+    errors = io.StringIO()
     flags = [f"--ckpt={folder / 'ckpt.pt'}", f"--meta={folder / 'meta.pkl'}", f"--out_dir={folder / 'out'}"]
     shutil.rmtree(folder / "out", ignore_errors=True)
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
             code = run(ImportSettings, import_nanogpt, flags)
         if code == 0:
             read_checkpoint(folder / "out")
@@ -86,24 +86,24 @@ def attempt(folder: Path) -> str | None:
         return traceback.format_exc()
     if code == 0:
         return None
-    if code != 2 or said.getvalue().count("\n") != 1:
-        return f"exit code {code}: {said.getvalue()!r}"
-    return f"something was written: {said.getvalue()}" if (folder / "out").exists() else None
+    if code != 2 or errors.getvalue().count("\n") != 1:
+        return f"exit code {code}: {errors.getvalue()!r}"
+    return f"something was written: {errors.getvalue()}" if (folder / "out").exists() else None
 
 
 def main(folder: Path, count: int) -> None:
     """Damage the folder's two files `count` times each."""
     limit_memory()
-    draw = random.Random(0)
+    generator = random.Random(0)
     checkpoint = (folder / "ckpt.pt").read_bytes()
     meta = (folder / "meta.pkl").read_bytes()
     for case in range(2 * count):
         of_meta = case % 2
-        (folder / "ckpt.pt").write_bytes(checkpoint if of_meta else mutate_checkpoint(checkpoint, draw))
-        (folder / "meta.pkl").write_bytes(mutate(meta, draw) if of_meta else meta)
-        wrong = attempt(folder)
-        if wrong is not None:
-            print(f"case {case}: {wrong}")
+        (folder / "ckpt.pt").write_bytes(checkpoint if of_meta else mutate_checkpoint(checkpoint, generator))
+        (folder / "meta.pkl").write_bytes(mutate(meta, generator) if of_meta else meta)
+        fault = find_fault(folder)
+        if fault is not None:
+            print(f"case {case}: {fault}")
     print("done")
 
 

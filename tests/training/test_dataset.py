@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import DataError
-from training.dataset import Dataset, EpochBatches, RandomBatches, from_text, hold_out
+from training.dataset import Dataset, EpochBatches, RandomBatches, from_text, split_calibration
 
 TEXT = "To be, or not to be: that is the question.\n" * 20
 
@@ -42,17 +42,17 @@ def test_a_missing_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:
 
 def test_a_block_longer_than_the_split_is_refused_with_both_sizes() -> None:
     dataset = from_text(TEXT, {})
-    hold_out(dataset.train, 0, 700)
+    split_calibration(dataset.train, 0, 700)
     with pytest.raises(DataError, match="774 characters; a block_size of 800 needs 801"):
-        hold_out(dataset.train, 0, 800)
+        split_calibration(dataset.train, 0, 800)
 
 
 def test_the_beginning_is_held_out() -> None:
     """The end was, and with it the first part of the play that the validation split goes on with: 0.1 nats."""
     ids = from_text(TEXT, {}).train
-    train, held_out = hold_out(ids, 0.25, 8)
-    assert len(held_out) == round(len(ids) / 4)
-    assert np.array_equal(np.concatenate((held_out, train)), ids)
+    split = split_calibration(ids, 0.25, 8)
+    assert len(split.calibration) == round(len(ids) / 4)
+    assert np.array_equal(np.concatenate((split.calibration, split.train)), ids)
 
 
 @given(length=st.integers(10, 400), block=st.integers(2, 9), rows=st.integers(1, 8), step=st.integers(0, 50))
@@ -72,7 +72,10 @@ def test_an_epoch_reads_every_block_once_and_the_next_in_another_order() -> None
     steps = ((len(ids) - 1) // 10 - 1) // 4
     epochs = []
     for epoch in range(2):
-        starts = [int(s) for step in range(steps) for s in batches(epoch * steps + step)[0][:, 0]]
+        starts: list[int] = []
+        for step in range(steps):
+            inputs, _ = batches(epoch * steps + step)
+            starts += inputs[:, 0].tolist()
         assert len(set(starts)) == len(starts) == steps * 4
         assert len({start % 10 for start in starts}) == 1
         epochs.append(starts)

@@ -14,7 +14,7 @@ from model.checkpoint import read_checkpoint
 from model.errors import InputError
 from training.dataset import Dataset, from_text
 from training.distributed import Workers
-from training.run_folder import way_on
+from training.resume import recovery_hint
 from training.settings import TrainSettings
 from training.trainer import Trainer
 
@@ -61,8 +61,13 @@ def start(processes: int, folder: Path, **changes: object) -> "subprocess.Popen[
 
 
 def curve(folder: Path) -> list[float]:
-    points = json.loads((folder / "training.json").read_text())["curve"]
-    return [value for point in points for value in (point["train"], point["val"]) if value is not None]
+    """The losses of training and validation at each evaluation, as far as there are any."""
+    losses: list[float] = []
+    for point in json.loads((folder / "training.json").read_text())["curve"]:
+        if point["train"] is not None:
+            losses.append(point["train"])
+        losses.append(point["val"])
+    return losses
 
 
 def test_two_processes_train_as_one(tmp_path: Path, dataset: Dataset) -> None:
@@ -89,7 +94,7 @@ def test_a_process_that_is_killed_ends_the_other_with_a_clear_line(tmp_path: Pat
     os.kill(victims[0], signal.SIGKILL)
     output, _ = process.communicate(timeout=600)
     assert process.returncode != 0
-    assert f"process 0 of 2: {ENDED}; {way_on(saved=True)}" in output
+    assert f"process 0 of 2: {ENDED}; {recovery_hint(saved=True)}" in output
     assert read_checkpoint(folder).training["curve"]
 
 
@@ -136,7 +141,7 @@ def test_who_is_left_alone_promises_what_was_saved_and_nothing_else(
         | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert done.returncode != 0
-    assert f"process {1 - leaves} of 2: {ENDED}; {way_on(saved)}\n" in done.stderr
+    assert f"process {1 - leaves} of 2: {ENDED}; {recovery_hint(saved)}\n" in done.stderr
     assert (tmp_path / "x" / "resume").exists() == saved
 
 
@@ -151,4 +156,4 @@ def rank_of(pid: int) -> str | None:
 def test_rows_that_cannot_be_shared_are_refused(tmp_path: Path, dataset: Dataset) -> None:
     settings = TrainSettings(data=tmp_path, out_dir=tmp_path / "x", preset="cpu-2min", batch_size=9, block_size=16)
     with pytest.raises(InputError, match="9 rows cannot be shared by 2 processes"):
-        Trainer(settings, dataset, workers=Workers(rank=0, count=2))
+        Trainer(settings, dataset, workers=Workers(rank=0, world_size=2))

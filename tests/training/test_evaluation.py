@@ -22,10 +22,10 @@ def test_every_character_but_the_first_is_predicted_once() -> None:
     ids = np.random.default_rng(0).integers(ROTARY.vocab_size, size=3 * 16 + 6).astype(np.uint16)
     result = evaluate(network, ids, torch.float32)
     losses = []
-    for place in range(1, len(ids)):
-        start = (place - 1) // 16 * 16
-        logits = network(torch.from_numpy(ids[None, start:place].astype(np.int64)))[0, -1]
-        losses.append(-logits.log_softmax(-1)[int(ids[place])].item())
+    for position in range(1, len(ids)):
+        start = (position - 1) // 16 * 16
+        logits = network(torch.from_numpy(ids[None, start:position].astype(np.int64)))[0, -1]
+        losses.append(-logits.log_softmax(-1)[int(ids[position])].item())
     assert result.characters == len(ids) - 1
     assert result.loss == pytest.approx(np.mean(losses), abs=1e-4)
 
@@ -76,7 +76,7 @@ def test_the_fitted_scale_makes_the_loss_least(before: float) -> None:
     network = tiny_checkpoint().network()
     torch.manual_seed(0)
     rows = torch.zeros((300, 1), dtype=torch.int64)
-    while rows.shape[1] < 16:  # text that the network can foretell a little
+    while rows.shape[1] < 16:  # text that the network predicts a little
         rows = torch.cat((rows, torch.multinomial(network(rows)[:, -1].mul(2).softmax(-1), 1)), dim=1)
     ids = rows.flatten().numpy().astype(np.uint16)
     network.logit_scale = before

@@ -1,4 +1,4 @@
-"""Promise 3: nanoGPT's checkpoints are at home, and their pickles run nothing."""
+"""nanoGPT's checkpoints give the same logits and texts here, and their pickles run nothing."""
 
 import os
 import pickle
@@ -17,10 +17,13 @@ from model.generation.sequence import TextSequence
 from model.sampling.sampler import Sampling
 from tests.tiny import CPU
 from training.import_nanogpt import ImportSettings, import_nanogpt
-from training.untrusted import read_torch_file
+from training.untrusted.reading import read_torch_file
 
 CHARACTERS = "\n abcdefghij"
-LAYERS, HEADS, WIDTH, BLOCK = 3, 4, 32, 24
+LAYERS = 3
+HEADS = 4
+WIDTH = 32
+BLOCK = 24
 
 
 def make_weights(bias: bool, seed: int = 0) -> dict[str, Tensor]:
@@ -120,14 +123,14 @@ def test_greedy_text_is_nanogpts_while_it_fits(files: Path) -> None:
     ids = [3, 1, 4]
     while len(ids) < BLOCK:
         ids.append(int(reference(weights, ids)[-1].argmax()))
-    stream = TextSequence(checkpoint.vocabulary, ids[:3], Sampling(temperature=0), max_new_tokens=BLOCK - 3)
-    text = "".join(piece.text for piece in load_generator(checkpoint, CPU, 1).write(stream))
+    sequence = TextSequence(checkpoint.vocabulary, ids[:3], Sampling(temperature=0), max_new_tokens=BLOCK - 3)
+    text = "".join(chunk.text for chunk in load_generator(checkpoint, CPU, 1).write(sequence))
     assert text == checkpoint.vocabulary.decode(ids[3:])
     assert checkpoint.training["val_loss"] == 1.5
 
 
 class Malicious:
-    """A pickle of this runs a command where pickles are trusted."""
+    """Its pickle runs a command wherever pickles are trusted."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker

@@ -16,9 +16,9 @@ from model.checkpoint import INDEX_FILE, read_checkpoint, write_checkpoint
 from model.cli import run
 from model.errors import CheckpointError
 from tests.tiny import tiny_folder, tiny_index, tiny_play
-from training.copies import MAX_COPY_INDEX_BYTES, RUNGS, choose_rungs, make_copies
+from training.copies import FILTER_SPECS, MAX_COPY_INDEX_BYTES, choose_filter_specs, make_copy_index
 from training.dataset import Dataset, from_text
-from training.index import IndexSettings, add_index, cut, make_index
+from training.index import IndexSettings, add_index, cut_pieces, make_index
 
 PLAY = tiny_play()
 SHA = "ab" * 32
@@ -70,7 +70,7 @@ def test_it_is_written_with_the_checkpoint_and_is_always_the_same_file(folder: P
 
 
 def change(name: str) -> Callable[[Path], None]:
-    """Turn one byte of a tensor."""
+    """Change one bit of a tensor."""
 
     def apply(path: Path) -> None:
         content = bytearray(path.read_bytes())
@@ -151,7 +151,8 @@ def test_held_out_figures_are_measured_by_the_same_function() -> None:
     index = make_index(dataset, None)
     val = dataset.vocabulary.decode(dataset.val.tolist())
     for held_out in index.held_out:
-        figures = [measure(one, index, None, dataset.vocabulary).figures for one in cut(val, held_out.characters)]
+        pieces = cut_pieces(val, held_out.characters)
+        figures = [measure(piece, index, None, dataset.vocabulary).figures for piece in pieces]
         assert held_out.pieces == len(figures)
         for name, bounds in held_out.figures.items():
             values = [one[name] for one in figures if name in one]
@@ -169,55 +170,55 @@ def test_short_texts_have_an_index_too(characters: int) -> None:
 
 def test_pieces_begin_with_a_line_where_there_is_one() -> None:
     lines = "".join(f"line {number:03}\n" for number in range(100))
-    pieces = cut(lines, 50)
+    pieces = cut_pieces(lines, 50)
     assert len(pieces) == len(set(pieces)) > 30
     assert all(piece.startswith("line ") and len(piece) == 50 for piece in pieces)
     assert pieces[0] == lines[:50]
     assert pieces[-1] in lines[-60:]
-    assert cut("abcdefghijklmnopqrst", 2)[:3] == ["ab", "bc", "cd"]
+    assert cut_pieces("abcdefghijklmnopqrst", 2)[:3] == ["ab", "bc", "cd"]
 
 
-def test_of_too_few_pieces_nobody_can_say_what_is_usual() -> None:
-    assert cut("", 4) == cut("a" * 39, 4) == []
-    assert len(cut("a" * 40, 4)) == 20
+def test_too_few_pieces_are_none() -> None:
+    assert cut_pieces("", 4) == cut_pieces("a" * 39, 4) == []
+    assert len(cut_pieces("a" * 40, 4)) == 20
 
 
 def test_a_long_text_has_wider_strides_then_fewer_filters() -> None:
-    assert choose_rungs(1_000_000) == RUNGS
+    assert choose_filter_specs(1_000_000) == FILTER_SPECS
     for characters in (5_000_000, 50_000_000, 200_000_000):
-        rungs = choose_rungs(characters)
-        assert sum(1.13 * characters / stride for _, stride in rungs) <= MAX_COPY_INDEX_BYTES
-        assert [least for least, _ in rungs] == [least for least, _ in RUNGS][-len(rungs) :]
-    assert len(choose_rungs(10**12)) == 1
+        specs = choose_filter_specs(characters)
+        assert sum(1.13 * characters / spec.stride for spec in specs) <= MAX_COPY_INDEX_BYTES
+        assert [spec.min_run for spec in specs] == [spec.min_run for spec in FILTER_SPECS][-len(specs) :]
+    assert len(choose_filter_specs(10**12)) == 1
 
 
 def test_filters_of_any_size_can_be_filled() -> None:
     text = "".join(map(chr, np.random.default_rng(0).integers(97, 123, 3000)))
     for size in (10, 11, 12, 20, 50, 100, 300, 3000):
-        index = make_copies(text[:size], [(10, 1)])
+        index = make_copy_index(text[:size], [(10, 1)])
         assert index.lengths(text[:size])[-1] == size
 
 
 @pytest.mark.parametrize("first", [1, 1 << 20, 1 << 22, 1 << 24, 1 << 26])
 def test_the_filters_fit_together_for_every_size_of_text(first: int) -> None:
     """Texts of 3.4 to 6.5 million characters could not be trained on: strides were widened one by one, until the
-    substrings of 50 were shorter than those of 30, which an index refuses. A stride is now no wider than the rung
+    substrings of 50 were shorter than those of 30, which an index refuses. A stride is now no wider than the filter
     before allows. All sizes from 1 to 2**31 are tried, at steps of a thousandth and at most of 2**16.
     """
     size = first
     while size < min(max(64 * first, 1 << 20), 1 << 31):
-        rungs = choose_rungs(size)
-        lengths = [least - stride + 1 for least, stride in rungs]
+        specs = choose_filter_specs(size)
+        lengths = [spec.min_run - spec.stride + 1 for spec in specs]
         assert lengths == sorted(set(lengths)), size
         assert 1 <= lengths[0] <= lengths[-1] <= MAX_RUN, size
-        assert [least for least, _ in rungs] == [least for least, _ in RUNGS][-len(rungs) :], size
-        assert len(rungs) == 1 or sum(1.13 * size / stride for _, stride in rungs) <= MAX_COPY_INDEX_BYTES, size
+        assert [spec.min_run for spec in specs] == [spec.min_run for spec in FILTER_SPECS][-len(specs) :], size
+        assert len(specs) == 1 or sum(1.13 * size / spec.stride for spec in specs) <= MAX_COPY_INDEX_BYTES, size
         size += max(1, min(size // 1000, 1 << 16))
 
 
 @pytest.mark.parametrize("size", [20, 1_000_000, 3_400_000, 4_300_000, 6_500_000, 50_000_000, 2_000_000_000])
 def test_an_index_of_any_size_is_made_of_them(size: int) -> None:
-    """As above, through the index itself: that of a short text, with the rungs of a long one."""
+    """As above, through the index itself: that of a short text, with the filters of a long one."""
     text = PLAY[:3000]
-    index = make_copies(text, choose_rungs(size))
+    index = make_copy_index(text, choose_filter_specs(size))
     assert index.lengths(text)[-1] == len(text)

@@ -16,9 +16,9 @@ import torch
 
 from model.checkpoint import read_checkpoint
 from training.dataset import Dataset, from_text
-from training.run_folder import load_state
+from training.resume import Progress, load_state
 from training.settings import TrainSettings
-from training.trainer import Progress, Trainer, TrainingObserver
+from training.trainer import Trainer, TrainingObserver
 
 KILLS = int(os.environ.get("KILLS", "25"))
 SMALL: dict[str, Any] = {
@@ -44,7 +44,7 @@ class Announcer(TrainingObserver):
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
 
-    def step(self, progress: Progress, loss: float) -> None:
+    def on_step(self, progress: Progress, loss: float) -> None:
         self.pipe.send(progress.step)
 
 

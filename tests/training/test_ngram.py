@@ -43,7 +43,8 @@ def test_a_bigram_equals_one_counted_by_hand(text: list[int], other: list[int]) 
         if not after:
             expected = unigram(b)
         else:
-            total, left = sum(after.values()), sum(high[min(n, 3)] for n in after.values())
+            total = sum(after.values())
+            left = sum(high[min(n, 3)] for n in after.values())
             n = pairs[(a, b)]
             expected = float((n - high[min(n, 3)] + left * unigram(b)) / total)
         assert model.probabilities(ids(other))[place] == pytest.approx(expected)
@@ -57,7 +58,8 @@ def test_more_context_predicts_a_repetitive_text_better() -> None:
 
 
 def test_baselines_are_chance_and_each_order_that_the_text_is_long_enough_for() -> None:
-    text, other = ids([0, 1, 2, 1, 0, 3] * 50), ids([0, 1, 2, 1, 3, 3])
+    text = ids([0, 1, 2, 1, 0, 3] * 50)
+    other = ids([0, 1, 2, 1, 3, 3])
     found = baselines(text, other, 4)
     assert found == {"uniform": math.log(4)} | {
         f"{order}-gram": KneserNey(text, order, 4).loss(other) for order in (1, 2, 3, 5)

@@ -1,4 +1,4 @@
-"""A state to resume is checked before it is used, and what a failed save promises is there."""
+"""A state to resume is checked before it is used, and what the message of a failed save promises is true."""
 
 import errno
 import io
@@ -18,7 +18,8 @@ from model.checkpoint import read_checkpoint
 from model.errors import CheckpointError, InputError, SaveError
 from tests.training.test_trainer import TEXT, settings
 from training.dataset import from_text
-from training.run_folder import RESUME_FILE, RunFolder, load_state
+from training.resume import RESUME_FILE, load_state
+from training.run_folder import RunFolder
 from training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -217,10 +218,10 @@ def test_every_damage_to_a_state_is_refused_or_harmless(folder: Path) -> None:
     refused = 0
     for seed in range(150):
         draws = torch.Generator().manual_seed(seed)
-        places = torch.randint(0, min(len(content), 6000), (3,), generator=draws).tolist()
+        positions = torch.randint(0, min(len(content), 6000), (3,), generator=draws).tolist()
         damaged = bytearray(content)
-        for place in places:
-            damaged[place] ^= 1 + seed % 255
+        for position in positions:
+            damaged[position] ^= 1 + seed % 255
         (folder / RESUME_FILE).write_bytes(damaged)
         try:
             load_state(folder, CPU)

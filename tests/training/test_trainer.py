@@ -14,8 +14,9 @@ from training.dataset import Dataset, from_text
 from training.evaluation import evaluate
 from training.ngram import baselines
 from training.optimizers import learning_rate_factor
+from training.resume import Progress
 from training.settings import PRESETS, TrainSettings
-from training.trainer import Progress, Trainer, TrainingObserver
+from training.trainer import Trainer, TrainingObserver
 
 TEXT = "To be, or not to be: that is the question.\n" * 40
 SMALL: dict[str, Any] = {
@@ -52,7 +53,7 @@ class Recorder(TrainingObserver):
     def __init__(self) -> None:
         self.losses: list[float] = []
 
-    def step(self, progress: Progress, loss: float) -> None:
+    def on_step(self, progress: Progress, loss: float) -> None:
         self.losses.append(loss)
 
 
@@ -92,7 +93,8 @@ def test_baselines_are_found_once_and_recorded(
     tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that goes on has them already; one that was begun before there were any finds them then."""
-    expected, calls = baselines(dataset.train, dataset.val, len(dataset.vocabulary)), list[int]()
+    expected = baselines(dataset.train, dataset.val, len(dataset.vocabulary))
+    calls: list[int] = []
 
     def counted(*texts: Any) -> dict[str, float]:
         calls.append(1)
@@ -183,7 +185,8 @@ def test_nanogpts_preset_has_nanogpts_learning_rates(tmp_path: Path) -> None:
 
 def test_the_next_hundred_losses_are_those_of_the_uninterrupted_run(tmp_path: Path, dataset: Dataset) -> None:
     changes = {"preset": "cpu-2min", "max_iters": 120, "eval_interval": 50, "gradient_accumulation_steps": 2}
-    whole, rest = Recorder(), Recorder()
+    whole = Recorder()
+    rest = Recorder()
     Trainer(settings(tmp_path / "whole", **changes), dataset, whole).run()
     first = Trainer(settings(tmp_path / "parts", **changes), dataset)
     first.run(stop=lambda: first.progress.step == 20)
@@ -203,7 +206,8 @@ def test_timing_a_few_steps_changes_nothing(tmp_path: Path, dataset: Dataset) ->
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_accumulated_parts_make_the_step_of_one_batch(tmp_path: Path, dataset: Dataset, optimizer: str) -> None:
     changes = {"optimizer": optimizer, "dropout": 0.0, "attention_dropout": 0.0, "embedding_dropout": 0.0}
-    whole, parts = Recorder(), Recorder()
+    whole = Recorder()
+    parts = Recorder()
     Trainer(settings(tmp_path / "whole", **changes), dataset, whole).run()
     halves = {"batch_size": 2, "gradient_accumulation_steps": 2}
     Trainer(settings(tmp_path / "parts", **changes, **halves), dataset, parts).run()

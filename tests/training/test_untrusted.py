@@ -22,7 +22,7 @@ import torch
 
 from model.errors import CheckpointError
 from tests.training.test_import_nanogpt import make_weights, write_files
-from training.untrusted import read_pickle_file, read_torch_file
+from training.untrusted.reading import read_pickle_file, read_torch_file
 
 ROOT = Path(__file__).parent.parent.parent
 HUGE = 1 << 62

@@ -1,8 +1,8 @@
 """No text costs more than its length.
 
 A report of 100,000 opening brackets took over 200 s of a core, one of as many letters 61 s: each bracket was looked
-for among all that stood open, and a word was cut at each of its characters to find what it is like. Each step is
-linear now, or n log n. Costs are told by the thread's own CPU time, as a multiple of an ordinary text's.
+for among all that were open, and a word was cut at each of its characters to find the words that it is like. Each
+step is linear now, or n log n. Costs are measured by the thread's own CPU time, as multiples of an ordinary text's.
 """
 
 import random
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.analysis.overlap import CopiedRun, apart
+from model.analysis.overlap import CopiedRun, non_overlapping
 from model.analysis.structure import CLOSES, OPENS, balance
 from model.analysis.suffix_array import Source
 from model.analysis.words import Likeness, Ordered, WordList, WordMarker
@@ -21,9 +21,9 @@ from tests.model.analysis.test_report import CHECKPOINT
 from tests.tiny import VOCABULARY, report_of, tiny_play
 
 SIZE = 40_000
-MOST = 15  # times an ordinary text's cost; the quadratic ones took 50 to 1,000 times as much
+MAX_COST = 15  # times an ordinary text's; the quadratic ones took 50 to 1,000 times as much
 ORDINARY = tiny_play(5, 600)[:SIZE]
-CHANCE = random.Random(0)
+RANDOM = random.Random(0)
 
 
 def repeated(part: str) -> str:
@@ -49,8 +49,8 @@ TEXTS = {
     "speakers": "".join(f"Aa{chr(97 + n % 26)}{chr(97 + n // 26 % 26)}:\n\n" for n in range(SIZE // 7)),
     "marks": "a" + repeated("\u0315\u0300"),
     "joined": repeated("\u200d"),
-    "vocabulary": "".join(CHANCE.choices(VOCABULARY.characters, k=SIZE)),
-    "unicode": "".join(map(chr, CHANCE.choices(range(0x20, 0xD800), k=SIZE))),
+    "vocabulary": "".join(RANDOM.choices(VOCABULARY.characters, k=SIZE)),
+    "unicode": "".join(map(chr, RANDOM.choices(range(0x20, 0xD800), k=SIZE))),
     "emoji": repeated("😀"),
     "zeros": repeated("\0"),
 }
@@ -72,41 +72,41 @@ def ordinary() -> float:
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_no_text_costs_many_times_what_an_ordinary_one_does(name: str, ordinary: float) -> None:
-    assert cost(lambda: report_of(TEXTS[name], CHECKPOINT, 2.0).content()) < MOST * ordinary
+    assert cost(lambda: report_of(TEXTS[name], CHECKPOINT, 2.0).content()) < MAX_COST * ordinary
 
 
 @pytest.mark.parametrize("name", ["one word", "marks", "capitals", "vocabulary"])
-def test_nor_does_one_that_comes_character_by_character(name: str) -> None:
-    """All letters of the word that was not complete were read again with each that came."""
+def test_nor_does_one_that_is_fed_character_by_character(name: str) -> None:
+    """All letters of an incomplete word were read again with each further character."""
 
     def mark(text: str) -> None:
         marker = WordMarker(CHECKPOINT.index.words)  # type: ignore[union-attr]
         for character in text:
-            marker.extend(character)
+            marker.feed(character)
         marker.finish()
 
     mark(ORDINARY)
-    assert cost(lambda: mark(TEXTS[name])) < MOST * cost(lambda: mark(ORDINARY))
+    assert cost(lambda: mark(TEXTS[name])) < MAX_COST * cost(lambda: mark(ORDINARY))
 
 
 @pytest.mark.parametrize("text", [repeated("a"), repeated("ab"), ORDINARY])
 def test_nor_does_one_that_is_copied_from_end_to_end(text: str) -> None:
-    """The search went on by one character a step, over all places of the text: a step for each of the match's."""
+    """The search advanced by one character a step, at all positions of the text: a step for each of the match's."""
     source = Source(text)
     source.lengths("warm")
-    other = "".join(CHANCE.choices("ab", k=SIZE))
-    assert cost(lambda: source.lengths(text)) < 4 * MOST * cost(lambda: Source(text).lengths(other))
+    other = "".join(RANDOM.choices("ab", k=SIZE))
+    assert cost(lambda: source.lengths(text)) < 4 * MAX_COST * cost(lambda: Source(text).lengths(other))
 
 
-def test_runs_that_overlap_are_told_apart_without_looking_at_each_character() -> None:
+def test_overlapping_runs_are_dropped_without_looking_at_each_character() -> None:
     runs = [CopiedRun(start, start + SIZE) for start in range(SIZE)]
-    assert apart(runs) == [runs[0]]
+    assert non_overlapping(runs) == [runs[0]]
     shorter = [CopiedRun(start, start + 10) for start in range(0, SIZE, 10)]
-    assert apart(shorter + runs[:1]) == runs[:1]
+    assert non_overlapping(shorter + runs[:1]) == runs[:1]
 
 
 def balance_by_search(text: str) -> tuple[list[int], int]:
-    """The same by looking through all that is open."""
+    """The same by a search through all open signs."""
     opened: list[tuple[str, int]] = []
     unmatched: list[int] = []
     matched = 0

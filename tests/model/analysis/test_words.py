@@ -38,11 +38,11 @@ def test_an_invented_word_is_like_those_that_share_most_of_it(
 
 
 @given(TEXTS, st.lists(st.integers(0, 40)))
-def test_piece_by_piece_the_marks_are_the_same(text: str, cuts: list[int]) -> None:
+def test_a_text_fed_in_parts_has_the_marks_of_the_whole(text: str, cuts: list[int]) -> None:
     marker = WordMarker(KNOWN)
     marks: list[Mark] = []
     for start, end in pairwise([0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]):
-        marks += marker.extend(text[start:end])
+        marks += marker.feed(text[start:end])
     marks += marker.finish()
     assert marks == mark_words(text, KNOWN)
     assert all(text[mark.word.start : mark.word.end] == mark.word.text for mark in marks)

@@ -1,4 +1,4 @@
-"""What a run can do without costs only itself when it fails."""
+"""Optional work that fails costs a run only that work."""
 
 import errno
 import subprocess
@@ -50,11 +50,11 @@ def fail(*arguments: Any, **named: Any) -> NoReturn:
         ("sample", "samples"),
     ],
 )
-def test_an_extra_that_fails_costs_only_itself(
+def test_optional_work_that_fails_costs_only_itself(
     extra: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A text whose index could not be made ended the run at its first evaluation, with a traceback and no
-    checkpoint: nothing stood between the run and what it can do without. Now each failure is caught and told once.
+    checkpoint: no exception of optional work was caught. Now each failure is caught and warned of once.
     """
     if extra == "snapshot":
         monkeypatch.setattr(RunFolder, extra, fail)
@@ -73,7 +73,7 @@ def test_an_extra_that_fails_costs_only_itself(
 
 
 def test_a_disk_that_is_full_ends_the_run_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The checkpoint is no extra."""
+    """Saving the checkpoint is not optional."""
 
     def full(*arguments: Any) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,0 +1,153 @@
+"""The state that a stopped run resumes from: collected, read from its folder, checked, and applied.
+
+The state holds all that changes from step to step: the weights, the optimizers' states and `Progress`. It holds no
+state of a random generator: batches and dropout are functions of the seed and the step's number. So a resumed run
+takes the same steps as an uninterrupted one. Writing the file is `training.run_folder`'s work.
+"""
+
+import dataclasses
+import os
+import pickle
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, TypeAdapter, ValidationError
+from torch.optim import Optimizer
+
+from model.atomic_files import FolderReader, check_file, read_whole
+from model.checkpoint import CurvePoint
+from model.errors import CheckpointError
+from model.network import GPT
+from training.dataset import Dataset
+from training.optimizers import check_states
+from training.settings import TrainSettings
+
+RESUME_FILE = "resume/state.pt"
+NOTHING_TO_RESUME = "there is nothing to resume; begin a run without --resume, in a folder of its own"
+MAX_STATE_BYTES = 1 << 40
+STATE_TYPES = {"architecture": str, "weights": dict, "optimizers": list, "progress": dict}
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run has come: all that changes besides the weights and the optimizers' states."""
+
+    step: Annotated[int, Field(ge=0)] = 0
+    seconds: float = 0.0
+    curve: list[CurvePoint] = dataclasses.field(default_factory=list)
+    best: float = float("inf")  # lowest validation loss so far
+    losses: list[float] = dataclasses.field(default_factory=list)  # of the steps since the last evaluation
+    skipped: int = 0  # steps in a row without a finite gradient
+    baselines: dict[str, float] = dataclasses.field(default_factory=dict)  # computed once, when the run begins
+
+
+def recovery_hint(saved: bool) -> str:
+    """What a user can do about a run that ended too early, with or without a saved state."""
+    if saved:
+        return "go on from what was saved before, which is whole, with the same command and --resume=True"
+    return "begin again with the same command: nothing was saved yet"
+
+
+def resume_error(path: Path, reason: str) -> CheckpointError:
+    """The error to raise for a state that cannot be resumed."""
+    return CheckpointError(f"{path}: cannot be resumed ({reason}); begin a run in another --out_dir")
+
+
+def has_state(folder: Path) -> bool:
+    """Whether a run has saved a state in the folder."""
+    return os.path.lexists(FolderReader(folder).path(RESUME_FILE))
+
+
+def collect_state(
+    network: GPT, optimizers: Sequence[Optimizer], dataset: Dataset, progress: Progress
+) -> dict[str, Any]:
+    """The state of a run now. It refers to the live tensors: copy it to keep it over a step."""
+    return {
+        "architecture": repr(network.config),
+        "dataset": dataset.fingerprint,
+        "weights": network.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "progress": vars(progress),
+    }
+
+
+def restore_state(state: dict[str, Any], network: GPT, optimizers: Sequence[Optimizer]) -> Progress:
+    """Load a state that `collect_state` returned into the network and the optimizers; return its progress."""
+    network.load_state_dict(state["weights"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    return Progress(**state["progress"])
+
+
+def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
+    """The state that was saved in the folder. Its parts exist and have their types; their contents are unchecked.
+
+    Raises:
+        CheckpointError: it is missing, damaged or something else.
+    """
+    path = folder / RESUME_FILE
+    try:
+        state = read_whole(folder, lambda files: _read_state(files.path(RESUME_FILE), device))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: {NOTHING_TO_RESUME}") from error
+    except OSError as error:
+        raise resume_error(path, error.strerror or str(error)) from error
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
+        raise resume_error(path, "it is damaged") from error
+    except pickle.UnpicklingError as error:
+        raise resume_error(path, "it is damaged, or holds more than plain weights and could run code") from error
+    if not isinstance(state, dict):
+        raise resume_error(path, "it is not the state of a run")
+    for name, expected in STATE_TYPES.items():
+        if not isinstance(state.get(name), expected):
+            raise resume_error(path, "it is not the state of a run")
+    return state
+
+
+def _read_state(path: Path, device: torch.device) -> Any:
+    """What `torch.load` makes of the file, once the archive is known to unpack to no more than its own size."""
+    check_file(path, MAX_STATE_BYTES)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise OSError("it is damaged, or not the state of a run") from error
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise OSError("it is compressed, and would be larger than its file")
+    return torch.load(path, map_location=device, weights_only=True)
+
+
+def resume(settings: TrainSettings, dataset: Dataset, network: GPT, optimizers: list[Optimizer]) -> Progress:
+    """Restore the state saved in `out_dir`; return its progress.
+
+    Everything is checked before anything is restored, except that the weights fit the network.
+
+    Raises:
+        CheckpointError: it is of another network, data set or optimizer, or damaged.
+    """
+    state = load_state(settings.out_dir, next(network.parameters()).device)
+    path = settings.out_dir / RESUME_FILE
+    if state["architecture"] != repr(network.config):
+        raise CheckpointError(
+            f"{settings.out_dir}: the run to resume has another architecture or vocabulary: "
+            f"{state['architecture']}, not {network.config}"
+        )
+    fingerprint = state.get("dataset", dataset.fingerprint)  # absent from states of the first versions
+    if fingerprint != dataset.fingerprint:
+        raise resume_error(path, f"its run read another data set than {settings.data}")
+    try:
+        progress = TypeAdapter(Progress).validate_python(state["progress"])
+        check_states(optimizers, state["optimizers"])
+        return restore_state(state | {"progress": vars(progress)}, network, optimizers)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        location = ".".join(map(str, first["loc"]))
+        raise resume_error(path, f"its progress.{location}: {first['msg']}") from error
+    except ValueError as error:
+        raise resume_error(path, str(error)) from error
+    except (RuntimeError, AttributeError, TypeError, LookupError) as error:
+        raise resume_error(path, "its weights or optimizers do not fit the network") from error
