@@ -16,7 +16,16 @@ for await (const chunk of await client.completions.create({ ...asked, ...options
 
 const refusals = [];
 for (const wrong of [{ model: "none" }, { n: 99 }])
-  await client.completions.create({ ...asked, ...wrong }).catch((error) =>
-    refusals.push([error instanceof OpenAI.APIError, error.constructor.name, error.status, error.code, error.param]));
+	await client.completions
+		.create({ ...asked, ...wrong })
+		.catch((error) =>
+			refusals.push([
+				error instanceof OpenAI.APIError,
+				error.constructor.name,
+				error.status,
+				error.code,
+				error.param,
+			]),
+		);
 
 console.log(JSON.stringify({ models, whole, chunks, refusals }));
