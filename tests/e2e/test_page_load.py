@@ -14,7 +14,7 @@ MAX_BYTES = 180_000  # all of it, before anything is opened: what is loaded late
 
 
 @pytest.mark.parametrize("locale", ["en", "es"])
-def test_the_page_weighs_little_and_asks_nobody_else(
+def test_the_page_weighs_little_and_loads_nothing_from_elsewhere(
     browser: Browser, bundled_server: LiveServer, locale: str
 ) -> None:
     context = browser.new_context(locale=locale)

@@ -16,9 +16,9 @@ export function bySource(EventSource, url) {
 	});
 }
 
-export async function byFetch(url, asked) {
+export async function byFetch(url, request) {
 	const headers = { "content-type": "application/json" };
-	const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(asked) });
+	const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(request) });
 	const events = [];
 	let rest = "";
 	for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) {
