@@ -1,4 +1,4 @@
-// The page put together: which part is told of which event, and what the buttons and keys do.
+// The page put together: which part listens to which event, and what the buttons and keys do.
 
 import { ProblemError } from "./api/sse.js";
 import { BranchTree } from "./editor/branches.js";

@@ -139,9 +139,9 @@ export class Session {
 		tree.activate(branch);
 		const request = await this.write(branch, { ...link.parameters, seed: link.seed });
 		if (!request.timing) return null;
-		const places = link.samples.map((sample, i) => difference(textOf(request.runs[i]?.cells ?? []), sample));
-		const sample = places.findIndex((place) => place !== -1);
-		return { same: sample === -1, sample, at: places[sample], request };
+		const positions = link.samples.map((sample, i) => difference(textOf(request.runs[i]?.cells ?? []), sample));
+		const sample = positions.findIndex((position) => position !== -1);
+		return { same: sample === -1, sample, at: positions[sample], request };
 	}
 
 	/** The server begins to answer, or goes on. @param {Writing} now @param {Branch} branch */

@@ -10,7 +10,7 @@
 
 import { stream } from "./sse.js";
 
-/** What was asked for and what came: enough to write it again, and to compare. @implements {RequestRecord} */
+/** A request and what came of it: enough to write it again, and to compare. @implements {RequestRecord} */
 export class GenerationRequest {
 	/** @type {string | null} */ checkpoint = null;
 	/** @type {string | null} */ numerics = null;

@@ -16,15 +16,13 @@ export class BranchTree {
 	#closed = [];
 	/** @type {Branch[]} */
 	branches = [];
+	/** Undefined only until the first text is added. @type {Branch} */
+	active = /** @type {any} */ (undefined);
 	sideBySide = false;
 
 	/** @param {BranchTreeOptions} options */
 	constructor(options) {
 		this.#options = options;
-		/** @type {any} Undefined only before the first text is added. */
-		const none = undefined;
-		/** @type {Branch} */
-		this.active = none;
 		options.tabs.addEventListener("keydown", (event) => this.#onKey(event));
 	}
 

@@ -172,7 +172,7 @@ export class LineView {
 		const old = [...this.root.children].slice(first, after);
 		for (const line of made) this.root.insertBefore(line, old[0] ?? null);
 		for (const line of old) line.remove();
-		const rest = this.#starts.slice(after).map((place) => place + shift);
+		const rest = this.#starts.slice(after).map((index) => index + shift);
 		this.#starts = [...this.#starts.slice(0, first), ...starts, ...rest];
 		this.#markSpeakers(first, first + starts.length + 2);
 	}

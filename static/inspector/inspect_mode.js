@@ -32,7 +32,7 @@ export class InspectMode {
 		inspector.element.addEventListener("pointerenter", () => clearTimeout(this.#timer));
 		inspector.element.addEventListener("pointerleave", () => this.#closeSoon());
 		const onScroll = () => {
-			if (inspector.open) inspector.place();
+			if (inspector.open) inspector.position();
 		};
 		addEventListener("scroll", onScroll, { passive: true });
 	}

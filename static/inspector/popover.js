@@ -89,7 +89,7 @@ export class Inspector {
 		const focused = document.activeElement?.getAttribute("data-id") ?? null;
 		this.element.replaceChildren(...parts);
 		if (focused !== null) find(this.element, `[data-id="${CSS.escape(focused)}"]`)?.focus();
-		this.place();
+		this.position();
 	}
 
 	focus() {
@@ -138,7 +138,7 @@ export class Inspector {
 	}
 
 	/** Moves the inspector under the character or over it, where there is more room, inside the window. */
-	place() {
+	position() {
 		if (!this.at) return;
 		const { branch, index } = this.at;
 		const rect = branch.editor.lines.rectOf(index);
