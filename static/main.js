@@ -126,7 +126,7 @@ function onWritten(branch, { inserted }) {
 	if (branch !== announced) announcer.reset();
 	announced = branch;
 	announcer.add(textOf(inserted));
-	updateText();
+	updateCounters();
 	autoScroll.follow(branch.editor.root.lastElementChild);
 }
 
@@ -163,14 +163,18 @@ function update() {
 }
 
 function updateText() {
+	updateCounters();
+	if (session.isWriting(tree.active)) return;
+	showUnknown(tree.active.doc);
+	showEdited(tree.active.doc);
+}
+
+function updateCounters() {
 	const { doc } = tree.active;
 	$("counters").textContent = t("counters", { count: doc.length, seen: doc.length - doc.windowStart });
 	$("undo").disabled = !doc.canUndo;
 	$("redo").disabled = !doc.canRedo;
 	panels.update();
-	if (session.isWriting(tree.active)) return;
-	showUnknown(doc);
-	showEdited(doc);
 }
 
 /** Says that the colours are of what the model wrote, where that was edited. @param {TextDocument} doc */
@@ -279,7 +283,10 @@ function restore() {
 		tree.add(cells, parent === null ? null : { name: parent }, at, name);
 	}
 	tree.activate(tree.branches.find(({ name }) => name === saved.active) ?? tree.branches[0]);
-	for (const branch of [...tree.branches]) if (saved.closed.includes(branch.name)) tree.close(branch);
+	for (const name of saved.closed) {
+		const branch = tree.branches.find((one) => one.name === name);
+		if (branch) tree.close(branch);
+	}
 	tree.setSideBySide(saved.sideBySide);
 }
 
