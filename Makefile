@@ -4,8 +4,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_FLAGS ?=
 BIN := .venv/bin
+NEW_NODE := const [major, minor] = process.versions.node.split("."); process.exit(major > 20 || (major == 20 && minor >= 19) ? 0 : 1)
 
-.PHONY: help serve test lint pytest fmt clean
+.PHONY: help serve test lint lint-js pytest fmt clean
 
 help: ## Print each target with its sentence.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,24 +20,37 @@ test: .venv/installed-dev ## Run lint, types and tests.
 pytest: .venv/installed-dev ## Run the tests alone.
 	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 
-lint: .venv/installed-dev ## Check the code's form and types; change nothing.
+lint: .venv/installed-dev lint-js ## Check the code's form and types; change nothing.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Types, format and rules of the page's JavaScript. The page itself is served as it stands.
+lint-js: ## Check the page's JavaScript where Node 20.19 or later is there.
+	@if command -v npm > /dev/null && node -e '$(NEW_NODE)'; then \
+	  $(MAKE) --no-print-directory node_modules/installed && npm run --silent check; \
+	elif [ -n "$$CI" ]; then echo "no Node 20.19 or later: the JavaScript cannot be checked" >&2; exit 1; \
+	else echo "No Node 20.19 or later: the JavaScript is not checked."; fi
+
+node_modules/installed: package-lock.json
+	npm ci --no-audit --no-fund --loglevel=error
+	touch $@
 
 fmt: .venv/installed-dev ## Format the code and sort its imports.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --select=I --fix .
 
-.venv/installed: pyproject.toml
+.venv/bin/python:
 	@echo "Installing into .venv; this is done once."
 	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable .
 	touch $@
 
-.venv/installed-dev: .venv/installed
+.venv/installed-dev: pyproject.toml | .venv/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable '.[dev]'
-	touch $@
+	touch .venv/installed $@
 
-clean: ## Remove .venv and all caches.
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+clean: ## Remove .venv, node_modules and all caches.
+	rm -rf .venv node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -12,7 +12,7 @@ from model.atomic_files import replacing
 from model.checkpoint import DRAFT_FILE, read_checkpoint
 from model.cli import SettingsPath, run, settings_config
 from model.flags import ProgramSettings
-from model.sampling.ngram_draft import Draft
+from model.sampling.ngram_draft import UNITS_PER_NAT, Draft
 from training.dataset import Dataset, Ids, translate
 from training.ngram import MAX_COUNTED_CHARACTERS, KneserNey
 

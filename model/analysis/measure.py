@@ -67,7 +67,7 @@ def measure(
         draft: the checkpoint's n-gram table; without it there are no n-gram bits.
         model_bits: mean bits per character under the model, if they are known.
         source: the training text, if it is given: then lengths of copied runs are exact.
-        proceed: called between the steps; may raise, to end the work.
+        check_cancelled: called between the steps; may raise, to end the work.
     """
     lengths = index.copies.lengths(text)
     check_cancelled()

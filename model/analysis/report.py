@@ -111,7 +111,7 @@ def make_report(
         bits: mean bits per character under the model, if the caller knows them.
         val_loss: of the model on real text, in nats per character, to compare `bits` with.
         source: the training text, for exact lengths of runs and their positions there.
-        proceed: called often; may raise, to end the work.
+        check_cancelled: called often; may raise, to end the work.
     """
     measured = measure(text, index, draft, vocabulary, bits, source, check_cancelled)
     held_out = index.held_out_of(len(text))

@@ -1,52 +1,64 @@
 // The API key: kept for as long as the tab is open, and asked for when there is none or it is refused.
 
-const STORED = "soliloquy-key";
-const dialog = document.getElementById("key");
+import { $, find } from "../ui/dom.js";
 
-let asking = null; // one question for all requests that wait for its answer
+const STORAGE_KEY = "soliloquy-key";
+const dialog = $("key");
 
-/** A key to try after `refused` (null if none was sent), or null if there is none. */
+/** @type {Promise<string | null> | null} */
+let answer = null; // one dialog for all requests that wait for a key
+
+/**
+ * A key to try after `refused` (null if none was sent), or null if there is none.
+ * @param {string | null} refused
+ */
 export async function nextKey(refused) {
-  const stored = recall();
-  if (stored && stored !== refused) return stored;
-  if (!dialog) return null; // it is not this server that wants one
-  asking ??= ask(refused !== null);
-  try {
-    return await asking;
-  } finally {
-    asking = null;
-  }
+	const stored = load();
+	if (stored && stored !== refused) return stored;
+	if (!dialog) return null; // it is not this server that wants one
+	answer ??= askReader(dialog, refused !== null);
+	try {
+		return await answer;
+	} finally {
+		answer = null;
+	}
 }
 
-function ask(again) {
-  const field = dialog.querySelector("input");
-  const error = dialog.querySelector("[role=alert]");
-  dialog.returnValue = field.value = "";
-  dialog.showModal();
-  error.textContent = again ? error.dataset.refused : "";
-  return new Promise((resolve) => {
-    const closed = () => {
-      const key = field.value.replace(/[^!-~]/g, ""); // what a header can carry
-      if (dialog.returnValue !== "use" || !key) return resolve(null);
-      remember(key);
-      resolve(key);
-    };
-    dialog.addEventListener("close", closed, { once: true });
-  });
+/** @param {HTMLDialogElement} dialog @param {boolean} again @returns {Promise<string | null>} */
+function askReader(dialog, again) {
+	const field = find(dialog, "input");
+	const error = find(dialog, "[role=alert]");
+	field.value = "";
+	dialog.returnValue = "";
+	dialog.showModal();
+	error.textContent = again ? (error.dataset.refused ?? "") : "";
+	return new Promise((resolve) => {
+		const onClose = () => {
+			const key = field.value.replace(/[^!-~]/g, ""); // what a header can carry
+			if (dialog.returnValue !== "use" || !key) {
+				resolve(null);
+				return;
+			}
+			save(key);
+			resolve(key);
+		};
+		dialog.addEventListener("close", onClose, { once: true });
+	});
 }
 
-function recall() {
-  try {
-    return sessionStorage.getItem(STORED);
-  } catch {
-    return null; // a browser may forbid it
-  }
+function load() {
+	try {
+		return sessionStorage.getItem(STORAGE_KEY);
+	} catch {
+		return null; // a browser may forbid it
+	}
 }
 
-function remember(key) {
-  try {
-    sessionStorage.setItem(STORED, key);
-  } catch {
-    // then it is asked for again after a reload
-  }
+/** @param {string} key */
+function save(key) {
+	try {
+		sessionStorage.setItem(STORAGE_KEY, key);
+	} catch {
+		// the reader is asked again after a reload
+	}
 }

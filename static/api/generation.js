@@ -1,87 +1,101 @@
-// One request on its way: from the stream's events to cells in documents. Knows nothing of buttons.
+// One request: from the stream's events to cells. Knows nothing of buttons.
+//
+// The way of a `text` event from the network to the page, through each module once:
+//   1. sse.js parses the frame.
+//   2. `generate` here makes cells of its characters, adds them to the sample's run, and yields them.
+//   3. session.js hands them to smooth_stream.js, which spreads them over the next frames of the screen.
+//   4. In each frame, editor.js adds some of them to the document, which has two listeners: line_view.js draws them,
+//      and branches.js calls main.js, for the counters, the screen reader and scrolling.
+// Marks of copies and invented words reach back into what is drawn already: session.js has those lines drawn again.
 
 import { stream } from "./sse.js";
 
-/** What was asked for and what came: enough to write it again, and to compare. */
-export class Request {
-  /** `prefix` is all the text that the request continues; `parameters` are those sent, without the prompt. */
-  constructor(prefix, parameters, seed = null) {
-    this.prefix = prefix;
-    this.start = Array.from(prefix).length; // the cell that the first of each run follows
-    this.parameters = parameters;
-    this.seed = seed; // the server's choice if null
-    this.checkpoint = null;
-    this.numerics = null;
-    this.receipt = null;
-    this.timing = null;
-    this.reports = null; // one for each run, once it is written
-    this.runs = [];
-  }
+/** A request and what came of it: enough to write it again, and to compare. @implements {RequestRecord} */
+export class GenerationRequest {
+	/** @type {string | null} */ checkpoint = null;
+	/** @type {string | null} */ numerics = null;
+	/** @type {Receipt | null} */ receipt = null;
+	/** @type {Timing | null} */ timing = null;
+	/** @type {Report[] | null} */ reports = null;
+	/** @type {Run[]} */ runs = [];
 
-  get characters() {
-    return this.runs.reduce((sum, run) => sum + run.cells.length, 0);
-  }
+	/** @param {string} prefix @param {Settings} parameters @param {number | null} seed */
+	constructor(prefix, parameters, seed = null) {
+		this.prefix = prefix;
+		this.start = Array.from(prefix).length;
+		this.parameters = parameters;
+		this.seed = seed;
+	}
+
+	get characters() {
+		return this.runs.reduce((sum, run) => sum + run.cells.length, 0);
+	}
 }
 
 /**
- * Sends a request and hands its text on: `onStart()` when the server begins or goes on, `onCells(run, cells)` as
- * they come, `onMarks(run, from)` when copies or invented words were found in what came before, from a cell on,
- * `onWait(milliseconds)` while the connection is lost. `patient` as in `stream`.
- *
- * Throws what `stream` throws.
+ * Sends a request and yields what the server says: `start` when it begins or goes on, and `text` with the cells that
+ * came in a run.
+ * The request holds the rest once this ends. The options, and what is thrown, are those of `stream`.
+ * @param {RequestRecord} request @param {ModelCard} card @param {StreamOptions} options
+ * @returns {AsyncGenerator<GenerationEvent>}
  */
-export async function write(request, { card, signal, patient, onStart, onCells, onMarks, onWait }) {
-  const prompt = Array.from(request.prefix).slice(-card.block_size).join("");
-  const body = { ...request.parameters, prompt, details: true, alternatives: 0, report: card.report };
-  if (request.seed !== null) body.seed = request.seed;
-  for await (const { event, data } of stream("/generate", body, { signal, patient, onWait })) {
-    if (event === "start") {
-      if (request.runs.length === 0) begin(request, data, card);
-      onStart();
-    } else if (event === "text") {
-      const run = request.runs[data.sample];
-      const known = run.cells.length - data.index; // never negative; positive only if the server repeats itself
-      const cells = data.chars.slice(known).map((one, i) => cellOf(one, run, run.cells.length + i));
-      run.cells.push(...cells);
-      const from = mark(run, data);
-      onCells(run, cells);
-      if (from < run.cells.length - cells.length) onMarks(run, from);
-    } else if (event === "end") {
-      request.runs[data.sample].finish = data.finish_reason;
-    } else if (event === "done") {
-      request.receipt = data.receipt;
-      request.timing = data.timing;
-      request.reports = data.reports ?? null;
-    }
-  }
+export async function* generate(request, card, options) {
+	const prompt = Array.from(request.prefix).slice(-card.block_size).join("");
+	const body = { ...request.parameters, prompt, details: true, alternatives: 0, report: card.report };
+	if (request.seed !== null) body.seed = request.seed;
+	for await (const { event, data } of stream("/generate", body, options)) {
+		if (event === "start") {
+			if (request.runs.length === 0) begin(request, data, card);
+			yield { type: "start" };
+		} else if (event === "text") {
+			const run = request.runs[data.sample];
+			const known = run.cells.length - data.index; // never negative; positive only if the server repeats itself
+			const cells = data.chars.slice(known).map((one, i) => cellOf(one, run, run.cells.length + i));
+			run.cells.push(...cells);
+			yield { type: "text", run, cells, marked: mark(run, data) };
+		} else if (event === "end") {
+			request.runs[data.sample].finish = data.finish_reason;
+		} else if (event === "done") {
+			request.receipt = data.receipt;
+			request.timing = data.timing;
+			request.reports = data.reports ?? null;
+		}
+	}
 }
 
+/** @param {RequestRecord} request @param {StartData} data @param {ModelCard} card */
 function begin(request, { seed, checkpoint, parameters }, card) {
-  Object.assign(request, { seed, checkpoint, numerics: card.numerics });
-  for (let sample = 0; sample < parameters.num_samples; sample++) {
-    const { prefix } = request;
-    const marks = { copied: [], words: [], invented: [] }; // by cell: longest run copied through it, number of its word
-    request.runs.push({ request, prefix, seed, sample, parameters, cells: [], finish: null, ...marks });
-  }
+	request.seed = seed;
+	request.checkpoint = checkpoint;
+	request.numerics = card.numerics;
+	const { prefix } = request;
+	for (let sample = 0; sample < parameters.num_samples; sample++) {
+		const marks = { copied: [], words: [], invented: [] };
+		request.runs.push({ request, prefix, seed, sample, parameters, cells: [], finish: null, ...marks });
+	}
 }
 
-/** Notes what an event says of copies and invented words; returns the first cell that it says something of. */
+/**
+ * Notes what an event says of copies and invented words; returns the first cell that it says something of.
+ * @param {Run} run @param {TextData} data
+ */
 function mark(run, { index, copied = [], invented = [] }) {
-  let first = Infinity;
-  copied.forEach((length, i) => {
-    const at = index + i;
-    run.copied[at] ??= 0;
-    for (let one = at - length + 1; one <= at; one++) run.copied[one] = Math.max(run.copied[one], length);
-    if (length) first = Math.min(first, at - length + 1);
-  });
-  for (const word of invented) {
-    for (let at = word.start; at < word.end; at++) run.invented[at] = run.words.length;
-    run.words.push(word);
-    first = Math.min(first, word.start);
-  }
-  return first;
+	let first = Infinity;
+	copied.forEach((length, i) => {
+		const at = index + i;
+		run.copied[at] ??= 0;
+		for (let one = at - length + 1; one <= at; one++) run.copied[one] = Math.max(run.copied[one], length);
+		if (length) first = Math.min(first, at - length + 1);
+	});
+	for (const word of invented) {
+		for (let at = word.start; at < word.end; at++) run.invented[at] = run.words.length;
+		run.words.push(word);
+		first = Math.min(first, word.start);
+	}
+	return first;
 }
 
+/** @param {Character} character @param {Run} run @param {number} at */
 function cellOf({ char, prob, rank, entropy }, run, at) {
-  return Object.freeze({ c: char, run, at, prob, rank, entropy });
+	return Object.freeze({ c: char, run, at, prob, rank, entropy });
 }

@@ -1,155 +1,167 @@
 // The texts on the page: samples and forks, each a document with an editor of its own. They form a tree by where they
 // left one another; one of them is active, and all can be shown side by side. Closing one keeps it.
 
-import { Editor } from "./editor.js";
-import { TextDocument } from "./document.js";
+import { find, make, makeButton } from "../ui/dom.js";
 import { t } from "../ui/i18n.js";
+import { TextDocument } from "./document.js";
+import { Editor } from "./editor.js";
 
-export class Tree {
-  #look;
-  #onEdit;
-  #closed = [];
+const TEXT_BOX = { role: "textbox", "aria-multiline": "true", spellcheck: "false", autocapitalize: "off" };
+/** @type {Record<string, number>} */
+const ARROWS = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 };
 
-  /**
-   * `onChange()` is called when texts come, go or become active, `onClose(branch)` when one was taken off the page,
-   * `onEdit(branch)` before an edit by hand (see Editor), `onText(branch)` after each change of a text.
-   */
-  constructor({ tabs, pages, look, onEdit, onText, onClose, onChange }) {
-    Object.assign(this, { tabs, pages, onText, onClose, onChange });
-    this.#look = look;
-    this.#onEdit = onEdit;
-    this.branches = [];
-    this.active = null;
-    this.sideBySide = false;
-    tabs.addEventListener("keydown", (event) => this.#onKey(event));
-  }
+export class BranchTree {
+	#options;
+	/** @type {{ branch: Branch, index: number }[]} */
+	#closed = [];
+	/** @type {Branch[]} */
+	branches = [];
+	/** Undefined only until the first text is added. @type {Branch} */
+	active = /** @type {any} */ (undefined);
+	sideBySide = false;
 
-  /** Those closed too, in the order in which they were closed. */
-  get closed() {
-    return this.#closed.map(({ branch }) => branch);
-  }
+	/** @param {BranchTreeOptions} options */
+	constructor(options) {
+		this.#options = options;
+		options.tabs.addEventListener("keydown", (event) => this.#onKey(event));
+	}
 
-  get canReopen() {
-    return this.#closed.length > 0;
-  }
+	/** The closed texts, in the order in which they were closed. */
+	get closed() {
+		return this.#closed.map(({ branch }) => branch);
+	}
 
-  /** Adds a text that left `parent` at the cell `at`, or a first one, and returns it. */
-  add(cells, parent = null, at = 0, name = null) {
-    const page = document.createElement("article");
-    const root = page.appendChild(document.createElement("div"));
-    const doc = new TextDocument(cells);
-    const branch = { name: name ?? this.#nameUnder(parent), parent: parent?.name ?? null, at, doc, page };
-    root.className = "document";
-    Object.entries({ role: "textbox", "aria-multiline": "true", spellcheck: "false", autocapitalize: "off" }).forEach(
-      ([key, value]) => root.setAttribute(key, value),
-    );
-    root.setAttribute("aria-label", t("text_named", { name: branch.name }));
-    root.dataset.placeholder = t("placeholder");
-    branch.editor = new Editor(root, doc, { look: (cell) => this.#look(cell), onEdit: () => this.#onEdit(branch) });
-    doc.listen(() => this.onText(branch));
-    root.addEventListener("focus", () => this.activate(branch));
-    const after = this.branches.findLastIndex((one) => parent && isUnder(one.name, parent.name));
-    this.branches.splice(after === -1 ? this.branches.length : after + 1, 0, branch);
-    this.draw();
-    return branch;
-  }
+	get canReopen() {
+		return this.#closed.length > 0;
+	}
 
-  activate(branch) {
-    if (this.active === branch) return;
-    this.active = branch;
-    this.draw();
-  }
+	/**
+	 * Adds a text that left `parent` at the cell `at`, or one with no parent, and returns it.
+	 * @param {Cell[]} cells @param {{ name: string } | null} parent @param {string | null} name @returns {Branch}
+	 */
+	add(cells, parent = null, at = 0, name = null) {
+		const { windowSize, onEdit, onText } = this.#options;
+		const page = make("article");
+		const root = page.appendChild(make("div", "document"));
+		const doc = new TextDocument(cells, windowSize);
+		const editor = new Editor(root, doc, {
+			classify: (cell) => this.#options.classify(cell),
+			onEdit: () => onEdit(branch),
+		});
+		/** @type {Branch} */
+		const branch = { name: name ?? this.#nameUnder(parent), parent: parent?.name ?? null, at, doc, page, editor };
+		for (const [key, value] of Object.entries(TEXT_BOX)) root.setAttribute(key, value);
+		root.setAttribute("aria-label", t("text_named", { name: branch.name }));
+		root.dataset.placeholder = t("placeholder");
+		doc.listen((change) => onText(branch, change));
+		root.addEventListener("focus", () => this.activate(branch));
+		const before = this.branches.findLastIndex((other) => parent && isUnder(other.name, parent.name));
+		this.branches.splice(before === -1 ? this.branches.length : before + 1, 0, branch);
+		this.draw();
+		return branch;
+	}
 
-  /** The text `by` places further on becomes active. */
-  walk(by) {
-    const place = this.branches.indexOf(this.active) + by;
-    this.activate(this.branches[(place + this.branches.length) % this.branches.length]);
-  }
+	/** @param {Branch} branch */
+	activate(branch) {
+		if (this.active === branch) return;
+		this.active = branch;
+		this.draw();
+	}
 
-  /** Takes a text off the page; `reopen` brings it back. */
-  close(branch) {
-    if (this.branches.length === 1) return;
-    const place = this.branches.indexOf(branch);
-    this.branches.splice(place, 1);
-    this.#closed.push({ branch, place });
-    if (this.active === branch) this.active = this.branches[Math.max(0, place - 1)];
-    this.onClose(branch);
-    this.draw();
-    if (!this.tabs.contains(document.activeElement)) this.active.editor.root.focus({ preventScroll: true });
-  }
+	/** Activates the text `by` tabs further on. @param {number} by */
+	activateNext(by) {
+		const index = this.branches.indexOf(this.active) + by;
+		this.activate(this.branches[(index + this.branches.length) % this.branches.length]);
+	}
 
-  reopen() {
-    const { branch, place } = this.#closed.pop();
-    this.branches.splice(place, 0, branch);
-    this.active = branch;
-    this.draw();
-  }
+	/** Takes a text off the page; `reopen` brings it back. @param {Branch} branch */
+	close(branch) {
+		if (this.branches.length === 1) return;
+		const index = this.branches.indexOf(branch);
+		this.branches.splice(index, 1);
+		this.#closed.push({ branch, index });
+		if (this.active === branch) this.active = this.branches[Math.max(0, index - 1)];
+		this.#options.onClose(branch);
+		this.draw();
+		const { tabs } = this.#options;
+		if (!tabs.contains(document.activeElement)) this.active.editor.root.focus({ preventScroll: true });
+	}
 
-  setSideBySide(on) {
-    this.sideBySide = on;
-    this.draw();
-  }
+	reopen() {
+		const last = this.#closed.pop();
+		if (!last) return;
+		this.branches.splice(last.index, 0, last.branch);
+		this.active = last.branch;
+		this.draw();
+	}
 
-  redraw(look) {
-    this.#look = look;
-    for (const branch of this.branches) branch.editor.lines.refresh();
-  }
+	/** @param {boolean} on */
+	setSideBySide(on) {
+		this.sideBySide = on;
+		this.draw();
+	}
 
-  draw() {
-    this.active ??= this.branches[0];
-    const shown = this.sideBySide ? this.branches : [this.active];
-    const pages = shown.flatMap(({ page }, i) => (i ? [document.createElement("hr"), page] : [page]));
-    const same = pages.length === this.pages.childElementCount && shown.every(({ page }) => page.isConnected);
-    if (!same) this.pages.replaceChildren(...pages);
-    this.pages.classList.toggle("many", shown.length > 1);
-    for (const branch of this.branches) branch.page.classList.toggle("active", branch === this.active);
-    this.#drawTabs();
-    this.onChange();
-  }
+	/** Draws all texts with other class names. @param {Classify} classify */
+	redraw(classify) {
+		this.#options.classify = classify;
+		for (const branch of this.branches) branch.editor.lines.refresh();
+	}
 
-  #drawTabs() {
-    const hadFocus = this.tabs.contains(document.activeElement);
-    this.tabs.replaceChildren(...this.branches.map((branch) => this.#tab(branch)));
-    this.tabs.hidden = this.branches.length < 2;
-    if (hadFocus) this.tabs.querySelector("[aria-current]")?.focus();
-  }
+	draw() {
+		const { pages, onChange } = this.#options;
+		this.active ??= this.branches[0];
+		const shown = this.sideBySide ? this.branches : [this.active];
+		const children = shown.flatMap(({ page }, i) => (i ? [document.createElement("hr"), page] : [page]));
+		const same = children.length === pages.childElementCount && shown.every(({ page }) => page.isConnected);
+		if (!same) pages.replaceChildren(...children);
+		pages.classList.toggle("many", shown.length > 1);
+		for (const branch of this.branches) branch.page.classList.toggle("active", branch === this.active);
+		this.#drawTabs();
+		onChange();
+	}
 
-  #tab(branch) {
-    const item = document.createElement("li");
-    const open = item.appendChild(document.createElement("button"));
-    open.type = "button";
-    open.textContent = branch.name;
-    open.title = branch.parent ? t("forked_from", { name: branch.parent, at: branch.at + 1 }) : "";
-    open.setAttribute("aria-label", t("text_named", { name: branch.name }) + (open.title && `, ${open.title}`));
-    open.addEventListener("click", () => this.activate(branch));
-    const close = item.appendChild(document.createElement("button"));
-    close.type = "button";
-    close.textContent = "×";
-    close.className = "close";
-    close.setAttribute("aria-label", t("close_text", { name: branch.name }));
-    close.addEventListener("click", () => this.close(branch));
-    if (branch === this.active) open.setAttribute("aria-current", "true");
-    else open.tabIndex = close.tabIndex = -1;
-    return item;
-  }
+	#drawTabs() {
+		const { tabs } = this.#options;
+		const hadFocus = tabs.contains(document.activeElement);
+		tabs.replaceChildren(...this.branches.map((branch) => this.#makeTab(branch)));
+		tabs.hidden = this.branches.length < 2;
+		if (hadFocus) find(tabs, "[aria-current]")?.focus();
+	}
 
-  #onKey(event) {
-    const by = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
-    if (by) this.walk(by);
-    else if (event.key === "Delete") this.close(this.active);
-    else return;
-    event.preventDefault();
-  }
+	/** @param {Branch} branch */
+	#makeTab(branch) {
+		const item = make("li");
+		const open = item.appendChild(makeButton("", branch.name, () => this.activate(branch)));
+		open.title = branch.parent ? t("forked_from", { name: branch.parent, at: branch.at + 1 }) : "";
+		open.setAttribute("aria-label", t("text_named", { name: branch.name }) + (open.title && `, ${open.title}`));
+		const close = item.appendChild(makeButton("close", "×", () => this.close(branch)));
+		close.setAttribute("aria-label", t("close_text", { name: branch.name }));
+		if (branch === this.active) open.setAttribute("aria-current", "true");
+		else for (const button of [open, close]) button.tabIndex = -1;
+		return item;
+	}
 
-  /** 1, 2, 3 for texts of their own; 1.1, 1.2 for those that left 1. */
-  #nameUnder(parent) {
-    const all = [...this.branches, ...this.#closed.map(({ branch }) => branch)];
-    const siblings = all.filter((one) => one.parent === (parent?.name ?? null));
-    const next = 1 + Math.max(0, ...siblings.map(({ name }) => Number(name.split(".").at(-1))));
-    return parent ? `${parent.name}.${next}` : String(next);
-  }
+	/** @param {KeyboardEvent} event */
+	#onKey(event) {
+		const by = ARROWS[event.key];
+		if (by) this.activateNext(by);
+		else if (event.key === "Delete") this.close(this.active);
+		else return;
+		event.preventDefault();
+	}
+
+	/**
+	 * The next free name: 1, 2, 3 for texts with no parent; 1.1, 1.2 for those that left 1.
+	 * @param {{ name: string } | null} parent
+	 */
+	#nameUnder(parent) {
+		const siblings = [...this.branches, ...this.closed].filter((one) => one.parent === (parent?.name ?? null));
+		const next = 1 + Math.max(0, ...siblings.map(({ name }) => Number(name.split(".").at(-1))));
+		return parent ? `${parent.name}.${next}` : String(next);
+	}
 }
 
+/** @param {string} name @param {string} ancestor */
 function isUnder(name, ancestor) {
-  return name === ancestor || name.startsWith(`${ancestor}.`);
+	return name === ancestor || name.startsWith(`${ancestor}.`);
 }

@@ -1,128 +1,141 @@
 // One text: a row of cells, each a character and what is known of it, that can be edited, undone and redone.
-// Knows nothing of the page.
-//
-// A cell is {c} when someone typed it, and {c, run, at, prob, rank, entropy} when the model wrote it: the `at`th
-// character of a run. Cells never change, so forks and histories share them. A run is what one sample of one request
-// wrote: {request, prefix, seed, sample, parameters, cells, finish}, and what was found in it (api/generation.js): {copied, words,
-// invented}.
+// Knows nothing of the page. types.d.ts says what cells and runs are.
 
 const MERGE_MILLISECONDS = 1000;
 
-/** The cells of a text that someone typed. */
+/** The cells of a text that someone typed. @param {string} text @returns {Cell[]} */
 export function typed(text) {
-  return Array.from(text.toWellFormed?.() ?? text, (c) => ({ c }));
+	return Array.from(text.toWellFormed?.() ?? text, (c) => ({ c }));
 }
 
-/** The text of some cells. */
+/** The text of some cells. @param {readonly { c: string }[]} cells */
 export function textOf(cells) {
-  return cells.map(({ c }) => c).join("");
-}
-
-/** Whether the character `index` of a text, which the model wrote, still stands after what it was written after. */
-export function isAsWritten(cells, index) {
-  const { run, at } = cells[index];
-  const start = index - at;
-  const wrote = cells.slice(Math.max(0, start), index).every((cell, i) => cell === run.cells[i]);
-  return start === run.request.start && wrote && textOf(cells.slice(0, start)) === run.prefix;
+	return cells.map(({ c }) => c).join("");
 }
 
 /**
- * What was changed in a text since the model wrote in it: `moved`, some of it stands after something else now; `cut`,
+ * Whether the character `index` of a text, if the model wrote it, still follows what it followed then.
+ * @param {Cell[]} cells @param {number} index
+ */
+export function isAsWritten(cells, index) {
+	const { run, at } = cells[index];
+	if (!run) return true;
+	const start = index - at;
+	if (start !== run.request.start) return false;
+	const unchanged = cells.slice(start, index).every((cell, i) => cell === run.cells[i]);
+	return unchanged && textOf(cells.slice(0, start)) === run.prefix;
+}
+
+/**
+ * What was changed in a text since the model wrote in it: `moved`, some of it follows something else now; `cut`,
  * something that followed some of it is gone.
+ * @param {Cell[]} cells
  */
 export function changesIn(cells) {
-  let moved = false;
-  let cut = false;
-  cells.forEach((cell, i) => {
-    const { run, at } = cell;
-    if (!run) return;
-    if (at > 0) moved ||= cells[i - 1] !== run.cells[at - 1];
-    else moved ||= !isAsWritten(cells, i);
-    cut ||= at + 1 < run.cells.length && cells[i + 1] !== run.cells[at + 1];
-  });
-  return { moved, cut };
+	let moved = false;
+	let cut = false;
+	cells.forEach((cell, i) => {
+		const { run, at } = cell;
+		if (!run) return;
+		if (at > 0) moved ||= cells[i - 1] !== run.cells[at - 1];
+		else moved ||= !isAsWritten(cells, i);
+		cut ||= at + 1 < run.cells.length && cells[i + 1] !== run.cells[at + 1];
+	});
+	return { moved, cut };
 }
 
 export class TextDocument {
-  #listeners = [];
-  #done = []; // edits, {start, removed, inserted, kind, time}
-  #undone = [];
+	/** @type {((change: Change) => void)[]} */ #listeners = [];
+	/** @type {Edit[]} */ #done = [];
+	/** @type {Edit[]} */ #undone = [];
 
-  constructor(cells = []) {
-    this.cells = cells;
-  }
+	/** `windowSize` is how many characters the model sees. @param {Cell[]} cells */
+	constructor(cells = [], windowSize = Infinity) {
+		this.cells = cells;
+		this.windowSize = windowSize;
+	}
 
-  get length() {
-    return this.cells.length;
-  }
+	get length() {
+		return this.cells.length;
+	}
 
-  get text() {
-    return textOf(this.cells);
-  }
+	get text() {
+		return textOf(this.cells);
+	}
 
-  get canUndo() {
-    return this.#done.length > 0;
-  }
+	/** The first cell that the model sees. */
+	get windowStart() {
+		return Math.max(0, this.length - this.windowSize);
+	}
 
-  get canRedo() {
-    return this.#undone.length > 0;
-  }
+	get canUndo() {
+		return this.#done.length > 0;
+	}
 
-  /** Calls `listener({start, end, inserted})` after each change. */
-  listen(listener) {
-    this.#listeners.push(listener);
-  }
+	get canRedo() {
+		return this.#undone.length > 0;
+	}
 
-  /**
-   * Puts `inserted` in the place of the cells from `start` to `end`. What follows an edit of the same `kind` at its
-   * end belongs to it: a run of the model's, or a word being typed.
-   */
-  splice(start, end, inserted, kind = "edit") {
-    const removed = this.cells.slice(start, end);
-    const last = this.#done.at(-1);
-    const now = performance.now();
-    const goesOn =
-      last?.kind === kind &&
-      kind !== "edit" &&
-      removed.length === 0 &&
-      start === last.start + last.inserted.length &&
-      (kind !== "typing" || now - last.time < MERGE_MILLISECONDS);
-    if (goesOn) {
-      for (const cell of inserted) last.inserted.push(cell);
-      last.time = now;
-    } else {
-      this.#done.push({ start, removed, inserted: [...inserted], kind, time: now });
-    }
-    this.#undone = [];
-    this.#apply(start, end, inserted);
-  }
+	/** Calls `listener` after each change. @param {(change: Change) => void} listener */
+	listen(listener) {
+		this.#listeners.push(listener);
+	}
 
-  /** Adds what the model wrote. */
-  append(cells, run) {
-    this.splice(this.length, this.length, cells, run);
-  }
+	/**
+	 * Puts `inserted` in the place of the cells from `start` to `end`. An insertion at the end of the last edit becomes
+	 * part of it if both are of the same `kind`: the same run, or a word being typed.
+	 * @param {number} start @param {number} end @param {Cell[]} inserted @param {EditKind} kind
+	 */
+	splice(start, end, inserted, kind = "edit") {
+		const removed = this.cells.slice(start, end);
+		const last = this.#done.at(-1);
+		const time = performance.now();
+		const merges =
+			last?.kind === kind &&
+			kind !== "edit" &&
+			removed.length === 0 &&
+			start === last.start + last.inserted.length &&
+			(kind !== "typing" || time - last.time < MERGE_MILLISECONDS);
+		if (merges) {
+			for (const cell of inserted) last.inserted.push(cell);
+			last.time = time;
+		} else {
+			this.#done.push({ start, removed, inserted: [...inserted], kind, time });
+		}
+		this.#undone = [];
+		this.#apply({ start, end, inserted, run: typeof kind === "string" ? null : kind });
+	}
 
-  /** Takes the last edit back; returns where the caret belongs, or null if there is none. */
-  undo() {
-    const edit = this.#done.pop();
-    if (!edit) return null;
-    this.#undone.push(edit);
-    this.#apply(edit.start, edit.start + edit.inserted.length, edit.removed);
-    return edit.start + edit.removed.length;
-  }
+	/** Adds what the model wrote. @param {Cell[]} cells @param {Run} run */
+	append(cells, run) {
+		this.splice(this.length, this.length, cells, run);
+	}
 
-  /** Makes the last edit taken back again; returns where the caret belongs, or null. */
-  redo() {
-    const edit = this.#undone.pop();
-    if (!edit) return null;
-    this.#done.push(edit);
-    this.#apply(edit.start, edit.start + edit.removed.length, edit.inserted);
-    return edit.start + edit.inserted.length;
-  }
+	/** Takes the last edit back; returns where the caret belongs, or null if there is none. */
+	undo() {
+		const edit = this.#done.pop();
+		if (!edit) return null;
+		const { start, removed, inserted } = edit;
+		this.#undone.push(edit);
+		this.#apply({ start, end: start + inserted.length, inserted: removed, run: null });
+		return start + removed.length;
+	}
 
-  #apply(start, end, inserted) {
-    if (start === this.length) for (const cell of inserted) this.cells.push(cell);
-    else this.cells = [...this.cells.slice(0, start), ...inserted, ...this.cells.slice(end)];
-    for (const listener of this.#listeners) listener({ start, end, inserted });
-  }
+	/** Makes the edit that was undone last again; returns where the caret belongs, or null. */
+	redo() {
+		const edit = this.#undone.pop();
+		if (!edit) return null;
+		const { start, removed, inserted } = edit;
+		this.#done.push(edit);
+		this.#apply({ start, end: start + removed.length, inserted, run: null });
+		return start + inserted.length;
+	}
+
+	/** @param {Change} change */
+	#apply(change) {
+		const { start, end, inserted } = change;
+		if (start === this.length) for (const cell of inserted) this.cells.push(cell);
+		else this.cells = [...this.cells.slice(0, start), ...inserted, ...this.cells.slice(end)];
+		for (const listener of this.#listeners) listener(change);
+	}
 }

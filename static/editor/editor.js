@@ -2,154 +2,166 @@
 // itself (an input method, a spelling correction) is read back. Also copying.
 
 import { textOf, typed } from "./document.js";
-import { Lines } from "./line_view.js";
+import { LineView } from "./line_view.js";
 
 export class Editor {
-  #composing = false;
+	#composing = false;
 
-  /**
-   * `root` becomes the text box of `doc`; `look` gives a cell's class names. `onEdit` is called before each edit by
-   * hand, and tells whether that stopped the model, which then has written all that it had.
-   */
-  constructor(root, doc, { look, onEdit }) {
-    this.root = root;
-    this.doc = doc;
-    this.lines = new Lines(root, doc, look);
-    this.onEdit = onEdit;
-    root.setAttribute("contenteditable", "true");
-    root.addEventListener("beforeinput", (event) => this.#beforeInput(event));
-    root.addEventListener("compositionstart", () => {
-      this.onEdit();
-      this.#composing = true;
-    });
-    root.addEventListener("compositionend", () => {
-      this.#composing = false;
-      this.#readBack();
-    });
-    root.addEventListener("input", () => this.#composing || this.#readBack());
-    root.addEventListener("copy", (event) => this.#copy(event));
-    root.addEventListener("cut", (event) => {
-      if (!root.isContentEditable) return;
-      this.onEdit();
-      const range = this.selection();
-      if (this.#copy(event)) this.#edit(range.start, range.end, "");
-    });
-    root.addEventListener("dragstart", (event) => event.preventDefault());
-  }
+	/**
+	 * `root` becomes the text box of `doc`.
+	 * @param {HTMLElement} root @param {TextDocument} doc @param {EditorOptions} options
+	 */
+	constructor(root, doc, { classify, onEdit }) {
+		this.root = root;
+		this.doc = doc;
+		this.lines = new LineView(root, doc, classify);
+		this.onEdit = onEdit;
+		root.setAttribute("contenteditable", "true");
+		root.addEventListener("beforeinput", (event) => this.#onBeforeInput(event));
+		root.addEventListener("compositionstart", () => {
+			this.onEdit();
+			this.#composing = true;
+		});
+		root.addEventListener("compositionend", () => {
+			this.#composing = false;
+			this.#readBack();
+		});
+		root.addEventListener("input", () => {
+			if (!this.#composing) this.#readBack();
+		});
+		root.addEventListener("copy", (event) => this.#copy(event, this.selection()));
+		root.addEventListener("cut", (event) => {
+			if (!root.isContentEditable) return;
+			this.onEdit();
+			const range = this.selection();
+			if (range && this.#copy(event, range)) this.#edit(range, "");
+		});
+		root.addEventListener("dragstart", (event) => event.preventDefault());
+	}
 
-  /** The selected cells, {start, end}, or null when the selection is elsewhere. */
-  selection() {
-    const { rangeCount, anchorNode, anchorOffset, focusNode, focusOffset } = getSelection();
-    if (!rangeCount) return null;
-    const ends = [this.lines.indexOf(anchorNode, anchorOffset), this.lines.indexOf(focusNode, focusOffset)];
-    if (ends.includes(null)) return null;
-    return { start: Math.min(...ends), end: Math.max(...ends) };
-  }
+	/** The selected cells, or null when the selection is elsewhere. @returns {Span | null} */
+	selection() {
+		const { rangeCount, anchorNode, anchorOffset, focusNode, focusOffset } = getSelection();
+		if (!rangeCount) return null;
+		const anchor = this.lines.indexOf(anchorNode, anchorOffset);
+		const focus = this.lines.indexOf(focusNode, focusOffset);
+		if (anchor === null || focus === null) return null;
+		return { start: Math.min(anchor, focus), end: Math.max(anchor, focus) };
+	}
 
-  /** Puts the caret before a cell. */
-  setCaret(index) {
-    getSelection().collapse(...this.lines.placeOf(Math.min(index, this.doc.length)));
-  }
+	/** Puts the caret before a cell. @param {number} index */
+	setCaret(index) {
+		getSelection().collapse(...this.lines.domPosition(Math.min(index, this.doc.length)));
+	}
 
-  /** Adds what the model wrote; a caret at the end stays there. */
-  append(cells, run) {
-    const selected = this.selection();
-    const atEnd = selected !== null && selected.start === this.doc.length;
-    this.doc.append(cells, run);
-    if (atEnd) this.setCaret(this.doc.length);
-  }
+	/** Adds what the model wrote; a caret at the end stays there. @param {Cell[]} cells @param {Run} run */
+	append(cells, run) {
+		const atEnd = this.selection()?.start === this.doc.length;
+		this.doc.append(cells, run);
+		if (atEnd) this.setCaret(this.doc.length);
+	}
 
-  undo() {
-    this.onEdit();
-    this.#moveTo(this.doc.undo());
-  }
+	undo() {
+		this.onEdit();
+		this.#moveCaret(this.doc.undo());
+	}
 
-  redo() {
-    this.onEdit();
-    this.#moveTo(this.doc.redo());
-  }
+	redo() {
+		this.onEdit();
+		this.#moveCaret(this.doc.redo());
+	}
 
-  #moveTo(index) {
-    if (index === null) return;
-    const focused = document.activeElement;
-    this.setCaret(index);
-    if (focused.matches("button")) focused.focus(); // a caret takes the focus with it
-  }
+	/** @param {number | null} index */
+	#moveCaret(index) {
+		if (index === null) return;
+		const focused = document.activeElement;
+		this.setCaret(index);
+		if (focused instanceof HTMLButtonElement) focused.focus(); // setting a caret moves the focus
+	}
 
-  #beforeInput(event) {
-    if (event.isComposing || event.inputType === "insertCompositionText") return; // read back at its end
-    event.preventDefault();
-    const stopped = this.onEdit();
-    const { inputType } = event;
-    if (inputType === "historyUndo") this.undo();
-    else if (inputType === "historyRedo") this.redo();
-    else if (inputType.startsWith("format")) return;
-    else {
-      const range = this.#targetOf(event, stopped);
-      if (range) this.#edit(range.start, range.end, insertedBy(event), inputType === "insertText" ? "typing" : "edit");
-    }
-  }
+	/** @param {InputEvent} event */
+	#onBeforeInput(event) {
+		const { inputType } = event;
+		if (event.isComposing || inputType === "insertCompositionText") return; // read back at its end
+		event.preventDefault();
+		const stopped = this.onEdit();
+		if (inputType === "historyUndo") this.undo();
+		else if (inputType === "historyRedo") this.redo();
+		else if (!inputType.startsWith("format")) {
+			const range = this.#targetOf(event, stopped);
+			if (range) this.#edit(range, insertedBy(event), inputType === "insertText" ? "typing" : "edit");
+		}
+	}
 
-  /** The cells that an input event is about to replace; those selected now if the text has `grown` since the event. */
-  #targetOf(event, grown) {
-    const [target] = grown ? [] : event.getTargetRanges();
-    const ends = target && [
-      this.lines.indexOf(target.startContainer, target.startOffset),
-      this.lines.indexOf(target.endContainer, target.endOffset),
-    ];
-    const range = !ends || ends.includes(null) ? this.selection() : { start: ends[0], end: ends[1] };
-    if (!range) return null;
-    let { start, end } = range;
-    if (start === end && event.inputType.startsWith("delete")) {
-      if (event.inputType.endsWith("Forward")) end = Math.min(end + 1, this.doc.length);
-      else start = Math.max(start - 1, 0);
-    }
-    return { start, end };
-  }
+	/**
+	 * The cells that an input event is about to replace; those selected now if the text has `grown` since the event.
+	 * @param {InputEvent} event @param {boolean} grown @returns {Span | null}
+	 */
+	#targetOf(event, grown) {
+		const [target] = grown ? [] : event.getTargetRanges();
+		const range = (target && this.#rangeOf(target)) ?? this.selection();
+		if (!range) return null;
+		let { start, end } = range;
+		if (start === end && event.inputType.startsWith("delete")) {
+			if (event.inputType.endsWith("Forward")) end = Math.min(end + 1, this.doc.length);
+			else start = Math.max(start - 1, 0);
+		}
+		return { start, end };
+	}
 
-  #edit(start, end, text, kind = "edit") {
-    const cells = typed(text.replace(/\r\n?/g, "\n"));
-    if (start === end && cells.length === 0) return;
-    this.doc.splice(start, end, cells, kind);
-    this.setCaret(start + cells.length);
-    this.#keepCaretInView();
-  }
+	/** @param {StaticRange} range @returns {Span | null} */
+	#rangeOf({ startContainer, startOffset, endContainer, endOffset }) {
+		const start = this.lines.indexOf(startContainer, startOffset);
+		const end = this.lines.indexOf(endContainer, endOffset);
+		return start === null || end === null ? null : { start, end };
+	}
 
-  /** Takes over what the browser did to the DOM. */
-  #readBack() {
-    const [before, after] = [this.doc.text, this.lines.domText()];
-    if (before === after) return;
-    const cells = typed(after);
-    const old = this.doc.cells;
-    let start = 0;
-    while (start < Math.min(old.length, cells.length) && old[start].c === cells[start].c) start += 1;
-    let same = 0;
-    while (same < Math.min(old.length, cells.length) - start && old.at(-1 - same).c === cells.at(-1 - same).c) same += 1;
-    this.onEdit();
-    this.doc.splice(start, old.length - same, cells.slice(start, cells.length - same));
-    this.lines.refresh();
-    this.setCaret(cells.length - same);
-  }
+	/** @param {Span} range @param {string} text @param {EditKind} kind */
+	#edit({ start, end }, text, kind = "edit") {
+		const cells = typed(text.replace(/\r\n?/g, "\n"));
+		if (start === end && cells.length === 0) return;
+		this.doc.splice(start, end, cells, kind);
+		this.setCaret(start + cells.length);
+		this.#keepCaretInView();
+	}
 
-  #copy(event) {
-    const range = this.selection();
-    if (!range || range.start === range.end) return false;
-    event.preventDefault();
-    event.clipboardData.setData("text/plain", textOf(this.doc.cells.slice(range.start, range.end)));
-    return true;
-  }
+	/** Takes over what the browser did to the DOM. */
+	#readBack() {
+		const after = this.lines.domText();
+		if (this.doc.text === after) return;
+		const cells = typed(after);
+		const old = this.doc.cells;
+		const shorter = Math.min(old.length, cells.length);
+		let start = 0;
+		while (start < shorter && old[start].c === cells[start].c) start += 1;
+		let same = 0;
+		while (same < shorter - start && old.at(-1 - same)?.c === cells.at(-1 - same)?.c) same += 1;
+		this.onEdit();
+		this.doc.splice(start, old.length - same, cells.slice(start, cells.length - same));
+		this.lines.refresh();
+		this.setCaret(cells.length - same);
+	}
 
-  #keepCaretInView() {
-    const range = getSelection().getRangeAt(0);
-    const box = range.startContainer.nodeType === Node.TEXT_NODE ? range : range.startContainer;
-    const { top, bottom } = box.getBoundingClientRect();
-    if (bottom > innerHeight - 90) scrollBy(0, bottom - innerHeight + 120);
-    else if (top < 0) scrollBy(0, top - 60);
-  }
+	/** @param {ClipboardEvent} event @param {Span | null} range */
+	#copy(event, range) {
+		if (!range || range.start === range.end) return false;
+		event.preventDefault();
+		event.clipboardData?.setData("text/plain", textOf(this.doc.cells.slice(range.start, range.end)));
+		return true;
+	}
+
+	#keepCaretInView() {
+		const range = getSelection().getRangeAt(0);
+		const box = range.startContainer instanceof Element ? range.startContainer : range;
+		const { top, bottom } = box.getBoundingClientRect();
+		if (bottom > innerHeight - 90) scrollBy(0, bottom - innerHeight + 120);
+		else if (top < 0) scrollBy(0, top - 60);
+	}
 }
 
-function insertedBy(event) {
-  if (event.inputType.startsWith("delete")) return "";
-  if (event.inputType === "insertLineBreak" || event.inputType === "insertParagraph") return "\n";
-  return event.data ?? event.dataTransfer?.getData("text/plain") ?? "";
+/** @param {InputEvent} event */
+function insertedBy({ inputType, data, dataTransfer }) {
+	if (inputType.startsWith("delete")) return "";
+	if (inputType === "insertLineBreak" || inputType === "insertParagraph") return "\n";
+	return data ?? dataTransfer?.getData("text/plain") ?? "";
 }

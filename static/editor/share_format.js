@@ -4,99 +4,127 @@
 import { textOf } from "./document.js";
 
 const VERSION = 1;
-const PIECES = 64; // fingerprints in a link, at most
+const MAX_PIECES = 64; // fingerprints in a link
+const MIN_PIECE = 16; // characters in a piece
+/** @type {(keyof Settings)[]} */
 const FIELDS = ["temperature", "top_k", "top_p", "min_p", "max_new_tokens", "num_samples"];
-export const LONGEST = 200_000; // characters in a fragment that is worth reading
-const SHORTEST = 16; // characters in a piece, at least
-export const RULE = "---------------";
+const SEPARATOR = "---------------"; // between texts, as nanoGPT prints it
+export const MAX_FRAGMENT = 200_000; // characters
 
-/** The link to a request, as the part of an address after #. */
-export async function toFragment(request) {
-  const { prefix, seed, checkpoint, numerics, runs, parameters } = request;
-  const longest = Math.max(...runs.map(({ cells }) => cells.length));
-  const samples = runs.map(({ cells }) => fingerprints(textOf(cells)));
-  const asked = { ...parameters, max_new_tokens: longest };
-  const bytes = new TextEncoder().encode(JSON.stringify([VERSION, checkpoint, numerics, seed, prefix, asked, samples]));
-  return `s=${toBase64(await through(new CompressionStream("deflate-raw"), bytes))}`;
+/**
+ * The link to a request, as the part of an address after #.
+ * @param {Pick<RequestRecord, "prefix" | "seed" | "checkpoint" | "numerics" | "runs" | "parameters">} request
+ */
+export async function toFragment({ prefix, seed, checkpoint, numerics, runs, parameters }) {
+	const length = Math.max(...runs.map(({ cells }) => cells.length));
+	const samples = runs.map(({ cells }) => fingerprints(textOf(cells)));
+	const sent = { ...parameters, max_new_tokens: length };
+	const content = JSON.stringify([VERSION, checkpoint, numerics, seed, prefix, sent, samples]);
+	const bytes = await transformed(new CompressionStream("deflate-raw"), new TextEncoder().encode(content));
+	return `s=${toBase64(bytes)}`;
 }
 
-/** What a link's fragment holds, {checkpoint, numerics, seed, prefix, parameters, samples}; null if it is no link. */
+/**
+ * What a link's fragment holds; null if it is no link.
+ * @param {string} fragment @returns {Promise<SharedText | null>}
+ */
 export async function fromFragment(fragment) {
-  if (!fragment.startsWith("s=") || fragment.length > LONGEST) return null;
-  try {
-    const bytes = await through(new DecompressionStream("deflate-raw"), fromBase64(fragment.slice(2)));
-    const [version, checkpoint, numerics, seed, prefix, asked, samples] = JSON.parse(new TextDecoder().decode(bytes));
-    const parameters = Object.fromEntries(FIELDS.filter((name) => name in asked).map((name) => [name, asked[name]]));
-    const sound =
-      version === VERSION &&
-      [checkpoint, numerics, prefix].every((value) => typeof value === "string") &&
-      Number.isSafeInteger(seed) &&
-      Object.values(parameters).every((value) => value === null || Number.isFinite(value)) &&
-      samples.length === (parameters.num_samples ?? 1) &&
-      samples.every(({ length, size, pieces }) => length >= 0 && size >= SHORTEST && Array.isArray(pieces));
-    return sound ? { checkpoint, numerics, seed, prefix, parameters, samples } : null;
-  } catch {
-    return null; // cut short or mistyped: whatever went wrong, it is no link
-  }
+	if (!fragment.startsWith("s=") || fragment.length > MAX_FRAGMENT) return null;
+	try {
+		const bytes = await transformed(new DecompressionStream("deflate-raw"), fromBase64(fragment.slice(2)));
+		const content = JSON.parse(new TextDecoder().decode(bytes));
+		const [version, checkpoint, numerics, seed, prefix, sent, samples] = content;
+		const given = FIELDS.filter((name) => name in sent);
+		/** @type {Partial<Settings>} */
+		const parameters = Object.fromEntries(given.map((name) => [name, sent[name]]));
+		const valid =
+			version === VERSION &&
+			[checkpoint, numerics, prefix].every((value) => typeof value === "string") &&
+			Number.isSafeInteger(seed) &&
+			Object.values(parameters).every((value) => value === null || Number.isFinite(value)) &&
+			samples.length === (parameters.num_samples ?? 1) &&
+			samples.every(isFingerprints);
+		return valid ? { checkpoint, numerics, seed, prefix, parameters, samples } : null;
+	} catch {
+		return null; // cut short or mistyped: whatever went wrong, it is no link
+	}
 }
 
-/** The first character at which a text may differ from the one of these fingerprints, or -1 if it is the same. */
+/** @param {Fingerprints} value */
+function isFingerprints({ length, size, pieces }) {
+	return length >= 0 && size >= MIN_PIECE && Array.isArray(pieces);
+}
+
+/**
+ * The first character at which a text may differ from the one of these fingerprints, or -1 if it is the same.
+ * @param {string} text @param {Fingerprints} other
+ */
 export function difference(text, { length, size, pieces }) {
-  const own = fingerprints(Array.from(text).slice(0, length).join(""), size);
-  const place = pieces.findIndex((piece, i) => piece !== own.pieces[i]);
-  if (place === -1) return own.length === length ? -1 : own.length;
-  return place * size;
+	const own = fingerprints(Array.from(text).slice(0, length).join(""), size);
+	const first = pieces.findIndex((piece, i) => piece !== own.pieces[i]);
+	if (first === -1) return own.length === length ? -1 : own.length;
+	return first * size;
 }
 
-/** All texts, one after another as nanoGPT prints them. */
+/** All texts, one after another as nanoGPT prints them. @param {Branch[]} branches */
 export function toText(branches) {
-  return branches.map(({ doc }) => `${doc.text}\n`).join(`${RULE}\n`);
+	return branches.map(({ doc }) => `${doc.text}\n`).join(`${SEPARATOR}\n`);
 }
 
-/** The text, what wrote it, and the receipt of its last request, in the form that `python -m model.verify` reads. */
+/**
+ * The text, what wrote it, and the receipt of its last request, in the form that `python -m model.verify` reads.
+ * @param {Branch} branch @param {RequestRecord | null} request
+ */
 export function toJson(branch, request) {
-  const samples = request?.runs.map(({ sample, cells, finish }, i) => ({
-    index: sample,
-    text: textOf(cells),
-    finish_reason: finish,
-    ...(request.receipt && { sha256: request.receipt.samples[i].sha256 }),
-  }));
-  const { checkpoint = null, numerics = null, seed = null, receipt } = request ?? {};
-  const content = { document: branch.doc.text, checkpoint, numerics, seed, samples: samples ?? [], ...(receipt && { receipt }) };
-  return `${JSON.stringify(content, null, 1)}\n`;
+	const { checkpoint = null, numerics = null, seed = null, receipt = null, runs = [] } = request ?? {};
+	const samples = runs.map(({ sample, cells, finish }, i) => ({
+		index: sample,
+		text: textOf(cells),
+		finish_reason: finish,
+		...(receipt && { sha256: receipt.samples[i].sha256 }),
+	}));
+	const content = { document: branch.doc.text, checkpoint, numerics, seed, samples, ...(receipt && { receipt }) };
+	return `${JSON.stringify(content, null, 1)}\n`;
 }
 
-/** Lets the browser save a file. */
+/** Lets the browser save a file. @param {string} name @param {string} type @param {string} text */
 export function download(name, type, text) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type }));
-  link.download = name;
-  link.click();
-  URL.revokeObjectURL(link.href);
+	const link = document.createElement("a");
+	link.href = URL.createObjectURL(new Blob([text], { type }));
+	link.download = name;
+	link.click();
+	URL.revokeObjectURL(link.href);
 }
 
-function fingerprints(text, size = null) {
-  const characters = Array.from(text);
-  const each = size ?? Math.max(SHORTEST, Math.ceil(characters.length / PIECES));
-  const pieces = [];
-  for (let i = 0; i < characters.length; i += each) pieces.push(fnv1a(characters.slice(i, i + each)));
-  return { length: characters.length, size: each, pieces };
+/** @param {string} text @param {number | null} pieceSize @returns {Fingerprints} */
+function fingerprints(text, pieceSize = null) {
+	const characters = Array.from(text);
+	const size = pieceSize ?? Math.max(MIN_PIECE, Math.ceil(characters.length / MAX_PIECES));
+	const pieces = [];
+	for (let i = 0; i < characters.length; i += size) pieces.push(fnv1a(characters.slice(i, i + size)));
+	return { length: characters.length, size, pieces };
 }
 
-/** FNV-1a of 32 bits over code points (draft-eastlake-fnv). */
+/** FNV-1a of 32 bits over code points (draft-eastlake-fnv). @param {string[]} characters */
 function fnv1a(characters) {
-  return characters.reduce((hash, c) => Math.imul(hash ^ c.codePointAt(0), 0x01000193) >>> 0, 0x811c9dc5);
+	let hash = 0x811c9dc5;
+	for (const c of characters) hash = Math.imul(hash ^ /** @type {number} */ (c.codePointAt(0)), 0x01000193) >>> 0;
+	return hash;
 }
 
-async function through(transform, bytes) {
-  return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(transform)).arrayBuffer());
+/** @param {CompressionStream | DecompressionStream} transform @param {Uint8Array<ArrayBuffer>} bytes */
+async function transformed(transform, bytes) {
+	const response = new Response(new Blob([bytes]).stream().pipeThrough(transform));
+	return new Uint8Array(await response.arrayBuffer());
 }
 
+/** @param {Uint8Array} bytes */
 function toBase64(bytes) {
-  const text = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
-  return btoa(text).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+	const text = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+	return btoa(text).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
 }
 
+/** @param {string} text */
 function fromBase64(text) {
-  return Uint8Array.from(atob(text.replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
+	return Uint8Array.from(atob(text.replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
 }

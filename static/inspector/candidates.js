@@ -1,138 +1,158 @@
-// What is shown under the glass: bars of what the model thinks and of what is drawn from, and the dice that chose.
+// What the inspector shows of a character: bars of what the model thinks and of what is drawn from, and the scores that
+// decided.
 
-import { luck, reshape, winner } from "./sampling.js";
+import { make, makeButton } from "../ui/dom.js";
 import { choice, glyph, number, percent, spoken, t } from "../ui/i18n.js";
+import { applySettings, draw, gumbelNoise } from "./sampling.js";
 
-const MOST_DIGITS = 12; // of a score: what a double still holds
-const ROWS = { true: 5, false: 10 }; // candidates shown to a finger, and to a mouse
+const MAX_DIGITS = 12; // of a score: what a double still holds
+const ROWS = 10; // candidates that are shown
+const ROWS_COARSE = 5; // where a finger points
+const NEARLY_ZERO = 1e-9; // for temperature 0, which scores cannot be divided by
 
-/** The character, how likely it was, and who wrote it. */
+/**
+ * The character, how likely it was, and who wrote it.
+ * @param {Cell} cell @param {number[] | undefined} raw @param {Map<string, number>} ids
+ */
 export function drawTitle(cell, raw, ids) {
-  const title = document.createElement("p");
-  title.className = "title";
-  const shown = title.appendChild(document.createElement("b"));
-  shown.textContent = glyph(cell.c);
-  const prob = cell.prob ?? raw?.[ids.get(cell.c)];
-  if (prob === undefined) return title;
-  const rank = cell.rank ?? 1 + raw.filter((p) => p > prob).length;
-  const words = t("title", { percent: percent(prob), choice: choice(rank), bits: { value: -Math.log2(prob), digits: 1 } });
-  title.append(` ${words}${cell.run ? "" : ` · ${t("typed")}`}`);
-  return title;
+	const title = make("p", "title");
+	title.append(make("b", "", glyph(cell.c)));
+	const prob = cell.prob ?? raw?.[ids.get(cell.c) ?? -1];
+	if (prob === undefined) return title;
+	const rank = cell.rank ?? 1 + (raw ?? []).filter((p) => p > prob).length;
+	const bits = { value: -Math.log2(prob), digits: 1 };
+	const words = t("title", { percent: percent(prob), choice: choice(rank), bits });
+	title.append(` ${words}${cell.run ? "" : ` · ${t("typed")}`}`);
+	return title;
 }
 
-/** What the model considered, each as a row that can be chosen, and the dice; `onChoose(character)` goes on with one. */
+/** The candidates, each as a row that can be chosen, and the scores. @param {CandidatesOptions} options */
 export function drawCandidates({ cell, raw, settings, characters, ids, onChoose }) {
-  const noise = cell.run && luck(cell.run.seed, cell.run.sample, cell.at, raw.length);
-  const shape = reshape(raw, { ...settings, temperature: settings.temperature || 1e-9 });
-  const own = ids.get(cell.c);
-  const best = noise ? winner(raw, settings, noise) : -1;
-  const order = raw.map((_, id) => id).sort((a, b) => raw[b] - raw[a] || a - b);
-  const shown = order.slice(0, ROWS[matchMedia("(pointer: coarse)").matches]);
-  for (const id of [own, best]) if (id >= 0 && !shown.includes(id)) shown.push(id);
-  const list = document.createElement("ul");
-  list.setAttribute("aria-label", t("candidates"));
-  const dice = noise && settings.temperature > 0 ? throwDice(shape.scores, noise, shown, best) : null;
-  for (const id of shown) list.append(drawRow(id, { raw, shape, dice, chosen: id === own, wins: id === best, c: characters[id], onChoose }));
-  const parts = [list];
-  if (dice) parts.push(paragraph(t("dice"), "hint"));
-  const equal = noise && raw.filter((p) => p === raw[best]).length > 1;
-  if (dice ? dice.tie : equal) parts.push(paragraph(t("tie"), "hint"));
-  if (noise && best !== own) {
-    parts.push(paragraph(t(sameSettings(cell.run, settings) ? "near" : "flip", { c: glyph(characters[best]) }), "flip"));
-  }
-  const on = document.createElement("button");
-  on.type = "button";
-  on.className = "quiet";
-  on.textContent = t("from_here");
-  on.addEventListener("click", () => onChoose(""));
-  parts.push(on);
-  return parts;
+	const { run } = cell;
+	const noise = run ? gumbelNoise(run.seed, run.sample, cell.at, raw.length) : null;
+	const { scores, final } = applySettings(raw, { ...settings, temperature: settings.temperature || NEARLY_ZERO });
+	const own = ids.get(cell.c) ?? -1;
+	const best = noise ? draw(raw, settings, noise) : -1;
+	const order = raw.map((_, id) => id).sort((a, b) => raw[b] - raw[a] || a - b);
+	const shown = order.slice(0, matchMedia("(pointer: coarse)").matches ? ROWS_COARSE : ROWS);
+	for (const id of [own, best]) if (id >= 0 && !shown.includes(id)) shown.push(id);
+	const decided = noise && settings.temperature > 0 ? roundScores(scores, noise, shown, best) : null;
+	const list = make("ul");
+	list.setAttribute("aria-label", t("candidates"));
+	for (const id of shown) {
+		const row = drawRow({
+			id,
+			c: characters[id],
+			raw: raw[id],
+			final: final[id],
+			parts: decided?.of(id) ?? null,
+			chosen: id === own,
+			wins: id === best,
+			onChoose,
+		});
+		list.append(row);
+	}
+	/** @type {HTMLElement[]} */
+	const elements = [list];
+	if (decided) elements.push(make("p", "hint", t("dice")));
+	const equal = noise !== null && raw.filter((p) => p === raw[best]).length > 1;
+	if (decided ? decided.tie : equal) elements.push(make("p", "hint", t("tie")));
+	if (run && best !== own) {
+		const key = sameSettings(run.parameters, settings) ? "near" : "flip";
+		elements.push(make("p", "flip", t(key, { c: glyph(characters[best]) })));
+	}
+	elements.push(makeButton("quiet", t("from_here"), () => onChoose("")));
+	return elements;
 }
 
 /**
- * What each of the candidates `shown` has: opinion, luck and their sum, rounded to the fewest digits with which one sees
- * that `best` has more than all others; a tie if there is no such number of digits.
+ * The scores of the candidates `shown`: log-probability, noise and their sum, rounded to the fewest digits with which
+ * `best` has visibly more than all others; a tie if there is no such number of digits.
+ * @param {number[]} scores @param {number[]} noise @param {number[]} shown @param {number} best @returns {Scores}
  */
-export function throwDice(scores, noise, shown, best) {
-  const most = Math.max(...scores);
-  const rivals = shown.filter((id) => scores[id] > -Infinity);
-  for (let digits = 1; digits <= MOST_DIGITS; digits++) {
-    const unit = 10 ** digits;
-    const opinion = (id) => Math.round(unit * (scores[id] - most));
-    const luckOf = (id) => Math.round(unit * noise[id]);
-    const sum = (id) => opinion(id) + luckOf(id); // in whole units, so that what is shown adds up
-    if (rivals.some((id) => id !== best && sum(id) >= sum(best))) continue;
-    return { tie: false, of: (id) => ({ digits, opinion: opinion(id) / unit, luck: luckOf(id) / unit, sum: sum(id) / unit }) };
-  }
-  return { tie: true, of: (id) => ({ digits: 1, opinion: scores[id] - most, luck: noise[id], sum: scores[id] - most + noise[id] }) };
+export function roundScores(scores, noise, shown, best) {
+	const highest = Math.max(...scores);
+	const rivals = shown.filter((id) => id !== best && scores[id] > -Infinity);
+	/** @type {(id: number, digits: number) => ScoreParts} */
+	const rounded = (id, digits) => {
+		const unit = 10 ** digits;
+		const opinion = Math.round(unit * (scores[id] - highest)); // in whole units, so that what is shown adds up
+		const gumbel = Math.round(unit * noise[id]);
+		return { digits, opinion: opinion / unit, noise: gumbel / unit, sum: (opinion + gumbel) / unit };
+	};
+	/** @type {(id: number) => ScoreParts} */
+	const exact = (id) => {
+		const opinion = scores[id] - highest;
+		return { digits: 1, opinion, noise: noise[id], sum: opinion + noise[id] };
+	};
+	for (let digits = 1; digits <= MAX_DIGITS; digits++) {
+		const { sum } = rounded(best, digits);
+		if (rivals.every((id) => rounded(id, digits).sum < sum)) return { tie: false, of: (id) => rounded(id, digits) };
+	}
+	return { tie: true, of: exact };
 }
 
-function drawRow(id, { raw, shape, dice, chosen, wins, c, onChoose }) {
-  const row = document.createElement("li");
-  const button = row.appendChild(document.createElement("button"));
-  button.type = "button";
-  button.className = "candidate";
-  button.dataset.id = String(id);
-  const cut = shape.final[id] === 0;
-  button.classList.toggle("cut", cut);
-  button.classList.toggle("chosen", chosen);
-  button.append(cellOf("glyph", glyph(c)), bars(raw[id], shape.final[id]), cellOf("percent", cut ? t("cut") : percent(shape.final[id])));
-  let words = t("candidate", { c: spoken(c), raw: percent(raw[id]), final: cut ? t("cut") : percent(shape.final[id]) });
-  if (dice) {
-    const { digits, opinion, luck: chance, sum: total } = dice.of(id);
-    const fixed = (value) => number(value, digits, digits);
-    const sign = chance < 0 ? "−" : "+";
-    const sum = cut ? t("cut") : `${fixed(opinion)} ${sign} ${fixed(Math.abs(chance))} = ${fixed(total)}`;
-    button.append(cellOf("luck", cut ? "" : sum));
-    words += `, ${sum}`;
-  }
-  button.append(cellOf("mark", wins ? "⚄" : chosen ? "•" : ""));
-  if (wins) words += `, ${t("wins")}`;
-  button.setAttribute("aria-label", words);
-  button.title = words;
-  button.addEventListener("click", () => onChoose(c));
-  return row;
+/** A row: the character, bars, its final probability and its score. @param {CandidateRow} row */
+function drawRow({ id, c, raw, final, parts, chosen, wins, onChoose }) {
+	const row = make("li");
+	const button = row.appendChild(makeButton("candidate", "", () => onChoose(c)));
+	button.dataset.id = String(id);
+	const cut = final === 0;
+	button.classList.toggle("cut", cut);
+	button.classList.toggle("chosen", chosen);
+	const drawnFrom = cut ? t("cut") : percent(final);
+	button.append(make("span", "glyph", glyph(c)), drawBars(raw, final), make("span", "percent", drawnFrom));
+	let words = t("candidate", { c: spoken(c), raw: percent(raw), final: drawnFrom });
+	if (parts) {
+		const sum = cut ? t("cut") : addition(parts);
+		button.append(make("span", "luck", cut ? "" : sum));
+		words += `, ${sum}`;
+	}
+	let mark = chosen ? "•" : "";
+	if (wins) {
+		mark = "⚄";
+		words += `, ${t("wins")}`;
+	}
+	button.append(make("span", "mark", mark));
+	button.setAttribute("aria-label", words);
+	button.title = words;
+	return row;
 }
 
-/** What was found of the word and the run that a cell is in. */
+/** @param {ScoreParts} parts */
+function addition({ digits, opinion, noise, sum }) {
+	const fixed = (/** @type {number} */ value) => number(value, digits, digits);
+	return `${fixed(opinion)} ${noise < 0 ? "−" : "+"} ${fixed(Math.abs(noise))} = ${fixed(sum)}`;
+}
+
+/** What was found of the word and the copy that a cell is in. @param {Cell} cell */
 export function drawMarks({ run, at }) {
-  const parts = [];
-  const word = run?.words[run.invented[at]];
-  if (word) {
-    const likes = [word.begins_like, word.ends_like].filter(Boolean).map((like) => like.word);
-    const key = likes.length ? "invented_like" : "invented_alone";
-    parts.push(paragraph(t(key, { word: word.word, likes: [...new Set(likes)].join(" + ") }), "hint"));
-  }
-  if (run?.copied[at]) parts.push(paragraph(t("copied_run", { length: run.copied[at] }), "hint"));
-  return parts;
+	if (!run) return [];
+	const hints = [];
+	const word = run.words[run.invented[at]];
+	if (word) {
+		const likes = [word.begins_like, word.ends_like].flatMap((like) => (like ? [like.word] : []));
+		const key = likes.length ? "invented_like" : "invented_alone";
+		hints.push(make("p", "hint", t(key, { word: word.word, likes: [...new Set(likes)].join(" + ") })));
+	}
+	if (run.copied[at]) hints.push(make("p", "hint", t("copied_run", { length: run.copied[at] })));
+	return hints;
 }
 
-function sameSettings(run, settings) {
-  return ["temperature", "top_k", "top_p", "min_p"].every((name) => {
-    const [a, b] = [run.parameters[name], settings[name]];
-    return a === b || (name === "top_k" && (a ?? Infinity) === (b ?? Infinity));
-  });
+/** @param {Sampling} a @param {Sampling} b */
+function sameSettings(a, b) {
+	const sameTopK = (a.top_k ?? Infinity) === (b.top_k ?? Infinity);
+	return sameTopK && a.temperature === b.temperature && a.top_p === b.top_p && a.min_p === b.min_p;
 }
 
-/** Two bars, one over the other: what the model thinks, and what is drawn from. */
-function bars(raw, final) {
-  const box = cellOf("bars", "");
-  for (const [name, value] of [["raw", raw], ["final", final]]) {
-    box.appendChild(cellOf(name, "")).style.width = `${100 * value}%`;
-  }
-  return box;
-}
-
-function cellOf(name, text) {
-  const element = document.createElement("span");
-  element.className = name;
-  element.textContent = text;
-  return element;
-}
-
-export function paragraph(text, name) {
-  const element = document.createElement("p");
-  element.className = name;
-  element.textContent = text;
-  return element;
+/**
+ * Two bars, one over the other: what the model thinks, and what is drawn from.
+ * @param {number} raw @param {number} final
+ */
+function drawBars(raw, final) {
+	const box = make("span", "bars");
+	for (const [name, value] of Object.entries({ raw, final })) {
+		box.appendChild(make("span", name)).style.width = `${100 * value}%`;
+	}
+	return box;
 }

@@ -1,134 +1,169 @@
-// Looking at characters: by hovering, by tapping, or by arrow keys in the looking mode, where the text cannot be edited
+// Inspecting characters: by hovering, by tapping, or by arrow keys in the inspect mode, where the text cannot be edited
 // and the keyboard's focus roves over its characters.
 
-const REST = 120; // milliseconds that the mouse has to rest on a character
-const AWAY = 250; // and may be away from it
+const HOVER_DELAY = 120; // milliseconds that the mouse has to rest on a character
+const LEAVE_DELAY = 250; // milliseconds that it may be away from it
 
-export class Glass {
-  #timer = 0;
-  #at = null; // {branch, index} where the keyboard is
-  on = false;
+export class InspectMode {
+	#tree;
+	#inspector;
+	#button;
+	#timer = 0;
+	/** Where the keyboard is. @type {{ branch: Branch, index: number } | null} */
+	#at = null;
+	on = false;
 
-  /** `button` switches the looking mode. */
-  constructor({ tree, inspector, button, pages }) {
-    Object.assign(this, { tree, inspector, button });
-    button.addEventListener("click", () => this.toggle());
-    pages.addEventListener("pointermove", (event) => event.pointerType === "mouse" && this.#hover(event));
-    pages.addEventListener("pointerleave", () => this.#leaveSoon());
-    pages.addEventListener("click", (event) => this.on && this.#tap(event));
-    pages.addEventListener("keydown", (event) => this.on && this.#onKey(event));
-    inspector.element.addEventListener("pointerenter", () => clearTimeout(this.#timer));
-    inspector.element.addEventListener("pointerleave", () => this.#leaveSoon());
-    addEventListener("scroll", () => this.inspector.open && this.inspector.place(), { passive: true });
-  }
+	/** @param {InspectModeOptions} options */
+	constructor({ tree, inspector, button, pages }) {
+		this.#tree = tree;
+		this.#inspector = inspector;
+		this.#button = button;
+		button.addEventListener("click", () => this.toggle());
+		pages.addEventListener("pointermove", (event) => {
+			if (event.pointerType === "mouse") this.#hover(event);
+		});
+		pages.addEventListener("pointerleave", () => this.#closeSoon());
+		pages.addEventListener("click", (event) => {
+			if (this.on) this.#tap(event);
+		});
+		pages.addEventListener("keydown", (event) => {
+			if (this.on) this.#onKey(event);
+		});
+		inspector.element.addEventListener("pointerenter", () => clearTimeout(this.#timer));
+		inspector.element.addEventListener("pointerleave", () => this.#closeSoon());
+		const onScroll = () => {
+			if (inspector.open) inspector.position();
+		};
+		addEventListener("scroll", onScroll, { passive: true });
+	}
 
-  /** Into the looking mode, at the caret or the end of the text, or out of it. */
-  toggle(on = !this.on) {
-    const selected = this.tree.active.editor.selection();
-    this.on = on;
-    this.button.setAttribute("aria-pressed", String(on));
-    this.update();
-    if (on) this.#moveTo(this.tree.active, Math.min(selected?.start ?? Infinity, this.tree.active.doc.length - 1));
-    else this.#out();
-  }
+	/** Switches the mode on, at the caret or the end of the text, or off. */
+	toggle(on = !this.on) {
+		const { active } = this.#tree;
+		const selected = active.editor.selection();
+		this.on = on;
+		this.#button.setAttribute("aria-pressed", String(on));
+		this.update();
+		if (on) this.#moveTo(active, Math.min(selected?.start ?? Infinity, active.doc.length - 1));
+		else this.#leaveMode();
+	}
 
-  /** Makes all texts editable or not, as the mode has it. */
-  update() {
-    for (const { editor } of this.tree.branches) {
-      editor.root.setAttribute("contenteditable", String(!this.on));
-      editor.root.setAttribute("role", this.on ? "group" : "textbox");
-      editor.root.toggleAttribute("aria-multiline", !this.on);
-      if (!this.on) editor.root.setAttribute("aria-multiline", "true");
-    }
-  }
+	/** Makes all texts editable or not, as the mode requires. */
+	update() {
+		for (const { editor } of this.#tree.branches) {
+			editor.root.setAttribute("contenteditable", String(!this.on));
+			editor.root.setAttribute("role", this.on ? "group" : "textbox");
+			if (this.on) editor.root.removeAttribute("aria-multiline");
+			else editor.root.setAttribute("aria-multiline", "true");
+		}
+	}
 
-  /** A text was taken off the page: nothing in it can be looked at any more. */
-  leave(branch) {
-    if (this.inspector.at?.branch === branch) this.inspector.close();
-    if (this.#at?.branch !== branch) return;
-    this.#at = null;
-    this.toggle(false);
-  }
+	/** A text was taken off the page: nothing in it can be inspected any more. @param {Branch} branch */
+	leave(branch) {
+		if (this.#inspector.at?.branch === branch) this.#inspector.close();
+		if (this.#at?.branch !== branch) return;
+		this.#at = null;
+		this.toggle(false);
+	}
 
-  /** The keyboard goes back to the character that is being looked at. */
-  focus() {
-    if (this.on && this.#at) this.#moveTo(this.#at.branch, this.#at.index);
-    else this.tree.active.editor.root.focus();
-  }
+	/** The keyboard's focus goes back to the character that is inspected. */
+	focus() {
+		if (this.on && this.#at) this.#moveTo(this.#at.branch, this.#at.index);
+		else this.#tree.active.editor.root.focus();
+	}
 
-  #out() {
-    const at = this.#at;
-    this.#at = null;
-    this.inspector.close();
-    at?.branch.editor.lines.setCursor(-1);
-    const { editor } = this.tree.active;
-    editor.root.focus();
-    if (at?.branch === this.tree.active) editor.setCaret(at.index);
-  }
+	#leaveMode() {
+		const at = this.#at;
+		this.#at = null;
+		this.#inspector.close();
+		at?.branch.editor.lines.setCursor(-1);
+		const { active } = this.#tree;
+		active.editor.root.focus();
+		if (at?.branch === active) active.editor.setCaret(at.index);
+	}
 
-  #moveTo(branch, index) {
-    if (index < 0) return;
-    if (this.#at && this.#at.branch !== branch) this.#at.branch.editor.lines.setCursor(-1);
-    this.#at = { branch, index };
-    const element = branch.editor.lines.setCursor(index);
-    element.tabIndex = 0;
-    element.setAttribute("role", "button");
-    element.setAttribute("aria-label", this.inspector.describe(branch.doc.cells[index]));
-    element.focus();
-    this.inspector.show(branch, index, true);
-  }
+	/** @param {Branch} branch @param {number} index */
+	#moveTo(branch, index) {
+		if (index < 0) return;
+		if (this.#at && this.#at.branch !== branch) this.#at.branch.editor.lines.setCursor(-1);
+		this.#at = { branch, index };
+		const element = branch.editor.lines.setCursor(index);
+		element.tabIndex = 0;
+		element.setAttribute("role", "button");
+		element.setAttribute("aria-label", this.#inspector.describe(branch.doc.cells[index]));
+		element.focus();
+		this.#inspector.show(branch, index, true);
+	}
 
-  #onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || !this.#at) return;
-    const { branch, index } = this.#at;
-    const last = branch.doc.length - 1;
-    const to = { ArrowLeft: () => index - 1, ArrowRight: () => index + 1, ArrowUp: () => this.#inLine(-1) }[event.key];
-    const more = { ArrowDown: () => this.#inLine(1), Home: () => this.#line().start, End: () => this.#line().end };
-    const go = to ?? more[event.key];
-    if (go) this.#moveTo(branch, Math.max(0, Math.min(last, go())));
-    else if (event.key === "Enter" || event.key === " ") this.inspector.focus();
-    else return;
-    event.preventDefault();
-  }
+	/** @param {KeyboardEvent} event */
+	#onKey(event) {
+		if (event.ctrlKey || event.metaKey || event.altKey || !this.#at) return;
+		const { branch, index } = this.#at;
+		const to = indexAfter(event.key, branch, index);
+		if (to !== null) this.#moveTo(branch, Math.max(0, Math.min(branch.doc.length - 1, to)));
+		else if (event.key === "Enter" || event.key === " ") this.#inspector.focus();
+		else return;
+		event.preventDefault();
+	}
 
-  #line() {
-    return this.#at.branch.editor.lines.lineAround(this.#at.index);
-  }
+	/** @param {MouseEvent} event */
+	#tap(event) {
+		const found = this.#cellUnder(event);
+		if (found) this.#moveTo(found.branch, found.index);
+	}
 
-  /** The same place in the line above or below. */
-  #inLine(by) {
-    const { branch, index } = this.#at;
-    const { start, end } = this.#line();
-    const other = branch.editor.lines.lineAround(by < 0 ? Math.max(0, start - 1) : Math.min(branch.doc.length, end + 1));
-    return Math.min(other.start + index - start, other.end);
-  }
+	/** @param {PointerEvent} event */
+	#hover(event) {
+		clearTimeout(this.#timer);
+		const inspector = this.#inspector;
+		if (event.buttons || (inspector.at?.pinned && this.on)) return;
+		const { clientX, clientY, target } = event;
+		this.#timer = setTimeout(() => {
+			const found = this.#cellUnder({ clientX, clientY, target });
+			if (found) inspector.show(found.branch, found.index, false);
+			else if (inspector.open) inspector.close();
+		}, HOVER_DELAY);
+	}
 
-  #tap(event) {
-    const found = this.#find(event);
-    if (found) this.#moveTo(found.branch, found.index);
-  }
+	#closeSoon() {
+		clearTimeout(this.#timer);
+		const { at, open } = this.#inspector;
+		if (open && !at?.pinned) this.#timer = setTimeout(() => this.#inspector.close(), LEAVE_DELAY);
+	}
 
-  #hover(event) {
-    clearTimeout(this.#timer);
-    if (event.buttons || (this.inspector.at?.pinned && this.on)) return;
-    const { clientX, clientY, target } = event;
-    this.#timer = setTimeout(() => {
-      const found = this.#find({ clientX, clientY, target });
-      if (found) this.inspector.show(found.branch, found.index, false);
-      else if (this.inspector.open) this.inspector.close();
-    }, REST);
-  }
+	/** The cell under the pointer, or null. @param {Pick<MouseEvent, "clientX" | "clientY" | "target">} event */
+	#cellUnder({ clientX, clientY, target }) {
+		const branch = this.#tree.branches.find(({ page }) => page.contains(/** @type {Node | null} */ (target)));
+		const index = branch?.editor.lines.cellAt(clientX, clientY) ?? null;
+		return branch && index !== null ? { branch, index } : null;
+	}
+}
 
-  #leaveSoon() {
-    clearTimeout(this.#timer);
-    if (this.inspector.open && !this.inspector.at.pinned) {
-      this.#timer = setTimeout(() => this.inspector.close(), AWAY);
-    }
-  }
+/**
+ * Where a key leads from the cell `index`, or null if it does not move; the result may lie outside of the text.
+ * @param {string} key @param {Branch} branch @param {number} index
+ */
+function indexAfter(key, { editor: { lines } }, index) {
+	const { start, end } = lines.lineAround(index);
+	switch (key) {
+		case "ArrowLeft":
+			return index - 1;
+		case "ArrowRight":
+			return index + 1;
+		case "ArrowUp":
+			return sameColumn(lines.lineAround(Math.max(0, start - 1)));
+		case "ArrowDown":
+			return sameColumn(lines.lineAround(Math.min(lines.doc.length, end + 1)));
+		case "Home":
+			return start;
+		case "End":
+			return end;
+		default:
+			return null;
+	}
 
-  #find({ clientX, clientY, target }) {
-    const branch = this.tree.branches.find(({ page }) => page.contains(target));
-    const index = branch?.editor.lines.cellAt(clientX, clientY) ?? null;
-    return index === null ? null : { branch, index };
-  }
+	/** @param {Span} line */
+	function sameColumn(line) {
+		return Math.min(line.start + index - start, line.end);
+	}
 }

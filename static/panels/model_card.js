@@ -1,90 +1,105 @@
 // The model card: what is served here, how it was trained, and how good it is beside simpler models.
 
+import { make } from "../ui/dom.js";
 import { loss as lossOf, number, t } from "../ui/i18n.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const [WIDTH, HEIGHT, LEFT, BOTTOM] = [300, 160, 34, 22];
+const WIDTH = 300;
+const HEIGHT = 160;
+const LEFT = 34; // margins for the labels
+const BOTTOM = 22;
+const MARGIN = 8; // on the other sides
 
-/** Fills the panel with the facts of /info. */
+/** Fills the panel with the facts of /info. @param {HTMLElement} panel @param {ModelCard} card */
 export function drawCard(panel, card) {
-  const facts = [
-    [t("card_checkpoint"), card.checkpoint],
-    [t("card_parameters"), number(card.parameters)],
-    [t("card_shape"), t("card_shape_value", { layers: card.n_layer, heads: card.n_head, width: card.n_embd })],
-    [t("card_context"), t("card_context_value", { count: card.block_size })],
-    [t("card_vocabulary"), t("card_vocabulary_value", { count: card.vocabulary_size })],
-    card.dataset && [
-      t("card_dataset"),
-      t("card_dataset_value", { name: card.dataset.name, count: card.dataset.characters }),
-    ],
-    card.val_loss !== null && [
-      t("card_loss"),
-      t("card_loss_value", { nats: lossOf(card.val_loss), bits: lossOf(card.val_loss / Math.LN2) }),
-    ],
-    card.trained && [t("card_trained"), date(card.trained)],
-    [t("card_device"), `${card.device}, ${card.numerics}`],
-  ].filter(Boolean);
-  const list = document.createElement("dl");
-  for (const [name, value] of facts) {
-    list.appendChild(document.createElement("dt")).textContent = name;
-    list.appendChild(document.createElement("dd")).textContent = value;
-  }
-  panel.replaceChildren(list);
-  if (card.baselines && card.val_loss !== null) panel.append(drawBaselines(card));
-  if (card.curve?.length > 1) panel.append(drawCurve(card.curve));
+	const { dataset, val_loss, baselines, trained } = card;
+	/** @type {[string, string][]} */
+	const facts = [
+		[t("card_checkpoint"), card.checkpoint],
+		[t("card_parameters"), number(card.parameters)],
+		[t("card_shape"), t("card_shape_value", { layers: card.n_layer, heads: card.n_head, width: card.n_embd })],
+		[t("card_context"), t("card_context_value", { count: card.block_size })],
+		[t("card_vocabulary"), t("card_vocabulary_value", { count: card.vocabulary_size })],
+	];
+	if (dataset) {
+		const value = t("card_dataset_value", { name: dataset.name, count: dataset.characters });
+		facts.push([t("card_dataset"), value]);
+	}
+	if (val_loss !== null) {
+		const value = t("card_loss_value", { nats: lossOf(val_loss), bits: lossOf(val_loss / Math.LN2) });
+		facts.push([t("card_loss"), value]);
+	}
+	if (trained) facts.push([t("card_trained"), date(trained)]);
+	facts.push([t("card_device"), `${card.device}, ${card.numerics}`]);
+	const list = make("dl");
+	for (const [name, value] of facts) list.append(make("dt", "", name), make("dd", "", value));
+	panel.replaceChildren(list);
+	if (baselines && val_loss !== null) panel.append(drawBaselines(baselines, val_loss));
+	if (card.curve?.length > 1) panel.append(drawCurve(card.curve));
 }
 
+/** @param {string} text */
 function date(text) {
-  return new Date(text).toLocaleDateString(document.documentElement.lang, { dateStyle: "long" });
+	return new Date(text).toLocaleDateString(document.documentElement.lang, { dateStyle: "long" });
 }
 
-/** Validation losses as bars, the model's last. */
-function drawBaselines({ baselines, val_loss }) {
-  const figure = document.createElement("figure");
-  const list = figure.appendChild(document.createElement("ul"));
-  list.className = "baselines";
-  const others = Object.entries(baselines).sort(([, a], [, b]) => b - a);
-  const all = [...others, [t("this_model"), val_loss]];
-  const most = Math.max(...all.map(([, loss]) => loss));
-  for (const [name, loss] of all) {
-    const item = list.appendChild(document.createElement("li"));
-    item.appendChild(document.createElement("span")).textContent = name === "uniform" ? t("uniform") : name;
-    item.appendChild(document.createElement("i")).style.width = `${(45 * loss) / most}%`;
-    item.append(` ${number(loss, 2)}`);
-  }
-  list.lastElementChild.className = "own";
-  figure.appendChild(document.createElement("figcaption")).textContent = t("baselines_caption");
-  return figure;
+/**
+ * Validation losses as bars, the model's last.
+ * @param {Record<string, number>} baselines @param {number} valLoss
+ */
+function drawBaselines(baselines, valLoss) {
+	const figure = make("figure");
+	const list = figure.appendChild(make("ul", "baselines"));
+	const highest = Math.max(valLoss, ...Object.values(baselines));
+	const addBar = (/** @type {string} */ name, /** @type {number} */ loss, className = "") => {
+		const item = list.appendChild(make("li", className));
+		item.append(make("span", "", name));
+		item.appendChild(make("i")).style.width = `${(45 * loss) / highest}%`;
+		item.append(` ${number(loss, 2)}`);
+	};
+	const others = Object.entries(baselines).sort(([, a], [, b]) => b - a);
+	for (const [name, loss] of others) addBar(name === "uniform" ? t("uniform") : name, loss);
+	addBar(t("this_model"), valLoss, "own");
+	figure.append(make("figcaption", "", t("baselines_caption")));
+	return figure;
 }
 
-/** The losses over the steps of training, as SVG; with a mark at one step if given. */
+/**
+ * The losses over the steps of training, as SVG; with a mark at one step if given.
+ * @param {CurvePoint[]} curve @param {number | null} mark
+ */
 export function drawCurve(curve, mark = null) {
-  const figure = document.createElement("figure");
-  const svg = figure.appendChild(make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" }));
-  const last = curve.at(-1).step;
-  const losses = curve.flatMap(({ train, val }) => [train, val]).filter((loss) => loss !== null);
-  const [low, high] = [Math.min(...losses), Math.max(...losses)];
-  const x = (step) => LEFT + ((WIDTH - LEFT - 8) * step) / last;
-  const y = (loss) => 8 + ((HEIGHT - BOTTOM - 8) * (high - loss)) / (high - low || 1);
-  svg.setAttribute("aria-label", t("curve_label", { from: lossOf(curve[0].val), to: lossOf(curve.at(-1).val), steps: last }));
-  for (const loss of [low, (low + high) / 2, high]) {
-    svg.append(make("line", { x1: LEFT, x2: WIDTH - 8, y1: y(loss), y2: y(loss), class: "grid" }));
-    svg.append(make("text", { x: LEFT - 5, y: y(loss) + 4, "text-anchor": "end" }, number(loss, 1)));
-  }
-  svg.append(make("text", { x: LEFT, y: HEIGHT - 5 }, "0"));
-  svg.append(make("text", { x: WIDTH - 8, y: HEIGHT - 5, "text-anchor": "end" }, t("steps", { count: last })));
-  for (const name of ["train", "val"]) {
-    const points = curve.filter((point) => point[name] !== null).map((point) => `${x(point.step)},${y(point[name])}`);
-    svg.append(make("polyline", { points: points.join(" "), class: name }));
-  }
-  if (mark !== null) svg.append(make("line", { x1: x(mark), x2: x(mark), y1: 8, y2: HEIGHT - BOTTOM, class: "mark" }));
-  figure.appendChild(document.createElement("figcaption")).textContent = t("curve_caption");
-  return figure;
+	const figure = make("figure");
+	const svg = figure.appendChild(makeSvg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" }));
+	const last = curve[curve.length - 1];
+	const losses = curve.flatMap(({ train, val }) => [train, val]).filter((loss) => loss !== null);
+	const low = Math.min(...losses);
+	const high = Math.max(...losses);
+	const right = WIDTH - MARGIN;
+	const base = HEIGHT - BOTTOM;
+	const x = (/** @type {number} */ step) => LEFT + ((right - LEFT) * step) / last.step;
+	const y = (/** @type {number} */ loss) => MARGIN + ((base - MARGIN) * (high - loss)) / (high - low || 1);
+	const label = { from: lossOf(curve[0].val ?? 0), to: lossOf(last.val ?? 0), steps: last.step };
+	svg.setAttribute("aria-label", t("curve_label", label));
+	for (const loss of [low, (low + high) / 2, high]) {
+		svg.append(makeSvg("line", { x1: LEFT, x2: right, y1: y(loss), y2: y(loss), class: "grid" }));
+		svg.append(makeSvg("text", { x: LEFT - 5, y: y(loss) + 4, "text-anchor": "end" }, number(loss, 1)));
+	}
+	svg.append(makeSvg("text", { x: LEFT, y: HEIGHT - 5 }, "0"));
+	svg.append(makeSvg("text", { x: right, y: HEIGHT - 5, "text-anchor": "end" }, t("steps", { count: last.step })));
+	for (const name of /** @type {const} */ (["train", "val"])) {
+		const points = curve.flatMap(({ step, [name]: loss }) => (loss === null ? [] : [`${x(step)},${y(loss)}`]));
+		svg.append(makeSvg("polyline", { points: points.join(" "), class: name }));
+	}
+	if (mark !== null) svg.append(makeSvg("line", { x1: x(mark), x2: x(mark), y1: MARGIN, y2: base, class: "mark" }));
+	figure.append(make("figcaption", "", t("curve_caption")));
+	return figure;
 }
 
-function make(name, attributes, text = "") {
-  const element = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.textContent = text;
-  return element;
+/** @param {string} name @param {Record<string, string | number>} attributes */
+function makeSvg(name, attributes, text = "") {
+	const element = document.createElementNS(SVG, name);
+	for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value));
+	element.textContent = text;
+	return element;
 }

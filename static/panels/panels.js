@@ -1,58 +1,78 @@
 // The panels beside the text, and the dialog that shares. All of their code comes with the page: what is loaded later
 // cannot be loaded while the server is away.
 
-import { drawCard } from "./model_card.js";
-import { sampling } from "../ui/settings_form.js";
-import { Growth } from "./snapshots.js";
-import { ReportPanel } from "./report.js";
 import { requestOf } from "../session.js";
+import { $ } from "../ui/dom.js";
+import { sampling } from "../ui/settings_form.js";
+import { drawCard } from "./model_card.js";
+import { ReportPanel } from "./report.js";
 import { ShareDialog } from "./share_dialog.js";
+import { SnapshotPanel } from "./snapshots.js";
 
-const $ = (id) => document.getElementById(id);
+const DEFAULT_SEED = 1337; // of /snapshots
 
 export class Panels {
-  #report = null;
-  #growth = null;
+	#card;
+	#tree;
+	/** @type {ReportPanel | null} */
+	#report = null;
+	/** @type {SnapshotPanel | null} */
+	#snapshots = null;
 
-  constructor({ card, tree, session }) {
-    Object.assign(this, { card, tree });
-    drawCard($("card-panel"), card);
-    if ($("report")) {
-      this.#report = new ReportPanel($("report-panel"), $("report-button"), { active: () => tree.active });
-    }
-    if ($("growth")) {
-      this.#growth = new Growth($("growth"), { asked: () => this.#asked() });
-      whenOpen($("growth"), () => this.#growth.open());
-    }
-    const dialog = new ShareDialog($("share"), { tree, session });
-    $("share-open").addEventListener("click", () => dialog.open());
-  }
+	/** @param {PanelsOptions} options */
+	constructor({ card, tree, session }) {
+		this.#card = card;
+		this.#tree = tree;
+		drawCard($("card-panel"), card);
+		if ($("report")) {
+			this.#report = new ReportPanel($("report-panel"), $("report-button"), { active: () => tree.active });
+		}
+		const growth = $("growth");
+		if (growth) {
+			const panel = new SnapshotPanel(growth, { query: () => this.#snapshotQuery() });
+			this.#snapshots = panel;
+			whenOpen(growth, () => panel.open());
+		}
+		const dialog = new ShareDialog($("share"), { tree, session });
+		$("share-open").addEventListener("click", () => dialog.open());
+	}
 
-  /** What the report says of the sample that the active text ends with, if the panel is there to say it. */
-  showReport() {
-    const run = this.tree.active.doc.cells.findLast((cell) => cell.run)?.run;
-    const report = run?.request.reports?.[run.sample];
-    if (report) this.#report?.show(report, this.tree.active);
-  }
+	/** Shows the report of the sample that the active text ends with, if there is one. */
+	showReport() {
+		const { active } = this.#tree;
+		const run = active.doc.cells.findLast((cell) => cell.run)?.run;
+		const report = run?.request.reports?.[run.sample];
+		if (report) this.#report?.show(report, active);
+	}
 
-  /** The text or the settings may have changed: what is shown of others says so. */
-  update() {
-    this.#report?.update();
-    this.#growth?.update();
-  }
+	/** Marks as stale what the panels show of another text or other settings than those of now. */
+	update() {
+		this.#report?.update();
+		this.#snapshots?.update();
+	}
 
-  /** The beginning of the active text, with the luck and the settings that go on from there. */
-  #asked() {
-    const request = requestOf(this.tree.active);
-    const text = request?.prefix ?? this.tree.active.doc.text;
-    const prompt = Array.from(text).slice(-this.card.block_size).join("");
-    const settings = Object.entries(sampling()).filter(([, value]) => value !== null);
-    return { prompt, seed: request?.seed ?? 1337, ...Object.fromEntries(settings) };
-  }
+	/**
+	 * The beginning of the active text, with the seed and the settings that continue it, as /snapshots takes them.
+	 * @returns {Record<string, string>}
+	 */
+	#snapshotQuery() {
+		const { active } = this.#tree;
+		const request = requestOf(active);
+		const text = request?.prefix ?? active.doc.text;
+		const prompt = Array.from(text).slice(-this.#card.block_size).join("");
+		const query = { prompt, seed: String(request?.seed ?? DEFAULT_SEED) };
+		const given = Object.entries(sampling()).filter(([, value]) => value !== null);
+		return { ...query, ...Object.fromEntries(given.map(([name, value]) => [name, String(value)])) };
+	}
 }
 
-/** Calls `action` whenever `details` is opened, and once the page is put together if somebody was quicker than that. */
+/**
+ * Calls `action` whenever `details` is opened, and once the page is put together if it was opened before.
+ * @param {HTMLDetailsElement} details @param {() => void} action
+ */
 function whenOpen(details, action) {
-  details.addEventListener("toggle", () => details.open && action());
-  if (details.open) queueMicrotask(action);
+	details.addEventListener("toggle", () => {
+		if (details.open) action();
+	});
+	if (details.open) queueMicrotask(action);
 }

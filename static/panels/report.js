@@ -1,109 +1,131 @@
-// The panel that reads a text over: what is copied, what is invented, how it is built, and whether it is any good; each
-// figure beside the same figure of real text that the model never read.
+// The panel that reports on a text: what is copied, what is invented, its structure and its quality; each figure beside
+// the same figure of real text that the model never read.
 
-import { ask } from "../api/sse.js";
-import { Patience } from "../ui/retry.js";
+import { post } from "../api/sse.js";
+import { make } from "../ui/dom.js";
 import { has, number, percent, t } from "../ui/i18n.js";
+import { messageOf, Retry } from "../ui/retry.js";
 
 const SHARES = ["copied_20", "copied_50", "invented_words", "invented_speakers", "distinct_2", "looped"];
-const FIGURES = ["copied_20", "copied_50", "longest_copy", "invented_words", "invented_speakers"];
-const MORE = ["distinct_2", "looped", "line_length", "ngram_bits", "model_bits"];
+const FIGURES = [
+	"copied_20",
+	"copied_50",
+	"longest_copy",
+	"invented_words",
+	"invented_speakers",
+	"distinct_2",
+	"looped",
+	"line_length",
+	"ngram_bits",
+	"model_bits",
+];
+const MAX_WORDS = 20; // invented words that are listed
+/** @type {Record<string, string>} */
+const VERDICTS = { above: " ▲", below: " ▼" };
 
 export class ReportPanel {
-  #of = null; // {branch, text} that the report is about
-  #stale = paragraph(t("report_stale"), "stale");
-  #notice = paragraph("");
-  #patience = new Patience(this.#notice);
+	#panel;
+	#active;
+	/** What the report is about. @type {{ branch: Branch, text: string } | null} */
+	#subject = null;
+	#stale = make("p", "stale", t("report_stale"));
+	#notice = make("p", "hint");
+	#retry = new Retry(this.#notice);
 
-  /** `active()` is the text that the button looks at. */
-  constructor(panel, button, { active }) {
-    Object.assign(this, { panel, active });
-    button.addEventListener("click", () => this.#look(active()));
-    button.disabled = false; // a click before would be lost
-  }
+	/**
+	 * `active()` is the text that the button reports on.
+	 * @param {HTMLElement} panel @param {HTMLButtonElement} button @param {{ active: () => Branch }} options
+	 */
+	constructor(panel, button, { active }) {
+		this.#panel = panel;
+		this.#active = active;
+		button.addEventListener("click", () => this.#request(active()));
+		button.disabled = false; // before, a click would be lost
+	}
 
-  /** Shows a report (app/api/report.py) of a text, as it is now or was when it was asked for. */
-  show({ characters, sentences, figures, words, held_out }, branch, text = branch.doc.text) {
-    this.#patience.stop();
-    this.#of = { branch, text };
-    const said = document.createElement("ul");
-    for (const one of Object.values(sentences)) {
-      said.appendChild(document.createElement("li")).textContent = sentence(one);
-    }
-    const parts = [this.#stale, paragraph(t("report_about", { characters })), said];
-    if (words.invented.length) parts.push(paragraph(t("report_invented", { words: list(words.invented) })));
-    parts.push(this.#table(figures));
-    if (held_out) parts.push(paragraph(t("report_real", { characters: held_out.characters })));
-    this.panel.replaceChildren(...parts);
-    this.update();
-  }
+	/**
+	 * Shows a report of a text, as it is now or was when the report was requested.
+	 * @param {Report} report @param {Branch} branch
+	 */
+	show({ characters, sentences, figures, words, held_out }, branch, text = branch.doc.text) {
+		this.#retry.stop();
+		this.#subject = { branch, text };
+		const list = make("ul");
+		for (const one of Object.values(sentences)) list.append(make("li", "", sentence(one)));
+		const parts = [this.#stale, make("p", "hint", t("report_about", { characters })), list];
+		if (words.invented.length) {
+			parts.push(make("p", "hint", t("report_invented", { words: listWords(words.invented) })));
+		}
+		parts.push(makeTable(figures));
+		if (held_out) parts.push(make("p", "hint", t("report_real", { characters: held_out.characters })));
+		this.#panel.replaceChildren(...parts);
+		this.update();
+	}
 
-  /** Says so when the text is no longer the one that the report is about. */
-  update() {
-    if (!this.#of) return;
-    const { branch, text } = this.#of;
-    this.#stale.hidden = this.active() === branch && branch.doc.text === text;
-  }
+	/** Shows whether the text is still the one that the report is about. */
+	update() {
+		if (!this.#subject) return;
+		const { branch, text } = this.#subject;
+		this.#stale.hidden = this.#active() === branch && branch.doc.text === text;
+	}
 
-  async #look(branch) {
-    const { text } = branch.doc;
-    this.#of = null;
-    this.panel.replaceChildren(this.#notice);
-    try {
-      const report = await this.#patience.ask((signal) => ask("/report", { text }, signal));
-      if (report) this.show(report, branch, text);
-    } catch (error) {
-      this.#notice.textContent = error.problem?.detail ?? t("page_error");
-    }
-  }
-
-  #table(figures) {
-    const table = document.createElement("table");
-    const head = table.createTHead().insertRow();
-    for (const name of ["figure", "this_text", "real_text"]) {
-      const cell = head.appendChild(document.createElement("th"));
-      cell.scope = "col";
-      cell.textContent = t(name);
-    }
-    const body = table.createTBody();
-    for (const name of [...FIGURES, ...MORE].filter((one) => figures[one]?.value != null)) {
-      const { value, held_out, verdict } = figures[name];
-      const row = body.insertRow();
-      const header = row.appendChild(document.createElement("th"));
-      header.scope = "row";
-      header.textContent = t(`figure_${name}`);
-      row.insertCell().textContent = `${format(name, value)}${{ above: " ▲", below: " ▼" }[verdict] ?? ""}`;
-      row.insertCell().textContent = held_out ? format(name, held_out.mean) : "";
-    }
-    return table;
-  }
+	/** @param {Branch} branch */
+	async #request(branch) {
+		const { text } = branch.doc;
+		this.#subject = null;
+		this.#panel.replaceChildren(this.#notice);
+		try {
+			/** @type {Report | null} */
+			const report = await this.#retry.run((signal) => post("/report", { text }, signal));
+			if (report) this.show(report, branch, text);
+		} catch (error) {
+			this.#notice.textContent = messageOf(error);
+		}
+	}
 }
 
+/** @param {Report["figures"]} figures */
+function makeTable(figures) {
+	const table = make("table");
+	const head = table.createTHead().insertRow();
+	for (const name of ["figure", "this_text", "real_text"]) {
+		head.appendChild(make("th", "", t(name))).scope = "col";
+	}
+	const body = table.createTBody();
+	for (const name of FIGURES) {
+		const { value = null, held_out = null, verdict = null } = figures[name] ?? {};
+		if (value === null) continue;
+		const row = body.insertRow();
+		row.appendChild(make("th", "", t(`figure_${name}`))).scope = "row";
+		row.insertCell().textContent = format(name, value) + (VERDICTS[verdict ?? ""] ?? "");
+		row.insertCell().textContent = held_out ? format(name, held_out.mean) : "";
+	}
+	return table;
+}
+
+/** @param {string} name @param {number} value */
 function format(name, value) {
-  return SHARES.includes(name) ? percent(value) : number(value, name.endsWith("bits") ? 2 : 0);
+	return SHARES.includes(name) ? percent(value) : number(value, name.endsWith("bits") ? 2 : 0);
 }
 
-/** One sentence of the server's verdict, in the reader's language if there is a translation. */
+/**
+ * One sentence of the server's verdict, in the reader's language if there is a translation.
+ * @param {ReportSentence} sentence
+ */
 function sentence({ key, values, english }) {
-  const name = `report_${key.replace(".", "_")}`;
-  return has(name) ? t(name, shown(values)) : english;
+	const name = `report_${key.replace(".", "_")}`;
+	if (!has(name)) return english;
+	/** @type {Record<string, TextValue>} */
+	const shown = {};
+	for (const [part, value] of Object.entries(values)) {
+		const isShare = part === "share" || part === "mean";
+		shown[part] = isShare ? percent(value) : { value, digits: value < 10 ? 2 : 0 };
+	}
+	return t(name, shown);
 }
 
-function shown(values) {
-  const digits = (value) => (value < 10 ? 2 : 0);
-  const write = (name, value) =>
-    ["share", "mean"].includes(name) ? percent(value) : { value, digits: digits(value) };
-  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, write(name, value)]));
-}
-
-function list(words) {
-  const different = [...new Set(words.map(({ word }) => word))];
-  return different.slice(0, 20).join(", ") + (different.length > 20 ? " …" : "");
-}
-
-function paragraph(text, name = "hint") {
-  const element = document.createElement("p");
-  element.className = name;
-  element.textContent = text;
-  return element;
+/** @param {InventedWord[]} words */
+function listWords(words) {
+	const different = [...new Set(words.map(({ word }) => word))];
+	return different.slice(0, MAX_WORDS).join(", ") + (different.length > MAX_WORDS ? " …" : "");
 }

@@ -1,66 +1,72 @@
 // The page follows the end of the text while it grows, lets go when the reader scrolls up, and offers the way back.
 
-const NEAR = 80; // pixels from the end that still count as being there
+const MARGIN = 80; // pixels that are kept below the end of the text
 
-export class Follower {
-  #following = true;
-  #growing = false;
-  #frame = 0;
-  #expected = 0; // where our own scrolling has put the page
+export class AutoScroll {
+	#pill;
+	/** The last line. @type {Element | null} */
+	#end = null;
+	#following = true;
+	#growing = false;
+	#frame = 0;
+	/** Where our own scrolling has put the page. */
+	#expected = 0;
 
-  constructor(pill) {
-    this.pill = pill;
-    pill.addEventListener("click", () => this.jump());
-    addEventListener("scroll", () => this.#onScroll(), { passive: true });
-  }
+	/** @param {HTMLButtonElement} pill */
+	constructor(pill) {
+		this.#pill = pill;
+		pill.addEventListener("click", () => this.#jump());
+		addEventListener("scroll", () => this.#onScroll(), { passive: true });
+	}
 
-  /** A text begins to grow; whoever started it wants to see it. */
-  start() {
-    this.#growing = this.#following = true;
-    this.#expected = scrollY; // the text before may have been longer
-    this.end = null;
-    this.#show();
-  }
+	/** A text begins to grow; whoever started it wants to see it. */
+	start() {
+		this.#growing = true;
+		this.#following = true;
+		this.#expected = scrollY; // the text before may have been longer
+		this.#end = null;
+		this.#show();
+	}
 
-  /** The end has moved: go there in the next frame, if the reader is following. */
-  follow(end) {
-    this.end = end;
-    if (this.#growing && this.#following) this.#frame ||= requestAnimationFrame(() => this.#move());
-  }
+	/** The end has moved: scrolls there in the next frame, if the reader is following. @param {Element | null} end */
+	follow(end) {
+		this.#end = end;
+		if (!this.#growing || !this.#following || this.#frame) return;
+		this.#frame = requestAnimationFrame(() => this.#move());
+	}
 
-  #move() {
-    this.#frame = 0;
-    if (!this.#growing || !this.#following || !this.end?.isConnected) return;
-    const { end } = this;
-    const overlap = end.getBoundingClientRect().bottom - (innerHeight - NEAR);
-    if (overlap <= 0) return;
-    this.#expected = Math.round(scrollY + overlap);
-    scrollTo({ top: this.#expected, behavior: "instant" });
-  }
+	/** Nothing grows any more. */
+	stop() {
+		this.#move();
+		this.#growing = false;
+		this.#show();
+	}
 
-  /** Nothing grows any more. */
-  stop() {
-    this.#move();
-    this.#growing = false;
-    this.#show();
-  }
+	#move() {
+		this.#frame = 0;
+		if (!this.#growing || !this.#following || !this.#end?.isConnected) return;
+		const overlap = this.#end.getBoundingClientRect().bottom - (innerHeight - MARGIN);
+		if (overlap <= 0) return;
+		this.#expected = Math.round(scrollY + overlap);
+		scrollTo({ top: this.#expected, behavior: "instant" });
+	}
 
-  /** To the end, and on with it. */
-  jump() {
-    this.#following = true;
-    if (this.end?.isConnected) this.end.scrollIntoView({ block: "end", behavior: "instant" });
-    this.#show();
-  }
+	/** To the end, and on with it. */
+	#jump() {
+		this.#following = true;
+		if (this.#end?.isConnected) this.#end.scrollIntoView({ block: "end", behavior: "instant" });
+		this.#show();
+	}
 
-  #onScroll() {
-    if (!this.#growing) return;
-    if (scrollY < this.#expected - 4) this.#following = false;
-    else if (this.end && this.end.getBoundingClientRect().bottom <= innerHeight + 4) this.#following = true;
-    if (this.#following) this.#expected = scrollY;
-    this.#show();
-  }
+	#onScroll() {
+		if (!this.#growing) return;
+		if (scrollY < this.#expected - 4) this.#following = false;
+		else if (this.#end && this.#end.getBoundingClientRect().bottom <= innerHeight + 4) this.#following = true;
+		if (this.#following) this.#expected = scrollY;
+		this.#show();
+	}
 
-  #show() {
-    this.pill.hidden = !this.#growing || this.#following;
-  }
+	#show() {
+		this.#pill.hidden = !this.#growing || this.#following;
+	}
 }

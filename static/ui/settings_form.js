@@ -2,147 +2,182 @@
 // fields of text: what a browser's own number field makes of 1e3, 1,000 or a pasted word is not what was typed.
 
 import { nameOf } from "./character_names.js";
+import { $ } from "./dom.js";
 import { number, t } from "./i18n.js";
 
-const form = document.getElementById("form");
+const form = $("form");
+/** @type {(keyof Sampling)[]} */
 const SLIDERS = ["temperature", "top_k", "top_p", "min_p"];
+/** @type {("max_new_tokens" | "num_samples" | "seed")[]} */
 const NUMBERS = ["max_new_tokens", "num_samples", "seed"];
-const SHOWN = 40; // characters of what was typed that a message repeats
+const MAX_REPEATED = 40; // characters of what was typed that a message repeats
 
-/** The sampling settings: temperature, and top_k, top_p, min_p or null where they cut nothing off. */
+/** @param {string} name @returns {HTMLInputElement} */
+function input(name) {
+	return /** @type {any} */ (form.elements.namedItem(name));
+}
+
+/** The value of each slider at which it cuts nothing off. @returns {Record<string, string | undefined>} */
+function offValues() {
+	return { top_k: input("top_k").max, top_p: input("top_p").max, min_p: input("min_p").min };
+}
+
+/** The sampling settings; null where they cut nothing off. @returns {Sampling} */
 export function sampling() {
-  const at = (name) => form.elements[name];
-  const unless = (input, off) => (input.value === off ? null : Number(input.value));
-  return {
-    temperature: Number(at("temperature").value),
-    top_k: unless(at("top_k"), at("top_k").max),
-    top_p: unless(at("top_p"), at("top_p").max),
-    min_p: unless(at("min_p"), at("min_p").min),
-  };
+	const off = offValues();
+	const read = (/** @type {string} */ name) => {
+		const { value } = input(name);
+		return value === off[name] ? null : Number(value);
+	};
+	const temperature = Number(input("temperature").value);
+	return { temperature, top_k: read("top_k"), top_p: read("top_p"), min_p: read("min_p") };
 }
 
-/** The fields of a request, without the prompt; an empty number is its placeholder, or left to the server. */
-export function parameters() {
-  const body = sampling();
-  for (const name of NUMBERS) {
-    const { value } = read(form.elements[name]);
-    if (value !== null) body[name] = value;
-  }
-  return body;
+/** The fields of a request, without the prompt; an empty number is its default, or left to the server. */
+export function settings() {
+	/** @type {Settings} */
+	const fields = sampling();
+	for (const name of NUMBERS) {
+		const { value } = readNumber(input(name));
+		if (value !== null) fields[name] = value;
+	}
+	return fields;
 }
 
-/** What stands in all fields, as `fill` takes it. */
-export function state() {
-  return { ...sampling(), ...Object.fromEntries(NUMBERS.map((name) => [name, form.elements[name].value])) };
+/** What stands in all fields, as `fill` takes it. @returns {FormValues} */
+export function formValues() {
+	return { ...sampling(), ...Object.fromEntries(NUMBERS.map((name) => [name, input(name).value])) };
 }
 
-/** Whether all numbers can be used; what is wrong is shown at those that cannot, and the first of them gets the focus. */
+/** Whether all numbers can be used; what is wrong is shown at those that cannot, and the first of them is focused. */
 export function check() {
-  clearErrors();
-  const wrong = NUMBERS.map((name) => form.elements[name]).filter((input) => read(input).message);
-  for (const input of wrong) showError(input, read(input).message);
-  wrong[0]?.focus();
-  return wrong.length === 0;
+	clearErrors();
+	const wrong = NUMBERS.map(input).filter((field) => readNumber(field).message);
+	for (const field of wrong) showError(field, readNumber(field).message);
+	wrong[0]?.focus();
+	return wrong.length === 0;
 }
 
-/** What was typed into a field, {value, message}: a whole number or null, and what is wrong with it if anything is. */
-function read(input) {
-  const typed = input.value.trim() || input.dataset.default;
-  if (!typed) return { value: null, message: "" };
-  const range = { low: Number(input.dataset.low), high: Number(input.dataset.high) };
-  if (!/^[+\-−]?[0-9]+$/.test(typed)) return { value: null, message: t("not_whole", { typed: shortened(typed), ...range }) };
-  const value = Number(typed.replace("−", "-"));
-  if (value < range.low) return { value: null, message: t("too_small", range) };
-  if (value > range.high) return { value: null, message: t("too_large", range) };
-  return { value: value || 0, message: "" };
+/**
+ * What was typed into a field: a whole number or null, and what is wrong with it if anything is.
+ * @param {HTMLInputElement} field
+ */
+function readNumber(field) {
+	const typed = field.value.trim() || field.dataset.default;
+	if (!typed) return { value: null, message: "" };
+	const range = rangeOf(field);
+	if (!/^[+\-−]?[0-9]+$/.test(typed)) {
+		return { value: null, message: t("not_whole", { typed: shortened(typed), ...range }) };
+	}
+	const value = Number(typed.replace("−", "-"));
+	if (value < range.low) return { value: null, message: t("too_small", range) };
+	if (value > range.high) return { value: null, message: t("too_large", range) };
+	return { value: value || 0, message: "" }; // -0 is 0
 }
 
+/** @param {HTMLInputElement} field */
+function rangeOf({ dataset }) {
+	return { low: Number(dataset.low), high: Number(dataset.high) };
+}
+
+/** @param {string} typed */
 function shortened(typed) {
-  const characters = Array.from(typed, (c) => (c === " " ? c : (nameOf(c) ?? c)));
-  return characters.slice(0, SHOWN).join("") + (characters.length > SHOWN ? "…" : "");
+	const characters = Array.from(typed, (c) => (c === " " ? c : (nameOf(c) ?? c)));
+	return characters.slice(0, MAX_REPEATED).join("") + (characters.length > MAX_REPEATED ? "…" : "");
 }
 
-function showError(input, message) {
-  if (message) input.setAttribute("aria-invalid", "true");
-  else input.removeAttribute("aria-invalid");
-  document.getElementById(`${input.name}-error`).textContent = message;
+/** @param {HTMLInputElement} field @param {string} message */
+function showError(field, message) {
+	if (message) field.setAttribute("aria-invalid", "true");
+	else field.removeAttribute("aria-invalid");
+	const error = document.getElementById(`${field.name}-error`);
+	if (error) error.textContent = message;
 }
 
-/** Puts a request's fields into the form; those that it has not stay as they are. */
+/** Puts a request's fields into the form; the others stay as they are. @param {FormValues} fields */
 export function fill(fields) {
-  const off = { top_k: form.elements.top_k.max, top_p: form.elements.top_p.max, min_p: form.elements.min_p.min };
-  for (const name of [...SLIDERS, ...NUMBERS]) {
-    const input = form.elements[name];
-    if (!(name in fields)) continue;
-    if (input.type === "range") allow(input, fields[name]);
-    input.value = fields[name] ?? off[name] ?? "";
-  }
-  showValues();
+	const off = offValues();
+	for (const name of [...SLIDERS, ...NUMBERS]) {
+		if (!(name in fields)) continue;
+		const field = input(name);
+		const value = fields[name] ?? null;
+		if (field.type === "range") allow(field, value);
+		field.value = String(value ?? off[name] ?? "");
+	}
+	showValues();
 }
 
-/** Calls `listener` after each change of a sampling setting. */
+/** Calls `listener` after each change of a sampling setting. @param {() => void} listener */
 export function listen(listener) {
-  for (const name of SLIDERS) form.elements[name].addEventListener("input", listener);
+	for (const name of SLIDERS) input(name).addEventListener("input", listener);
 }
 
 export function clearErrors() {
-  for (const element of form.querySelectorAll(".error")) element.textContent = "";
-  for (const element of form.querySelectorAll("[aria-invalid]")) element.removeAttribute("aria-invalid");
+	for (const element of form.querySelectorAll(".error")) element.textContent = "";
+	for (const element of form.querySelectorAll("[aria-invalid]")) element.removeAttribute("aria-invalid");
 }
 
-/** Shows a problem object at its fields; returns what is to be said elsewhere, as it is about none of them. */
+/**
+ * Shows a problem at its fields; returns what is to be said elsewhere, as it is about none of them.
+ * @param {Problem} problem
+ */
 export function showProblem(problem) {
-  clearErrors();
-  const rest = [];
-  for (const { field, message } of problem.errors ?? []) {
-    const input = form.elements[field];
-    const error = document.getElementById(`${field}-error`);
-    if (!input || !error) rest.push(field === "prompt" ? t("never_seen") : `${field}: ${message}`);
-    else {
-      showError(input, message);
-      input.focus();
-    }
-  }
-  if (problem.errors?.length) return rest.join("; ");
-  return [429, 503].includes(problem.status) ? t("busy") : (problem.detail ?? t("lost"));
+	clearErrors();
+	const rest = [];
+	for (const { field: name, message } of problem.errors ?? []) {
+		const field = input(name);
+		if (field && document.getElementById(`${name}-error`)) {
+			showError(field, message);
+			field.focus();
+		} else {
+			rest.push(name === "prompt" ? t("never_seen") : `${name}: ${message}`);
+		}
+	}
+	if (problem.errors?.length) return rest.join("; ");
+	return [429, 503].includes(problem.status) ? t("busy") : (problem.detail ?? t("lost"));
 }
 
-/** A slider takes a value between its steps or beyond its end, until it is moved. */
+/**
+ * Lets a slider take a value between its steps or beyond its end, until it is moved.
+ * @param {HTMLInputElement} slider @param {number | string | null} value
+ */
 function allow(slider, value) {
-  slider.dataset.step ??= slider.step;
-  slider.step = "any";
-  if (value !== null && slider.name === "temperature") slider.max = Math.max(slider.max, value);
+	slider.dataset.step ??= slider.step;
+	slider.step = "any";
+	if (slider.name === "temperature") slider.max = String(Math.max(Number(slider.max), Number(value)));
 }
 
 function showValues() {
-  const { temperature, top_k, top_p, min_p } = sampling();
-  const shown = { temperature, top_k, top_p, min_p };
-  for (const name of SLIDERS) {
-    const value = shown[name] === null ? t("off") : number(Number(form.elements[name].value), 2);
-    document.getElementById(`${name}-value`).textContent = value;
-  }
+	const values = sampling();
+	for (const name of SLIDERS) {
+		const output = /** @type {HTMLElement} */ (document.getElementById(`${name}-value`));
+		output.textContent = values[name] === null ? t("off") : number(Number(input(name).value), 2);
+	}
 }
 
-form.addEventListener("input", ({ target }) => {
-  if (target.dataset.step) target.step = target.dataset.step;
-  if (NUMBERS.includes(target.name)) showError(target, "");
-  showValues();
-});
-form.addEventListener("change", ({ target }) => {
-  if (NUMBERS.includes(target.name)) showError(target, read(target).message);
-});
-form.addEventListener("keydown", (event) => {
-  const by = { ArrowUp: 1, ArrowDown: -1 }[event.key];
-  if (by && !event.altKey && NUMBERS.includes(event.target.name)) step(event, by);
-});
+/**
+ * Counts up or down with the arrow keys, within the range.
+ * @param {KeyboardEvent} event @param {HTMLInputElement} field
+ */
+function step(event, field) {
+	if ((event.key !== "ArrowUp" && event.key !== "ArrowDown") || event.altKey) return;
+	const { value, message } = readNumber(field);
+	if (message || value === null) return;
+	event.preventDefault();
+	const { low, high } = rangeOf(field);
+	field.value = String(Math.max(low, Math.min(high, value + (event.key === "ArrowUp" ? 1 : -1))));
+	showError(field, "");
+}
+
+for (const slider of SLIDERS.map(input)) {
+	slider.addEventListener("input", () => {
+		if (slider.dataset.step) slider.step = slider.dataset.step;
+		showValues();
+	});
+}
+for (const field of NUMBERS.map(input)) {
+	field.addEventListener("input", () => showError(field, ""));
+	field.addEventListener("change", () => showError(field, readNumber(field).message));
+	field.addEventListener("keydown", (event) => step(event, field));
+}
 showValues();
-
-/** The arrow keys count up and down, within the range. */
-function step(event, by) {
-  const { target } = event;
-  const { value, message } = read(target);
-  if (message || value === null) return;
-  event.preventDefault();
-  target.value = Math.max(Number(target.dataset.low), Math.min(Number(target.dataset.high), value + by));
-  showError(target, "");
-}

@@ -1,41 +1,47 @@
-// The line that is always in view: whether the server is heard, what is being written and how fast.
+// The line that is always in view: how the connection is, what is being written and how fast.
 
 import { t } from "./i18n.js";
 
-const EVERY = 250; // milliseconds between two looks at the speed
+const INTERVAL = 250; // milliseconds between two updates of the speed
 
 export class Status {
-  #timer = 0;
+	#options;
+	#timer = 0;
 
-  /** `figures()` gives what session.js tells while it writes, or null. */
-  constructor({ state, text, seed, figures }) {
-    Object.assign(this, { state, text, seed, figures });
-  }
+	/** @param {StatusOptions} options */
+	constructor(options) {
+		this.#options = options;
+	}
 
-  /** Shows a state of the session, with its last figures when it has ended. */
-  show(state, values = null) {
-    this.state.dataset.state = state;
-    this.state.textContent = t(`state_${state}`, { seconds: { value: values?.seconds ?? 0, digits: 1 } });
-    this.text.textContent = values?.count === undefined ? "" : this.#describe(values);
-    clearInterval(this.#timer);
-    if (state === "writing") this.#timer = setInterval(() => this.#refresh(), EVERY);
-    if (values?.count) this.#offer(values.seed);
-  }
+	/**
+	 * Shows a state of the session, with its last figures when it has ended.
+	 * @param {State} name @param {StateValues | null} values
+	 */
+	show(name, values = null) {
+		const { state, text } = this.#options;
+		state.dataset.state = name;
+		state.textContent = t(`state_${name}`, { seconds: { value: values?.seconds ?? 0, digits: 1 } });
+		text.textContent = describe(values ?? {});
+		clearInterval(this.#timer);
+		if (name === "writing") this.#timer = setInterval(() => this.#refresh(), INTERVAL);
+		if (values?.count) this.#offerSeed(values.seed ?? 0);
+	}
 
-  #refresh() {
-    const figures = this.figures();
-    if (figures?.first != null) this.text.textContent = this.#describe(figures);
-  }
+	#refresh() {
+		const figures = this.#options.figures();
+		if (figures && figures.first !== null) this.#options.text.textContent = describe(figures);
+	}
 
-  #describe({ count, speed, first, seed }) {
-    if (!count) return "";
-    return t("figures", { count, speed, first: 1000 * first, seed: String(seed) });
-  }
+	/** Offers to keep a seed for the next request. @param {number} seed */
+	#offerSeed(seed) {
+		const button = this.#options.seed;
+		button.hidden = false;
+		button.value = String(seed);
+		button.textContent = t("keep_seed", { seed: String(seed) });
+	}
+}
 
-  /** The seed can be kept for the next time. */
-  #offer(seed) {
-    this.seed.hidden = false;
-    this.seed.value = seed;
-    this.seed.textContent = t("keep_seed", { seed: String(seed) });
-  }
+/** @param {Partial<Figures>} figures */
+function describe({ count, speed = 0, first, seed }) {
+	return count ? t("figures", { count, speed, first: 1000 * (first ?? 0), seed: String(seed) }) : "";
 }

@@ -17,7 +17,7 @@ from tests.conftest import LiveServer
 
 BUNDLED = Path(__file__).parent.parent.parent / "checkpoints" / "shakespeare-char"
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-# what tests provoke: refusals, and a server that goes away
+# errors that tests cause: refusals, and a server that goes away
 EXPECTED = re.compile("status of 422|net::ERR_(CONNECTION|INCOMPLETE|EMPTY)")
 
 Opened = AbstractContextManager[LiveServer]
@@ -57,7 +57,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def opened(browser: Browser, url: str) -> Iterator[Page]:
-    """A page in a profile of its own; the browser must have nothing to complain about in the end."""
+    """A page in a profile of its own; the browser must have logged no errors in the end."""
     context = browser.new_context(viewport={"width": 1200, "height": 900}, locale="en-GB")
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = context.new_page()
@@ -100,7 +100,7 @@ def text_of(page: Page, name: str = "1") -> str:
 
 
 def written(page: Page) -> None:
-    """Wait until the model has written what was asked."""
+    """Wait until the model has written all that was requested."""
     expect(page.locator("#state")).to_have_attribute("data-state", "done")
 
 

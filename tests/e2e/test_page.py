@@ -70,7 +70,7 @@ def test_the_page_is_guarded(server: LiveServer) -> None:
 
 
 @pytest.mark.parametrize("name", ["style.css", "main.js", "favicon.svg"])
-def test_its_files_are_not_guessed_about_and_are_asked_for_again(server: LiveServer, name: str) -> None:
+def test_its_files_are_not_sniffed_and_are_revalidated(server: LiveServer, name: str) -> None:
     first = httpx.get(f"{server.url}/static/{name}")
     again = httpx.get(f"{server.url}/static/{name}", headers={"if-none-match": first.headers["etag"]})
     assert (first.status_code, again.status_code) == (200, 304)

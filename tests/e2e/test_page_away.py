@@ -1,4 +1,4 @@
-"""The page while its server is away, and when it is back: nothing stays dead, and nothing fails without a word."""
+"""The page while its server is away, and when it is back: nothing stays dead, and nothing fails silently."""
 
 import re
 import signal
@@ -15,7 +15,7 @@ def test_what_is_opened_while_the_server_is_away_works_then_or_when_it_is_back(b
     """Panels loaded their code when first opened, once: with the server away then they stayed dead for good, and
     Share, just when Save is wanted, did nothing and said nothing.
 
-    All code now comes with the page, and what a panel asks of the server is asked until it answers.
+    All code now comes with the page, and the requests of a panel are repeated until the server answers.
     """
     with serving(BUNDLED) as (process, url):
         port = url.rsplit(":", 1)[1].split()[0]
@@ -54,8 +54,8 @@ def test_what_is_opened_while_the_server_is_away_works_then_or_when_it_is_back(b
                 expect(page.locator(".candidate").first).to_be_visible()
 
 
-def test_a_link_that_is_being_written_again_is_told_of_after_a_kill(browser: Browser) -> None:
-    """What was lost with the server is asked for again, and the comparison comes at the end all the same."""
+def test_a_link_that_is_being_written_again_is_compared_after_a_kill(browser: Browser) -> None:
+    """What was lost with the server is requested again, and the text is compared with the link at the end."""
     with serving(BUNDLED) as (process, url):
         port = url.rsplit(":", 1)[1].split()[0]
         with opened(browser, url) as page:

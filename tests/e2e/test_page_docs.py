@@ -1,4 +1,4 @@
-"""The API's page, which asks nobody but this server."""
+"""The API's page, which loads everything from this server."""
 
 import httpx
 from playwright.sync_api import Browser, expect
@@ -8,7 +8,9 @@ from tests.conftest import LiveServer
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
-def test_the_apis_page_lists_every_operation_and_asks_nobody_else(browser: Browser, server: LiveServer) -> None:
+def test_the_apis_page_lists_every_operation_and_loads_nothing_from_elsewhere(
+    browser: Browser, server: LiveServer
+) -> None:
     """`/docs` was a white page where the reader's network did not lead to a CDN, from which Swagger UI came.
 
     Now this server has its files, from the package fastapi-offline.
@@ -17,9 +19,9 @@ def test_the_apis_page_lists_every_operation_and_asks_nobody_else(browser: Brows
     operations = sum(len([method for method in path if method in METHODS]) for path in paths.values())
     context = browser.new_context()
     page = context.new_page()
-    asked: list[str] = []
+    requested: list[str] = []
     complaints: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requested.append(request.url))
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(f"{server.url}/docs")
@@ -31,7 +33,7 @@ def test_the_apis_page_lists_every_operation_and_asks_nobody_else(browser: Brows
     page.get_by_role("button", name="Execute").click()
     expect(page.locator(".responses-table.live-responses-table")).to_be_visible()
     page.wait_for_load_state("networkidle")
-    assert [url for url in asked if not url.startswith((f"{server.url}/", "data:", "blob:"))] == []
+    assert [url for url in requested if not url.startswith((f"{server.url}/", "data:", "blob:"))] == []
     assert [one for one in complaints if "status of 422" not in one] == []
 
 

@@ -1,4 +1,4 @@
-"""What the page shows of the model's thinking, and what can be done with it: the glass, forks, sharing."""
+"""What the page shows of the model's choices, and what can be done with it: the inspector, forks, sharing."""
 
 import json
 import re
@@ -25,15 +25,16 @@ def wrote(bundled: Page) -> Page:
     return bundled
 
 
-def look_at(page: Page, back: int) -> None:
-    """The character `back` places before the end, by keyboard."""
+def inspect(page: Page, back: int) -> None:
+    """Inspect the character `back` places before the end, by keyboard."""
     page.click("#look")
     for _ in range(back):
         page.keyboard.press("ArrowLeft")
     expect(page.locator(".candidate").first).to_be_visible()
 
 
-def details(server: LiveServer, **asked: object) -> list[dict[str, object]]:
+def details(server: LiveServer, **fields: object) -> list[dict[str, object]]:
+    """What the API says of each of the characters that `wrote` has written."""
     body = {
         "prompt": PROMPT,
         "seed": 4,
@@ -41,7 +42,7 @@ def details(server: LiveServer, **asked: object) -> list[dict[str, object]]:
         "details": True,
         "stream": False,
         "top_k": None,
-    } | asked
+    } | fields
     chars: list[dict[str, object]] = httpx.post(f"{server.url}/generate", json=body).json()["samples"][0]["chars"]
     return chars
 
@@ -90,8 +91,8 @@ def test_text_beyond_the_window_fades(wrote: Page) -> None:
     assert past == len(PROMPT) + 300 - 256 - breaks
 
 
-def test_the_glass_tells_what_the_model_considered(wrote: Page, bundled_server: LiveServer) -> None:
-    look_at(wrote, 20)
+def test_the_inspector_shows_what_the_model_considered(wrote: Page, bundled_server: LiveServer) -> None:
+    inspect(wrote, 20)
     one = details(bundled_server, alternatives=65)[-21]
     cursor = wrote.locator(".cursor")
     expect(cursor).to_be_focused()
@@ -103,11 +104,11 @@ def test_the_glass_tells_what_the_model_considered(wrote: Page, bundled_server: 
     likeliest = [shown.get(a["char"], a["char"]) for a in one["alternatives"][:10]]  # type: ignore[index]
     assert names[:10] == likeliest
     wins = wrote.locator(".candidate", has_text="⚄")
-    expect(wins).to_have_count(1)  # the dice, thrown again in the page, choose what the model wrote
+    expect(wins).to_have_count(1)  # the draw, replayed in the page, chooses what the model wrote
     expect(wins).to_have_class(re.compile("chosen"))
 
 
-def test_the_dice_are_honest_everywhere(wrote: Page) -> None:
+def test_the_replayed_draw_chooses_every_character(wrote: Page) -> None:
     """The winner, recomputed in the page from the seed, is each character that the model wrote."""
     wrote.click("#look")
     for _ in range(60):
@@ -116,10 +117,9 @@ def test_the_dice_are_honest_everywhere(wrote: Page) -> None:
 
 
 def test_sliders_reshape_the_bars_without_the_model(wrote: Page, bundled_server: LiveServer) -> None:
-    look_at(wrote, 20)
+    inspect(wrote, 20)
     steps = bundled_server.engine.steps
     width = "parseFloat(document.querySelector('.candidate .final').style.width)"
-    cold, cut = None, 0
     set_slider(wrote, "temperature", "0.3")
     cold = wrote.evaluate(width)
     set_slider(wrote, "temperature", "1.5")
@@ -134,17 +134,17 @@ def test_sliders_reshape_the_bars_without_the_model(wrote: Page, bundled_server:
 
 
 def test_a_slider_shows_when_the_choice_would_flip_and_is_right(wrote: Page, bundled_server: LiveServer) -> None:
-    """What the page foretells under another temperature is what the server then writes, as long as texts agree."""
+    """What the page shows for another temperature is what the server then writes, as long as the texts agree."""
     colder = details(bundled_server, temperature=0.2)
     place = next(
         i for i, (a, b) in enumerate(zip(details(bundled_server), colder, strict=True)) if a["char"] != b["char"]
     )
-    look_at(wrote, 300 - 1 - place)
+    inspect(wrote, 300 - 1 - place)
     expect(wrote.locator(".flip")).to_have_count(0)
     set_slider(wrote, "temperature", "0.2")
     shown = {" ": "␣", "\n": "↵"}
-    foretold = str(colder[place]["char"])
-    expect(wrote.locator(".flip")).to_contain_text(f"chooses {shown.get(foretold, foretold)}")
+    predicted = str(colder[place]["char"])
+    expect(wrote.locator(".flip")).to_contain_text(f"chooses {shown.get(predicted, predicted)}")
 
 
 def test_hovering_and_tapping_show_the_same(wrote: Page) -> None:
@@ -165,7 +165,7 @@ def test_hovering_and_tapping_show_the_same(wrote: Page) -> None:
 
 def test_choosing_a_candidate_forks_and_nothing_is_lost(wrote: Page) -> None:
     before = text_of(wrote)
-    look_at(wrote, 100)
+    inspect(wrote, 100)
     place = len(before) - 101
     other = wrote.locator(".candidate:not(.chosen)").first
     character = {"␣": " ", "↵": "\n"}.get(
@@ -189,10 +189,10 @@ def test_choosing_a_candidate_forks_and_nothing_is_lost(wrote: Page) -> None:
     assert text_of(wrote, "1.1") == fork
 
 
-def test_writing_on_from_a_character_has_new_luck(wrote: Page) -> None:
+def test_writing_on_from_a_character_has_another_seed(wrote: Page) -> None:
     before = text_of(wrote)
     wrote.fill("#seed", "5")
-    look_at(wrote, 100)
+    inspect(wrote, 100)
     wrote.get_by_role("button", name="Write on from here").click()
     written(wrote)
     assert text_of(wrote, "1.1")[: len(before) - 101] == before[:-101]

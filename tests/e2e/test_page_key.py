@@ -15,7 +15,7 @@ from tests.e2e.conftest import begin, text_of, written
 
 @pytest.fixture
 def locked(browser: Browser, folder: Path) -> Iterator[Page]:
-    """The page of a server with a key, whose refusals are all that the browser may complain of."""
+    """The page of a server with a key; the browser may log its refusals and no other errors."""
     settings = ServerSettings.model_validate({"checkpoint": folder, "device": "cpu", "api_keys": "open-sesame"})
     with LiveServer(create_app(settings)) as live:
         context = browser.new_context(locale="en-GB")
@@ -30,7 +30,9 @@ def locked(browser: Browser, folder: Path) -> Iterator[Page]:
 
 
 def test_the_page_asks_for_a_key_and_keeps_it(locked: Page) -> None:
-    dialog, field, error = locked.locator("#key"), locked.locator("#key-field"), locked.locator("#key-error")
+    dialog = locked.locator("#key")
+    field = locked.locator("#key-field")
+    error = locked.locator("#key-error")
     begin(locked, "ROMEO:", max_new_tokens="20")
     expect(dialog).to_be_hidden()
     locked.click("#write")

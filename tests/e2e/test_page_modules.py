@@ -12,11 +12,11 @@ from model.sampling.sampler import Sampling, draw, softmax
 from tests.tiny import VOCABULARY
 
 
-def test_luck_is_the_seeds(page: Page) -> None:
+def test_gumbel_noise_is_the_servers(page: Page) -> None:
     places = [(1337, 0, 0), (0, 3, 17), (2**53 - 1, 15, 99_999), (2**32, 1, 5), (2**32 - 1, 0, 1)]
     for seed, sample, position in places:
         here = page.evaluate(
-            "async (place) => (await import('/static/inspector/sampling.js')).luck(...place, 65)",
+            "async (place) => (await import('/static/inspector/sampling.js')).gumbelNoise(...place, 65)",
             [seed, sample, position],
         )
         np.testing.assert_allclose(here, gumbel_noise(seed, sample, position, 1, 65)[0], rtol=1e-12)
@@ -36,8 +36,8 @@ def test_the_same_settings_reshape_and_choose_alike(page: Page) -> None:
         raw = softmax(logits[0]).tolist()
         chosen = page.evaluate(
             """async ([raw, settings, noise]) => {
-                const { winner } = await import("/static/inspector/sampling.js");
-                return winner(raw, settings, noise);
+                const { draw } = await import("/static/inspector/sampling.js");
+                return draw(raw, settings, noise);
             }""",
             [raw, settings, noise[0].tolist()],
         )
@@ -45,8 +45,8 @@ def test_the_same_settings_reshape_and_choose_alike(page: Page) -> None:
         if temperature:
             final = page.evaluate(
                 """async ([raw, settings]) => {
-                    const { reshape } = await import("/static/inspector/sampling.js");
-                    return reshape(raw, settings).final;
+                    const { applySettings } = await import("/static/inspector/sampling.js");
+                    return applySettings(raw, settings).final;
                 }""",
                 [raw, settings],
             )
@@ -58,8 +58,8 @@ def test_the_page_replaces_characters_as_the_server_does(page: Page) -> None:
     characters = [c for c in characters if c not in VOCABULARY.characters] + list("😀日ﬁ①ℌ")
     here = page.evaluate(
         """async (characters) => {
-            const { Unknown } = await import("/static/editor/unknown_characters.js");
-            const unknown = new Unknown(JSON.parse(document.getElementById("card").textContent));
+            const { UnknownCharacters } = await import("/static/editor/unknown_characters.js");
+            const unknown = new UnknownCharacters(JSON.parse(document.getElementById("card").textContent));
             return characters.map((c) => unknown.replacement(c));
         }""",
         characters,
@@ -95,7 +95,7 @@ def test_lines_are_redrawn_as_if_drawn_anew(page: Page) -> None:
     """Random edits: drawn bit by bit as drawn at once, and every place leads back to its cell."""
     wrong = page.evaluate(
         """async () => {
-            const { Lines } = await import("/static/editor/line_view.js");
+            const { LineView } = await import("/static/editor/line_view.js");
             const { TextDocument, typed } = await import("/static/editor/document.js");
             const run = {};
             let state = 1;
@@ -104,24 +104,24 @@ def test_lines_are_redrawn_as_if_drawn_anew(page: Page) -> None:
             const other = document.body.appendChild(document.createElement("div"));
             const doc = new TextDocument(typed("A:\\nb"));
             const look = (cell) => (cell.run ? "written" : "typed");
-            const lines = new Lines(root, doc, look);
+            const lines = new LineView(root, doc, look);
             const wrong = [];
             for (let i = 0; i < 400; i++) {
                 const start = random(3) ? random(doc.length + 1) : doc.length;
                 const end = Math.min(doc.length, start + (random(3) ? 0 : random(6)));
                 const text = ["x", "\\n", "", "AB:\\n\\ncd", "\\n\\n", "😀y"][random(6)];
                 const cells = typed(text).map((cell) => (i % 2 ? { ...cell, run } : cell));
+                doc.windowSize = random(doc.length + 1);
                 if (random(8)) doc.splice(start, end, cells);
                 else if (random(2)) doc.undo();
                 else doc.redo();
-                lines.setPast(random(doc.length + 1));
                 if (random(3) === 0 && doc.length) lines.setCursor(random(doc.length));
                 else lines.setCursor(-1);
                 if (lines.domText() !== doc.text) wrong.push([i, lines.domText(), doc.text]);
                 lines.setCursor(-1);
-                new Lines(other, new TextDocument(doc.cells.slice()), look);
+                new LineView(other, new TextDocument(doc.cells.slice()), look);
                 const index = random(doc.length + 1);
-                if (lines.indexOf(...lines.placeOf(index)) !== index) wrong.push([i, "place", index, doc.text]);
+                if (lines.indexOf(...lines.domPosition(index)) !== index) wrong.push([i, "place", index, doc.text]);
                 const speakers = (element) => [...element.children].map((line) => line.className).join();
                 if (speakers(root) !== speakers(other)) wrong.push([i, speakers(root), speakers(other), doc.text]);
             }

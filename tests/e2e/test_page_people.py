@@ -173,7 +173,7 @@ def test_both_languages_have_all_texts() -> None:
     for key, value in flat["en"].items():
         if isinstance(value, str):
             assert set(holes.findall(value)) == set(holes.findall(flat["es"][key])), key
-    used = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "static").glob("*.js"))
+    used = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "static").rglob("*.js"))
     for key in re.findall(r'\bt\("(\w+)"', used):
         assert key in texts["en"]["script"], key
     reported = {f"report_{key.replace('.', '_')}" for key in ENGLISH}

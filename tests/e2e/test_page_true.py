@@ -119,12 +119,12 @@ def test_scores_show_who_won(page: Page, noise: list[float], sums: list[str], ti
     """Two candidates stood there with -0.5 each, and one had won. There are now as many digits as it takes."""
     shown = page.evaluate(
         """async (noise) => {
-            const { throwDice } = await import("/static/inspector/candidates.js");
+            const { roundScores } = await import("/static/inspector/candidates.js");
             const best = noise.indexOf(Math.max(...noise));
-            const dice = throwDice([0, 0], noise, [0, 1], best);
+            const scores = roundScores([0, 0], noise, [0, 1], best);
             const { number } = await import("/static/ui/i18n.js");
-            const sums = [0, 1].map((id) => dice.of(id)).map(({ sum, digits }) => number(sum, digits, digits));
-            return { sums, tie: dice.tie };
+            const sums = [0, 1].map((id) => scores.of(id)).map(({ sum, digits }) => number(sum, digits, digits));
+            return { sums, tie: scores.tie };
         }""",
         noise,
     )

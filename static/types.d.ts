@@ -1,0 +1,540 @@
+// The types that the page's modules share, known in all of them without an import. Browsers never load this file:
+// `npm run types` checks the modules against it.
+
+/* The text */
+
+/** A character that someone typed. */
+interface TypedCell {
+	readonly c: string;
+	readonly run?: undefined;
+	readonly at?: undefined;
+	readonly prob?: undefined;
+	readonly rank?: undefined;
+}
+
+/** A character that the model wrote: the `at`th of a run, with its probability, rank and entropy (bits). */
+interface WrittenCell {
+	readonly c: string;
+	readonly run: Run;
+	readonly at: number;
+	readonly prob: number;
+	readonly rank: number;
+	readonly entropy: number;
+}
+
+/** One character of a text and what is known of it. Cells never change, so forks and histories share them. */
+type Cell = TypedCell | WrittenCell;
+
+/** What one sample of one request wrote. */
+interface Run {
+	request: RequestRecord;
+	prefix: string;
+	seed: number;
+	sample: number;
+	parameters: Sampling;
+	cells: WrittenCell[];
+	finish: string | null;
+	/** By cell: the length of the longest copy that runs through it. */
+	copied: number[];
+	words: InventedWord[];
+	/** By cell: the number in `words` of the invented word that it is in. */
+	invented: number[];
+}
+
+/** A request, and what came of it. */
+interface RequestRecord {
+	/** All the text that the request continues. */
+	prefix: string;
+	/** The length of `prefix` in characters: the first cell of each run has this index. */
+	start: number;
+	/** The fields that were sent, without the prompt. */
+	parameters: Settings;
+	/** The server's choice until it has answered, if null. */
+	seed: number | null;
+	checkpoint: string | null;
+	numerics: string | null;
+	receipt: Receipt | null;
+	timing: Timing | null;
+	/** One for each run, once it is written. */
+	reports: Report[] | null;
+	runs: Run[];
+}
+
+/** A change of a document: `inserted` has taken the place of the cells from `start` to `end`. */
+interface Change {
+	start: number;
+	end: number;
+	inserted: Cell[];
+	/** The run that the model goes on with; null for an edit by hand, undo and redo. */
+	run: Run | null;
+}
+
+/** One step of a document's history. Edits of the same `kind` may merge. */
+interface Edit {
+	start: number;
+	removed: Cell[];
+	inserted: Cell[];
+	kind: EditKind;
+	time: number;
+}
+
+type EditKind = "edit" | "typing" | Run;
+
+/** A text on the page: it left the text named `parent` at the cell `at`. */
+interface Branch {
+	name: string;
+	parent: string | null;
+	at: number;
+	doc: TextDocument;
+	/** The element that is shown. */
+	page: HTMLElement;
+	editor: Editor;
+}
+
+type BranchTree = import("./editor/branches.js").BranchTree;
+type Editor = import("./editor/editor.js").Editor;
+type GenerationRequest = import("./api/generation.js").GenerationRequest;
+type Inspector = import("./inspector/popover.js").Inspector;
+type Session = import("./session.js").Session;
+type TextDocument = import("./editor/document.js").TextDocument;
+
+/** Cells from `start` to `end`. */
+interface Span {
+	start: number;
+	end: number;
+}
+
+/** Gives a cell's class names. */
+type Classify = (cell: Cell) => string;
+
+type Vocabulary = Pick<import("./editor/unknown_characters.js").UnknownCharacters, "has">;
+
+/** The texts of a tab, as storage.js loads them. */
+interface SavedTexts {
+	active: string;
+	sideBySide: boolean;
+	/** Names of those that are closed. */
+	closed: string[];
+	branches: { name: string; parent: string | null; at: number; cells: Cell[] }[];
+}
+
+/** As storage.js writes it: a written cell is [number of its run, its place there]. */
+interface StoredTexts extends Omit<SavedTexts, "branches"> {
+	branches: { name: string; parent: string | null; at: number; cells: (string | [number, number])[] }[];
+	runs: (Omit<Run, "request" | "prefix" | "cells"> & {
+		request: number;
+		text: string[];
+		prob: number[];
+		rank: number[];
+		entropy: number[];
+	})[];
+	requests: Omit<RequestRecord, "runs">[];
+}
+
+/* Settings */
+
+/** How a character is drawn; null where a filter cuts nothing off. */
+interface Sampling {
+	temperature: number;
+	top_k: number | null;
+	top_p: number | null;
+	min_p: number | null;
+}
+
+/** The fields of a request, without the prompt. */
+interface Settings extends Sampling {
+	max_new_tokens?: number;
+	num_samples?: number;
+	seed?: number | null;
+}
+
+/** What the settings form can be filled with; numbers may stand there as they were typed. */
+type FormValues = { [Name in keyof Settings]?: Settings[Name] | string };
+
+/** How the page is looked at, kept over a reload. */
+interface View {
+	tint?: string;
+	/** Ids of the panels that are open. */
+	open?: string[];
+	settings?: FormValues;
+	/** When it was kept, in milliseconds. */
+	time: number;
+}
+
+/* The server's answers: app/api/answers.py, score.py and report.py own them */
+
+/** What `/info` says. */
+interface ModelCard {
+	checkpoint: string;
+	identity: string;
+	parameters: number;
+	block_size: number;
+	vocabulary: string;
+	vocabulary_size: number;
+	default_prompt: string;
+	replacements: Record<string, string>;
+	n_layer: number;
+	n_head: number;
+	n_embd: number;
+	device: string;
+	numerics: string;
+	dataset: { name: string; characters: number } | null;
+	val_loss: number | null;
+	baselines: Record<string, number> | null;
+	curve: CurvePoint[];
+	trained: string | null;
+	report: boolean;
+	snapshots: number[];
+}
+
+/** Losses in nats per character. */
+interface CurvePoint {
+	step: number;
+	train: number | null;
+	val: number | null;
+}
+
+/** A character with its probability, rank and entropy (bits), as `details` asks for it. */
+interface Character {
+	char: string;
+	prob: number;
+	rank: number;
+	entropy: number;
+	alternatives: { char: string; prob: number }[];
+}
+
+interface InventedWord {
+	word: string;
+	start: number;
+	end: number;
+	begins_like: { word: string } | null;
+	ends_like: { word: string } | null;
+}
+
+interface StartData {
+	id: string;
+	checkpoint: string;
+	seed: number;
+	parameters: Sampling & { num_samples: number };
+}
+
+interface TextData {
+	sample: number;
+	/** How many characters of this sample came before. */
+	index: number;
+	text: string;
+	chars: Character[];
+	copied?: number[];
+	invented?: InventedWord[];
+}
+
+interface EndData {
+	sample: number;
+	finish_reason: "length" | "stop";
+}
+
+interface DoneData {
+	timing: Timing;
+	receipt: Receipt;
+	reports?: Report[];
+}
+
+interface Timing {
+	characters_per_second: number;
+}
+
+interface Receipt {
+	samples: { sha256: string }[];
+}
+
+/** An event of a stream of `/generate`; `error` is thrown instead, as a ProblemError. */
+type ServerEvent = { id: string } & (
+	| { event: "start"; data: StartData }
+	| { event: "text"; data: TextData }
+	| { event: "end"; data: EndData }
+	| { event: "done"; data: DoneData }
+);
+
+/** An event as it is parsed. */
+interface RawEvent {
+	event: string;
+	data: string;
+	id: string;
+}
+
+/** A refusal (RFC 9457). */
+interface Problem {
+	status: number;
+	title?: string;
+	detail?: string;
+	errors?: { field: string; message: string }[];
+}
+
+interface Report {
+	characters: number;
+	sentences: Record<string, ReportSentence>;
+	figures: Record<string, ReportFigure>;
+	words: { invented: InventedWord[] };
+	held_out: { characters: number } | null;
+}
+
+interface ReportSentence {
+	key: string;
+	values: Record<string, number>;
+	english: string;
+}
+
+interface ReportFigure {
+	value: number | null;
+	held_out: { mean: number } | null;
+	verdict?: string | null;
+}
+
+interface SnapshotAnswer {
+	parameters: number;
+	curve: CurvePoint[];
+	snapshots: { step: number; text: string }[];
+}
+
+/* Parts of the page */
+
+/** How a POST of `stream` goes. */
+interface StreamOptions {
+	signal: AbortSignal;
+	/** Whether a server that is busy gets a second request. */
+	retryBusy: boolean;
+	/** Called before each new attempt, when the connection was lost. */
+	onWait: (milliseconds: number) => void;
+}
+
+/** What `generate` yields: the server begins or goes on, or cells came in a run. */
+type GenerationEvent =
+	| { type: "start" }
+	| {
+			type: "text";
+			run: Run;
+			cells: WrittenCell[];
+			/** The first cell of the run that is now known to be copied or invented; Infinity if none. */
+			marked: number;
+	  };
+
+/** A request that is being written. */
+interface Writing {
+	request: GenerationRequest;
+	controller: AbortController;
+	/** Empty until the server begins to answer. */
+	branches: Map<Run, Branch>;
+	/** Milliseconds, as of `performance.now()`. */
+	started: number;
+	/** Seconds to the first character. */
+	first: number | null;
+	/** Whether the connection was lost. */
+	lost: boolean;
+}
+
+interface SessionOptions {
+	card: ModelCard;
+	tree: BranchTree;
+	/** Those of the form. */
+	settings: () => Settings;
+	/** Called when the state changes. */
+	onState: (state: State, values?: StateValues | null) => void;
+	/** Called when nothing more comes. */
+	onProblem: (error: unknown) => void;
+}
+
+interface BranchTreeOptions {
+	tabs: HTMLElement;
+	pages: HTMLElement;
+	/** How many characters the model sees. */
+	windowSize: number;
+	classify: Classify;
+	/** Called before an edit by hand; returns whether that stopped the model. */
+	onEdit: (branch: Branch) => boolean;
+	/** Called after each change of a text. */
+	onText: (branch: Branch, change: Change) => void;
+	/** Called when a text was taken off the page. */
+	onClose: (branch: Branch) => void;
+	/** Called when texts come, go or become active. */
+	onChange: () => void;
+}
+
+interface EditorOptions {
+	classify: Classify;
+	/** Called before each edit by hand; returns whether that stopped the model, which then has written all that it had. */
+	onEdit: () => boolean;
+}
+
+interface InspectModeOptions {
+	tree: BranchTree;
+	inspector: Inspector;
+	/** Switches the mode. */
+	button: HTMLButtonElement;
+	pages: HTMLElement;
+}
+
+interface InspectorOptions {
+	card: ModelCard;
+	settings: () => Sampling;
+	/** Forks. */
+	onChoose: (branch: Branch, index: number, character: string) => void;
+}
+
+interface CandidatesOptions {
+	cell: Cell;
+	/** The model's probabilities by character id. */
+	raw: number[];
+	settings: Sampling;
+	characters: string[];
+	ids: Map<string, number>;
+	/** Forks with a character; with the empty text, with another seed. */
+	onChoose: (character: string) => void;
+}
+
+/** One candidate: its id and character, probabilities, score, whether it was written and whether it is drawn. */
+interface CandidateRow {
+	id: number;
+	c: string;
+	raw: number;
+	final: number;
+	parts: ScoreParts | null;
+	chosen: boolean;
+	wins: boolean;
+	onChoose: (character: string) => void;
+}
+
+interface PanelsOptions {
+	card: ModelCard;
+	tree: BranchTree;
+	session: Session;
+}
+
+interface StatusOptions {
+	state: HTMLElement;
+	text: HTMLElement;
+	seed: HTMLButtonElement;
+	/** Those of the request that is being written. */
+	figures: () => Figures | null;
+}
+
+/** A scale of colours: what it measures, the bounds between its steps from the most expected on, a bound's label. */
+interface Scale {
+	valueOf: (cell: WrittenCell) => number;
+	bounds: number[];
+	label: ((bound: number) => string) | null;
+}
+
+type State = "idle" | "waiting" | "writing" | "lost" | "stopped" | "failed" | "done";
+
+/** How a request goes; `first` is the time to the first character, both times in seconds. */
+interface Figures {
+	count: number;
+	speed: number;
+	first: number | null;
+	seed: number | null;
+}
+
+/** What comes with a state: figures when it has ended, the seconds to wait while the connection is lost. */
+type StateValues = Partial<Figures> & { seconds?: number };
+
+/** What a link holds. */
+interface SharedText {
+	checkpoint: string;
+	numerics: string;
+	seed: number;
+	prefix: string;
+	parameters: Partial<Settings>;
+	samples: Fingerprints[];
+}
+
+/** Hashes of a text's pieces, of `size` characters each. */
+interface Fingerprints {
+	length: number;
+	size: number;
+	pieces: number[];
+}
+
+/** A value in a text of the page: words, a whole number, or a number with digits after the point. */
+type TextValue = string | number | { value: number; digits: number };
+
+/** The character that is inspected. */
+interface Inspected {
+	branch: Branch;
+	index: number;
+	cell: Cell;
+	/** Whether it stays until it is closed. */
+	pinned: boolean;
+}
+
+/** A candidate's log-probability below the likeliest one's, its noise, and their sum. */
+interface ScoreParts {
+	digits: number;
+	opinion: number;
+	noise: number;
+	sum: number;
+}
+
+interface Scores {
+	/** Whether no number of digits tells the winner from the others. */
+	tie: boolean;
+	of: (id: number) => ScoreParts;
+}
+
+/** Elements by id, as templates/index.html has them. */
+interface PageElements {
+	announcer: HTMLElement;
+	card: HTMLElement;
+	"card-panel": HTMLElement;
+	counters: HTMLElement;
+	edited: HTMLElement;
+	error: HTMLElement;
+	examples: HTMLElement;
+	figures: HTMLElement;
+	form: HTMLFormElement;
+	growth: HTMLDetailsElement | null;
+	help: HTMLDialogElement;
+	"help-open": HTMLButtonElement;
+	inspector: HTMLElement;
+	key: HTMLDialogElement | null;
+	"last-seed": HTMLButtonElement;
+	legend: HTMLElement;
+	look: HTMLButtonElement;
+	pages: HTMLElement;
+	pill: HTMLButtonElement;
+	redo: HTMLButtonElement;
+	reopen: HTMLButtonElement;
+	replace: HTMLButtonElement;
+	report: HTMLDetailsElement | null;
+	"report-button": HTMLButtonElement;
+	"report-panel": HTMLElement;
+	share: HTMLDialogElement;
+	"share-open": HTMLButtonElement;
+	"side-by-side": HTMLButtonElement;
+	state: HTMLElement;
+	stop: HTMLButtonElement;
+	tabs: HTMLElement;
+	texts: HTMLElement;
+	tint: HTMLSelectElement;
+	undo: HTMLButtonElement;
+	unknown: HTMLElement;
+	"unknown-list": HTMLElement;
+	verdict: HTMLElement;
+	write: HTMLButtonElement;
+	"write-caret": HTMLButtonElement;
+}
+
+/** The first element under `root` that a selector finds; it must be there. */
+interface FindElement {
+	<Name extends keyof HTMLElementTagNameMap>(root: ParentNode, selector: Name): HTMLElementTagNameMap[Name];
+	<Found extends HTMLElement = HTMLElement>(root: ParentNode, selector: string): Found;
+}
+
+/** A new element with a class and a text. */
+type MakeElement = <Name extends keyof HTMLElementTagNameMap>(
+	name: Name,
+	className?: string,
+	text?: string,
+) => HTMLElementTagNameMap[Name];
+
+/** Null only in a frame that is not shown, which the page never is. */
+declare function getSelection(): Selection;
