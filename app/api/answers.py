@@ -1,50 +1,31 @@
-"""The bodies of answers and events, as models: what OpenAPI shows of them."""
+"""The wire format of `/generate`: the data of each event, and the one JSON object.
 
+One model each, from which answers are serialised (`app/api/responses.py`) and described (`app/api/openapi.py`).
+Lists that are JSON already, such as `chars`, are put in by `app.api.logprobs.json_line`.
+"""
+
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from app.api.score import Character
+from app.api.logprobs import Character
 from model.generation.receipt import Receipt
 
+FinishReason = Literal["length", "stop"]
 
-class _Answer(BaseModel):
+
+class AnswerModel(BaseModel):
+    """Fields described by the docstrings that follow them; those that are not set are left out of an answer."""
+
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-
-class FieldError(_Answer):
-    """One field that cannot be used."""
-
-    field: str
-    message: str
+    def fields(self) -> dict[str, Any]:
+        """The fields that are set, in their order, as what `json.dumps` takes."""
+        return self.model_dump(mode="json", exclude_unset=True)
 
 
-class ProblemObject(_Answer):
-    """A refusal (RFC 9457); `errors`, `characters` and `retry_after` where they say more."""
-
-    type: Literal["about:blank"]
-    title: str
-    status: int
-    detail: str
-    errors: list[FieldError] = []
-
-
-class OpenAIErrorDetail(_Answer):
-    """What is wrong."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class OpenAIError(_Answer):
-    """A refusal as OpenAI's clients expect it."""
-
-    error: OpenAIErrorDetail
-
-
-class Start(_Answer):
+class Start(AnswerModel):
     """The data of `start`."""
 
     id: str
@@ -55,7 +36,7 @@ class Start(_Answer):
     """All that are in force."""
 
 
-class Text(_Answer):
+class Text(AnswerModel):
     """The data of `text`."""
 
     sample: int
@@ -69,24 +50,33 @@ class Text(_Answer):
     invented: list[dict[str, Any]] = []
     """With `report`: the words completed here that the training text does not have."""
 
+    @staticmethod
+    def content(sample: int, index: int, text: str, marks: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields but `chars`, as what `json.dumps` takes; `marks` are `copied` and `invented`, or empty.
 
-class End(_Answer):
+        A dict at once: thousands of these events are sent in a second, and to make a model of each and take it
+        apart again costs twice as much as its JSON.
+        """
+        return {"sample": sample, "index": index, "text": text, **marks}
+
+
+class End(AnswerModel):
     """The data of `end`."""
 
     sample: int
-    finish_reason: Literal["length", "stop"]
+    finish_reason: FinishReason
 
 
-class Summary(_Answer):
+class Summary(AnswerModel):
     """One text, in numbers."""
 
     index: int
     characters: int
-    finish_reason: Literal["length", "stop"]
+    finish_reason: FinishReason
     sha256: str
 
 
-class Timing(_Answer):
+class Timing(AnswerModel):
     """From the request on."""
 
     first_character_seconds: float
@@ -94,7 +84,7 @@ class Timing(_Answer):
     characters_per_second: float
 
 
-class Done(_Answer):
+class Done(AnswerModel):
     """The data of `done`; with `report`, it has `reports` too."""
 
     samples: list[Summary]
@@ -102,21 +92,26 @@ class Done(_Answer):
     receipt: Receipt
 
 
-class GeneratedSample(_Answer):
+class GeneratedSample(AnswerModel):
     """One text."""
 
     index: int
+    finish_reason: FinishReason
+    sha256: str
     text: str
     """What the model wrote, without the prompt."""
-    finish_reason: Literal["length", "stop"]
-    sha256: str
     chars: list[Character] = []
     """With `details`: what is known of each character."""
 
 
-class Generation(Start):
-    """The answer of `/generate` as one object; with `report`, it has `reports` too."""
+class GenerationHead(Start):
+    """The answer of `/generate` as one object, but for its lists."""
 
     timing: Timing
     receipt: Receipt
+
+
+class Generation(GenerationHead):
+    """The answer of `/generate` as one object; with `report`, it has `reports` too."""
+
     samples: list[GeneratedSample]

@@ -44,7 +44,7 @@ async def events_of(
 def expected(seed: int, length: int, weights: int = 0) -> str:
     stream = TextSequence(VOCABULARY, VOCABULARY.encode("ROMEO:"), seed=seed, max_new_tokens=length)
     generator = tiny_generator(checkpoint=tiny_checkpoint(seed=weights))
-    return "".join(piece.text for piece in generator.write(stream))
+    return "".join(chunk.text for chunk in generator.write(stream))
 
 
 def text_of(events: Sequence[ServerSentEvent]) -> str:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse, connect_sse
 
-from app.serving import request_handle as jobs
+from app.serving import request_handle as handles
 from app.serving.request_handle import RequestHandle
 from model.checkpoint import read_checkpoint
 from model.cli import run
@@ -28,7 +28,7 @@ ASKED = {"prompt": "ROMEO:", "max_new_tokens": 120, "seed": 7, "num_samples": 2}
 def expected(prompt: str, seed: int, length: int, sample: int = 0) -> str:
     """The text by the model alone."""
     stream = TextSequence(VOCABULARY, VOCABULARY.encode(prompt), seed=seed, sample=sample, max_new_tokens=length)
-    return "".join(piece.text for piece in tiny_generator().write(stream))
+    return "".join(chunk.text for chunk in tiny_generator().write(stream))
 
 
 def post(server: LiveServer, **asked: Any) -> list[ServerSentEvent]:
@@ -156,7 +156,7 @@ def test_a_stream_that_was_cut_goes_on(
     server: LiveServer, method: str, seed: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader who leaves after any event gets the rest, whoever wrote the beginning."""
-    monkeypatch.setattr(jobs, "FLUSH_SECONDS", 0.001)
+    monkeypatch.setattr(handles, "FLUSH_SECONDS", 0.001)
     asked = {"prompt": "ROMEO:", "max_new_tokens": 120, "num_samples": 2, "stop": "zq"} | seed
     body = {"params": asked} if method == "GET" else {"json": asked | {"stop": ["zq"]}}
 
@@ -193,11 +193,11 @@ def test_32_clients_stream_at_once_then_a_queue_then_503(server: LiveServer) -> 
     engine, gate = server.engine, server.gate
     gate.may_pass = lambda: bool(engine._waiting and engine.generator.free_slots)
 
-    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
-        job = type(engine).submit(engine, streams)
+    def submit(sequences: Sequence[TextSequence]) -> RequestHandle:
+        handle = type(engine).submit(engine, sequences)
         with gate.changed:
             gate.changed.notify_all()
-        return job
+        return handle
 
     engine.submit = submit  # type: ignore[method-assign]
     gate.close()
@@ -231,11 +231,11 @@ def test_32_clients_stream_at_once_then_a_queue_then_503(server: LiveServer) -> 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_drops_frees_its_slot(server: LiveServer, stream: bool) -> None:
-    jobs: list[RequestHandle] = []
+    handles: list[RequestHandle] = []
 
-    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
-        jobs.append(type(server.engine).submit(server.engine, streams))
-        return jobs[-1]
+    def submit(sequences: Sequence[TextSequence]) -> RequestHandle:
+        handles.append(type(server.engine).submit(server.engine, sequences))
+        return handles[-1]
 
     server.engine.submit = submit  # type: ignore[method-assign]
     asked = {"max_new_tokens": 100_000, "stream": stream}
@@ -245,19 +245,19 @@ def test_a_client_that_drops_frees_its_slot(server: LiveServer, stream: bool) ->
     else:
         ask_and_leave(server, "/generate", asked)
         server.gate.open()
-    assert jobs[0].released.wait(PATIENCE)
-    assert len(jobs[0].streams[0].written) < 100_000
+    assert handles[0].released.wait(PATIENCE)
+    assert len(handles[0].sequences[0].written) < 100_000
     assert server.engine.generator.free_slots == 32
 
 
 def test_a_client_that_never_reads_is_dropped(impatient_server: LiveServer) -> None:
     """Its text first fills the buffers of both machines; then its slots are freed, and the server goes on."""
-    jobs: list[RequestHandle] = []
+    handles: list[RequestHandle] = []
     engine = impatient_server.engine
 
-    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
-        jobs.append(type(engine).submit(engine, streams))
-        return jobs[-1]
+    def submit(sequences: Sequence[TextSequence]) -> RequestHandle:
+        handles.append(type(engine).submit(engine, sequences))
+        return handles[-1]
 
     engine.submit = submit  # type: ignore[method-assign]
     body = json.dumps({"max_new_tokens": 100_000, "details": True, "num_samples": 16}).encode()
@@ -266,8 +266,8 @@ def test_a_client_that_never_reads_is_dropped(impatient_server: LiveServer) -> N
     with socket.create_connection((url.host, url.port or 0)) as client:
         client.sendall(f"{head}\r\n\r\n".encode() + body)
         assert client.recv(1)  # the answer has begun; nothing more is read
-        assert jobs[0].released.wait(60)
-    assert len(jobs[0].streams[0].written) < 100_000
+        assert handles[0].released.wait(60)
+    assert len(handles[0].sequences[0].written) < 100_000
     assert httpx.get(f"{impatient_server.url}/health/ready").status_code == 200
 
 

@@ -39,7 +39,7 @@ def generator() -> Generator:
 def alone(prompt: str, seed: int, length: int, sample: int = 0, sampling: Sampling = PLAIN) -> str:
     """The text by the model alone."""
     stream = TextSequence(VOCABULARY, VOCABULARY.encode(prompt), sampling, seed, sample, length)
-    return "".join(piece.text for piece in generator().write(stream))
+    return "".join(chunk.text for chunk in generator().write(stream))
 
 
 @pytest.fixture(scope="module")
@@ -369,11 +369,11 @@ def test_many_at_once_by_the_async_client(server: LiveServer) -> None:
 def test_a_client_that_leaves_frees_its_slots(
     client: OpenAI, server: LiveServer, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs: list[RequestHandle] = []
+    handles: list[RequestHandle] = []
 
-    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
-        jobs.append(type(server.engine).submit(server.engine, streams))
-        return jobs[-1]
+    def submit(sequences: Sequence[TextSequence]) -> RequestHandle:
+        handles.append(type(server.engine).submit(server.engine, sequences))
+        return handles[-1]
 
     monkeypatch.setattr(server.engine, "submit", submit)
     asked = ASKED | {"max_tokens": 100_000, "n": 3}
@@ -381,9 +381,9 @@ def test_a_client_that_leaves_frees_its_slots(
         with client.completions.create(**asked, stream=True) as chunks:
             next(chunks)
     else:
-        while not jobs:  # a busy server may not have read the request when its client gives up
+        while not handles:  # a busy server may not have read the request when its client gives up
             with pytest.raises(openai.APITimeoutError):
                 client.completions.create(**asked, timeout=0.5)
-    assert jobs[0].released.wait(PATIENCE)
-    assert max(len(one.written) for one in jobs[0].streams) < 100_000
+    assert handles[0].released.wait(PATIENCE)
+    assert max(len(one.written) for one in handles[0].sequences) < 100_000
     assert server.engine.generator.free_slots == 32

@@ -74,16 +74,16 @@ def test_a_client_that_drops_is_missed_at_once(server: LiveServer, proxy: Proxy)
     """Before there is anything to be sent to it."""
     missed = threading.Event()
 
-    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
-        job = type(server.engine).submit(server.engine, streams)
-        cancel = job.cancel
+    def submit(sequences: Sequence[TextSequence]) -> RequestHandle:
+        handle = type(server.engine).submit(server.engine, sequences)
+        cancel = handle.cancel
 
         def cancel_and_tell() -> None:
             cancel()
             missed.set()
 
-        job.cancel = cancel_and_tell  # type: ignore[method-assign]
-        return job
+        handle.cancel = cancel_and_tell  # type: ignore[method-assign]
+        return handle
 
     server.engine.submit = submit  # type: ignore[method-assign]
     server.gate.close()

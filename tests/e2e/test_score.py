@@ -82,17 +82,17 @@ def test_unknown_characters_are_named(server: LiveServer, field: str) -> None:
 
 
 def test_a_client_that_drops_frees_its_slot(server: LiveServer) -> None:
-    jobs: list[RequestHandle] = []
+    handles: list[RequestHandle] = []
 
-    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
-        jobs.append(type(server.engine).submit(server.engine, streams))
-        return jobs[-1]
+    def submit(sequences: Sequence[TextSequence]) -> RequestHandle:
+        handles.append(type(server.engine).submit(server.engine, sequences))
+        return handles[-1]
 
     server.engine.submit = submit  # type: ignore[method-assign]
     ask_and_leave(server, "/score", {"text": "a" * 16_000})
     server.gate.open()
-    assert jobs[0].released.wait(PATIENCE)
-    assert len(jobs[0].streams[0].written) < 16_000
+    assert handles[0].released.wait(PATIENCE)
+    assert len(handles[0].sequences[0].written) < 16_000
     assert server.engine.generator.free_slots == 32
 
 

@@ -27,7 +27,7 @@ from app.serving.service import Service
 from app.settings import ServerSettings
 from tests.tiny import tiny_generator
 
-DEPLOY = Path(__file__).parent.parent.parent / "deploy"
+DEPLOY = Path(__file__).parents[3] / "deploy"
 NAME = re.compile(r"\b(?:soliloquy|process|python)_\w+")
 ROUTES = {"/", "/info", "/metrics", "/static/{path}", "/v1/models", "/v1/models/{name}", "other"}
 UP = {'up{job="soliloquy", instance="a"}': "1x60"}

@@ -21,7 +21,7 @@ from tests.conftest import LiveServer
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SECRET = "wherefore"
-APP = Path(__file__).parent.parent.parent / "app"
+APP = Path(__file__).parents[3] / "app"
 
 
 @pytest.fixture

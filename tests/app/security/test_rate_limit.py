@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.api.schemas import GenerateRequest, limit_length
 from app.security import rate_limit as limits
-from app.security.rate_limit import Claim, Counters, RateLimit, StreamCeiling, client_of
+from app.security.rate_limit import Claim, ConcurrencyLimit, Counters, RateLimit, client_of
 from app.settings import parse_rate
 from model.errors import InputError
 
@@ -164,7 +164,7 @@ def test_what_a_request_had_is_given_back_however_it_ends(ends: list[tuple[str, 
         _, texts, end = scope["asked"]
         claim: Claim = scope["state"]["claim"]
         try:
-            claim.take(texts, "num_samples")
+            claim.acquire(texts, "num_samples")
         except HTTPException:
             if ceiling.counts[client_of(scope)] + texts <= most:
                 wrong.append("refused")
@@ -176,7 +176,7 @@ def test_what_a_request_had_is_given_back_however_it_ends(ends: list[tuple[str, 
         if end == 2:
             await asyncio.Event().wait()
 
-    ceiling = StreamCeiling(work, most)
+    ceiling = ConcurrencyLimit(work, most)
 
     async def ask_all() -> None:
         hosts = {"a": "192.0.2.1", "b": "192.0.2.2", "c": "2001:db8::1"}
@@ -201,7 +201,7 @@ async def nothing_sent(message: Message) -> None:
 
 def test_more_texts_than_are_ever_allowed_are_refused_by_name() -> None:
     with pytest.raises(InputError, match="n: one client may have 2 texts written at once, not 3"):
-        Claim(Counter(), "a", 2).take(3, "n")
+        Claim(Counter(), "a", 2).acquire(3, "n")
 
 
 @given(address=st.ip_addresses(v=6), other=st.integers(0, 2**64 - 1))

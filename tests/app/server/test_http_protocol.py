@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.api.responses import Answer
-from app.api.resume import Place
+from app.api.resume import ResumeToken
 from app.api.schemas import GenerateRequest
 from app.main import create_app
-from app.serving import request_handle as jobs
+from app.serving import request_handle as handles
 from app.serving.model_card import ModelCard
 from app.serving.request_handle import RequestHandle
 from app.serving.work import WorkQueue
@@ -42,7 +42,7 @@ WILD = Vocabulary(
     "\ufffd\ufffe\uffff\U0001f600\U0001f468\U0010ffffé日"
 )
 CARD = replace(ModelCard.of(tiny_checkpoint(), INT8), checkpoint="0123456789ab")
-REPORTS = WorkQueue("report", threads=1, places=1, seconds=60)
+REPORTS = WorkQueue("report", threads=1, capacity=1, seconds=60)
 FORGED = ["\n\n", "\r\r", "\n\nevent: done\ndata: {}\n\n", "\nid: 9\n", "\rretry: 1\r\r", "data: ", ": ", "\ufeff"]
 texts = st.lists(
     st.sampled_from(FORGED) | st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(WILD.characters)),
@@ -130,20 +130,22 @@ def read_strictly(body: bytes) -> list[Dispatched]:
     return found
 
 
-async def write(request: GenerateRequest, pieces: Sequence[tuple[int, str]], error: str | None) -> bytes:
+async def write(request: GenerateRequest, chunks: Sequence[tuple[int, str]], error: str | None) -> bytes:
     """The body of a stream in which these texts of these samples come, one at a time, and then perhaps an error."""
     streams = [TextSequence(VOCABULARY, [0], sample=sample) for sample in range(request.num_samples)]
-    job = RequestHandle(streams, 1 << 20, lambda: None)
+    handle = RequestHandle(streams, 1 << 20, lambda: None)
     likelihood = Likelihood(0.5, 0.25, 2, 1.5, ((0, 0.5, 0.75), (9, 0.25, 0.0)))
-    answer = Answer(job, request, CARD, tiny_checkpoint(), Place.beginning(request, CARD), REPORTS).events()
+    answer = Answer(
+        handle, request, CARD, tiny_checkpoint(), ResumeToken.beginning(request, CARD), REPORTS
+    ).events()
     body = b""
-    for sample, text in pieces:
-        job.put(streams[sample], Chunk(text, (likelihood,) * len(text) if request.details else ()))
+    for sample, text in chunks:
+        handle.put(streams[sample], Chunk(text, (likelihood,) * len(text) if request.details else ()))
     if error is not None:
-        job.fail(SoliloquyError(error))
+        handle.fail(SoliloquyError(error))
     else:
         for stream in streams:
-            job.put(stream, Chunk("", (), "stop"))
+            handle.put(stream, Chunk("", (), "stop"))
     async for event in answer:
         body += event.encode()
     return body
@@ -153,18 +155,18 @@ async def write(request: GenerateRequest, pieces: Sequence[tuple[int, str]], err
 @given(
     prompt=texts,
     stop=texts,
-    pieces=st.lists(st.tuples(st.integers(0, 1), texts), max_size=6),
+    chunks=st.lists(st.tuples(st.integers(0, 1), texts), max_size=6),
     details=st.booleans(),
     error=st.none() | texts,
 )
 def test_any_text_comes_back_and_nothing_else(
-    prompt: str, stop: str, pieces: list[tuple[int, str]], details: bool, error: str | None
+    prompt: str, stop: str, chunks: list[tuple[int, str]], details: bool, error: str | None
 ) -> None:
     request = GenerateRequest(prompt=prompt or "\n", seed=7, num_samples=2, details=details)
     request = request.model_copy(update={"stop": [stop]})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "FLUSH_SECONDS", 0)
-        first, *middle, last = read_strictly(asyncio.run(write(request, pieces, error)))
+        patch.setattr(handles, "FLUSH_SECONDS", 0)
+        first, *middle, last = read_strictly(asyncio.run(write(request, chunks, error)))
     found = json.loads(first.data)
     assert (first.type, found["parameters"]["prompt"], found["parameters"]["stop"]) == (
         "start",
@@ -176,12 +178,12 @@ def test_any_text_comes_back_and_nothing_else(
         data = json.loads(event.data)
         if event.type == "text":
             written[data["sample"]] += data["text"]
-            assert Place.parse(event.last_event_id).sent == tuple(map(len, written))
+            assert ResumeToken.parse(event.last_event_id).sent == tuple(map(len, written))
             if details:
                 assert "".join(one["char"] for one in data["chars"]) == data["text"]
         else:
             assert (event.type, data["finish_reason"]) == ("end", "stop")
-    assert written == ["".join(text for sample, text in pieces if sample == i) for i in (0, 1)]
+    assert written == ["".join(text for sample, text in chunks if sample == i) for i in (0, 1)]
     assert last.type == ("done" if error is None else "error")
     assert error is None or json.loads(last.data)["detail"] == error
 
@@ -200,7 +202,7 @@ def wild(checkpoint: tuple[Path, Checkpoint]) -> Iterator[tuple[LiveServer, http
     """A server of that model, a client, and the model by itself."""
     settings = ServerSettings(checkpoint=checkpoint[0], device="cpu", slots=4, queue_size=100)
     with pytest.MonkeyPatch.context() as patch, httpx.Client() as client:
-        patch.setattr(jobs, "FLUSH_SECONDS", 0)
+        patch.setattr(handles, "FLUSH_SECONDS", 0)
         with LiveServer(create_app(settings)) as live:
             yield live, client, load_generator(checkpoint[1], INT8, 4)
 
@@ -208,7 +210,7 @@ def wild(checkpoint: tuple[Path, Checkpoint]) -> Iterator[tuple[LiveServer, http
 def expected(generator: Generator, **asked: Any) -> list[str]:
     """The texts by the model alone."""
     streams = make_sequences(WILD, Sampling(temperature=1.0), num_samples=2, max_new_tokens=60, **asked)
-    return ["".join(piece.text for piece in generator.write(stream)) for stream in streams]
+    return ["".join(chunk.text for chunk in generator.write(stream)) for stream in streams]
 
 
 @settings(max_examples=15)

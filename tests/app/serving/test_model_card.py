@@ -8,7 +8,7 @@ from model.checkpoint import CurvePoint, TrainingRecord, read_checkpoint
 from model.vocabulary import Vocabulary
 from tests.tiny import INT8, LEARNED, VOCABULARY, tiny_checkpoint
 
-BUNDLED = Path(__file__).parents[2] / "checkpoints" / "shakespeare-char"
+BUNDLED = Path(__file__).parents[3] / "checkpoints" / "shakespeare-char"
 
 
 def test_a_checkpoint_without_a_past() -> None:
