@@ -1,7 +1,5 @@
-"""Coroutine tests run in a loop of their own; a real server on a port of its own for those that need one."""
+"""The event loop of coroutine tests, and real servers on ports of their own for those that need one."""
 
-import asyncio
-import inspect
 import json
 import logging
 import os
@@ -42,14 +40,10 @@ DEFAULT_TIMEOUT_CONFIG.write = PATIENCE
 DEFAULT_TIMEOUT_CONFIG.pool = PATIENCE
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run `async def` tests; pytest itself does not."""
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    names = inspect.signature(pyfuncitem.obj).parameters
-    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
-    return True
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop of coroutine tests: asyncio's, as the server's."""
+    return "asyncio"
 
 
 class LiveServer(uvicorn.Server):

@@ -1,6 +1,5 @@
 """The server as a process: started, asked, told to stop, killed, refused."""
 
-import os
 import re
 import signal
 import subprocess
@@ -13,6 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 from httpx_sse import connect_sse
+
+from app.server.lifecycle import serve
+from app.settings import ServerSettings
+from model.cli import run
+from tests.conftest import process_put_back
 
 ENDLESS = {"max_new_tokens": 100_000}
 
@@ -99,13 +103,26 @@ def test_a_killed_server_starts_again_with_the_same_text(folder: Path) -> None:
     ],
 )
 def test_what_cannot_be_served_is_one_line_and_exit_code_2(
-    flags: list[str], environment: dict[str, str], message: str
+    flags: list[str],
+    environment: dict[str, str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    command = [sys.executable, "-m", "app", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
+    with process_put_back():
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        assert run(ServerSettings, serve, flags) == 2
+    written = capfd.readouterr().err
+    assert message in written
+    assert written.count("\n") == 1
+
+
+def test_a_process_that_cannot_serve_ends_with_one_line_and_exit_code_2() -> None:
+    command = [sys.executable, "-m", "app", "--checkpoint=nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.stderr == "nowhere: no such checkpoint folder\n"
 
 
 def test_the_bundled_model_is_what_a_fresh_clone_serves() -> None:
