@@ -155,13 +155,13 @@ class ServerSettings(ProgramSettings):
     @field_validator("root_path")
     @classmethod
     def cut_slash(cls, value: str) -> str:
-        """`/gpt/` and `/gpt` are the same, and `/` is no prefix."""
+        """The prefix without a slash at its end; `/` alone becomes no prefix."""
         return value.rstrip("/")
 
     @field_validator("api_keys_file", mode="before")
     @classmethod
     def check_path(cls, value: Any) -> Any:
-        """Refuse a blank: no key would be asked for, where somebody wanted one."""
+        """Refuse a blank, which would leave a server open that somebody meant to close."""
         if isinstance(value, str) and not value.strip():
             raise PydanticCustomError(
                 "blank", "Input should be a file of keys; leave it out where no key is wanted"

@@ -33,7 +33,7 @@ class Start(AnswerModel):
     checkpoint: str
     seed: int
     parameters: dict[str, Any]
-    """All that are in force."""
+    """All of the request, with defaults filled in."""
 
 
 class Text(AnswerModel):

@@ -31,7 +31,7 @@ class Alternative(_Described):
 
 
 class Character(Alternative):
-    """How likely the model found one character; the same that `/generate` tells with `details`."""
+    """How likely the model found one character; the same as in `/generate` with `details`."""
 
     rank: int
     """1 for the likeliest."""

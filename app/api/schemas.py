@@ -44,8 +44,8 @@ class SamplingFields(BaseModel):
     )
 
     prompt: str = Field("", max_length=MAX_PROMPT)
-    """What the text follows; empty means a line break, or what `default_prompt` in `/info` tells for a model that
-    knows none. Only its last `block_size` characters are seen."""
+    """What the text follows; empty means a line break, or `default_prompt` of `/info` for a model that knows no
+    line breaks. Only its last `block_size` characters are seen."""
     temperature: float = Field(0.8, ge=0, le=100)
     """Below 1 more certain, above 1 bolder; 0 always takes the likeliest character."""
     top_k: JsonInteger | None = Field(200, ge=1)
@@ -64,7 +64,7 @@ class LogprobFields(SamplingFields):
     """The fields that `/generate` and `/score` have in common."""
 
     alternatives: JsonInteger = Field(ALTERNATIVES, ge=0, le=MAX_ALTERNATIVES)
-    """How many of the likeliest characters are told of for each character; clamped to the vocabulary."""
+    """How many of the likeliest characters to list for each character; clamped to the vocabulary."""
 
     def resolved(self, vocabulary: Vocabulary) -> Self:
         """The request with defaults filled in: an empty prompt replaced, counts clamped to the vocabulary."""
@@ -91,9 +91,9 @@ class GenerateRequest(LogprobFields):
     """Send each character's probability (the model's own, and the final one after temperature and filters), rank,
     entropy in bits, and likeliest alternatives."""
     report: bool = False
-    """Tell while it is written what is copied from the training text (`copied`: the length of the run that ends at
-    each character) and which words are `invented`; and at the end all that `/report` tells: with `details` the
-    model's own surprise too, which costs more than the rest."""
+    """Mark while the text is written what is copied from the training text (`copied`: the length of the run that
+    ends at each character) and which words are `invented`; and add at the end what `/report` answers: with
+    `details` the model's own surprise too, which costs more than the rest."""
     stream: bool = True
     """Server-sent events; false for one JSON object."""
 
@@ -148,7 +148,7 @@ class ScoreRequest(LogprobFields):
     text: str = Field(min_length=1, max_length=MAX_PROMPT)
     """What is scored: how likely the model finds each of its characters after all that comes before."""
     first: JsonInteger = Field(0, ge=0)
-    """Tell of the text's characters from this one on."""
+    """Answer for the text's characters from this one on."""
 
     def sequence(self, vocabulary: Vocabulary) -> TextSequence:
         """The sequence that scores the text of a resolved request.

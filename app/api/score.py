@@ -24,7 +24,7 @@ class ScoreHead(BaseModel):
     numerics: str
     """Device and number format."""
     characters: int
-    """How many characters are told of."""
+    """How many characters are scored."""
 
 
 class Score(ScoreHead):

@@ -13,9 +13,13 @@ class GatedBackend:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self.config, self.slots = backend.config, backend.slots
-        self.chunk, self.prompt_rows = backend.chunk, backend.prompt_rows
-        self.drafts, self.call_cost, self.guess_cost = backend.drafts, backend.call_cost, backend.guess_cost
+        self.config = backend.config
+        self.slots = backend.slots
+        self.chunk = backend.chunk
+        self.prompt_rows = backend.prompt_rows
+        self.drafts = backend.drafts
+        self.call_cost = backend.call_cost
+        self.guess_cost = backend.guess_cost
         self.draws_apart = False
         self.changed = threading.Condition()
         self.shut = False

@@ -82,7 +82,7 @@ class StreamOptions(OpenAIModel):
     """What a stream has besides text."""
 
     include_usage: bool = False
-    """Tell the counts in a chunk of their own, before the end."""
+    """Send the counts in a chunk of their own, before the end."""
     include_obfuscation: Literal[False] = False
     """Padding against eavesdroppers; there is none here."""
 
@@ -93,8 +93,8 @@ class CompletionRequest(OpenAIModel):
     model: str = Field(max_length=256)
     """A name that `/v1/models` lists."""
     prompt: Prompts = [""]
-    """What the text follows, or several, each with texts of its own; empty means a line break, or what
-    `default_prompt` in `/info` tells for a model that knows none."""
+    """What the text follows, or several, each with texts of its own; empty means a line break, or `default_prompt`
+    of `/info` for a model that knows no line breaks."""
     max_tokens: JsonInteger = Field(16, ge=0, le=MAX_NEW_TOKENS)
     """Characters to write; 0 with `echo`, to score the prompt alone."""
     temperature: float = Field(1, ge=0, le=100)
@@ -117,7 +117,7 @@ class CompletionRequest(OpenAIModel):
     echo: bool = False
     """Begin each text with its prompt."""
     logprobs: JsonInteger | None = Field(None, ge=0, le=MAX_LOGPROBS)
-    """Tell the log-probability of each character and of so many of the likeliest, by the model alone."""
+    """Send the log-probability of each character and of so many of the likeliest, by the model alone."""
     stream: bool = False
     """Server-sent events, ended by `[DONE]`."""
     stream_options: StreamOptions | None = None

@@ -27,8 +27,9 @@ def collect(messages: list[Message], fail_at: int | None = None) -> Callable[[Me
 
 
 @pytest.mark.parametrize("size", [0, 1, PART_SIZE, PART_SIZE + 1, 3 * PART_SIZE])
-async def test_an_answer_goes_out_in_parts(size: int) -> None:
-    unread, messages = Unread(), []  # type: tuple[Unread, list[Message]]
+async def test_an_answer_is_sent_in_parts(size: int) -> None:
+    unread = Unread()
+    messages: list[Message] = []
     text = "x" * size
     await BufferedJsonResponse(text, unread)({"type": "http"}, receive, collect(messages))  # type: ignore[arg-type]
     bodies = [message["body"] for message in messages[1:]]
@@ -38,8 +39,9 @@ async def test_an_answer_goes_out_in_parts(size: int) -> None:
     assert unread.bytes == 0
 
 
-async def test_what_nobody_reads_is_bounded() -> None:
-    unread, messages = Unread(), []  # type: tuple[Unread, list[Message]]
+async def test_the_bytes_of_unread_answers_are_bounded() -> None:
+    unread = Unread()
+    messages: list[Message] = []
     unread.add(MAX_UNREAD)
     with pytest.raises(QueueFullError, match="67,108,864 bytes of answers wait to be read already"):
         await BufferedJsonResponse("x" * (PART_SIZE + 1), unread)({"type": "http"}, receive, collect(messages))  # type: ignore[arg-type]
@@ -49,7 +51,7 @@ async def test_what_nobody_reads_is_bounded() -> None:
     assert unread.bytes == MAX_UNREAD
 
 
-async def test_a_reader_that_goes_takes_its_bytes_along() -> None:
+async def test_an_answer_whose_reader_leaves_is_no_longer_counted() -> None:
     unread = Unread()
     with pytest.raises(ConnectionError):
         await BufferedJsonResponse("x" * 5 * PART_SIZE, unread)({"type": "http"}, receive, collect([], 2))  # type: ignore[arg-type]

@@ -79,8 +79,8 @@ async def test_cut_after_any_event_and_resumed(engine: Engine) -> None:
     cuts = [i for i, event in enumerate(whole) if event[0] == "text"]
     assert len(cuts) > 4
     for cut in cuts:
-        first, last_id = whole[: cut + 1], whole[cut][2]
-        rest = await answer(engine, request, last_id)
+        first = whole[: cut + 1]
+        rest = await answer(engine, request, first[-1][2])
         assert merge(first, rest) == (texts, chars)
         assert rest[0][1]["seed"] == 7
         assert rest[0][1]["parameters"] == whole[0][1]["parameters"]

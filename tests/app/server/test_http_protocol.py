@@ -1,4 +1,4 @@
-"""Whatever is asked or written: a reader by the standard reads just that, and nothing of the server's inside."""
+"""Whatever is requested or generated, a reader by the standard reads just that, and nothing of the server."""
 
 import asyncio
 import json
@@ -106,10 +106,14 @@ def test_the_reader_keeps_to_the_standard() -> None:
 
 @given(parts=lines)
 def test_the_reader_does_not_mind_where_a_stream_is_cut(parts: list[bytes]) -> None:
-    one, many = EventStream(), EventStream()
+    one = EventStream()
+    many = EventStream()
     body = b"".join(parts)
     whole = one.feed(body) + one.close()
-    assert [event for i in range(len(body)) for event in many.feed(body[i : i + 1])] + many.close() == whole
+    found: list[Dispatched] = []
+    for i in range(len(body)):
+        found += many.feed(body[i : i + 1])
+    assert found + many.close() == whole
     assert (many.fields, many.comments, many.last_event_id) == (one.fields, one.comments, one.last_event_id)
 
 
@@ -207,10 +211,10 @@ def wild(checkpoint: tuple[Path, Checkpoint]) -> Iterator[tuple[LiveServer, http
             yield live, client, load_generator(checkpoint[1], INT8, 4)
 
 
-def expected(generator: Generator, **asked: Any) -> list[str]:
+def expected(generator: Generator, **request: Any) -> list[str]:
     """The texts by the model alone."""
-    streams = make_sequences(WILD, Sampling(temperature=1.0), num_samples=2, max_new_tokens=60, **asked)
-    return ["".join(chunk.text for chunk in generator.write(stream)) for stream in streams]
+    sequences = make_sequences(WILD, Sampling(temperature=1.0), num_samples=2, max_new_tokens=60, **request)
+    return ["".join(chunk.text for chunk in generator.write(sequence)) for sequence in sequences]
 
 
 @settings(max_examples=15)
@@ -223,33 +227,35 @@ def expected(generator: Generator, **asked: Any) -> list[str]:
 def test_a_model_of_wild_characters_is_read_as_it_writes(
     wild: tuple[LiveServer, httpx.Client, Generator], prompt: str, stop: list[str], seed: int, details: bool
 ) -> None:
-    """Asked in every way that there is, and resumed in the middle."""
+    """By every kind of request that there is, and resumed in the middle."""
     live, client, generator = wild
     whole = expected(generator, prompt=prompt, seed=seed, stop=stop)
-    asked: dict[str, Any] = {
+    request: dict[str, Any] = {
         "prompt": prompt,
         "seed": seed,
         "stop": stop,
         "num_samples": 2,
         "max_new_tokens": 60,
         "temperature": 1,
+        "details": details,
     }
-    told = asked | {"details": details}
     url = f"{live.url}/generate"
-    first = read_strictly(client.post(url, json=told).content)
+    first = read_strictly(client.post(url, json=request).content)
     assert written(first) == whole
-    assert written(read_strictly(client.get(url, params=told).content)) == whole
+    assert written(read_strictly(client.get(url, params=request).content)) == whole
     if cuts := [i for i, one in enumerate(first) if one.type == "text"]:
         cut = cuts[len(cuts) // 2]
         headers = {"Last-Event-ID": first[cut].last_event_id}
-        rest = read_strictly(client.post(url, json=told, headers=headers).content)
+        rest = read_strictly(client.post(url, json=request, headers=headers).content)
         assert written(first[: cut + 1] + rest) == whole
-    assert [one["text"] for one in client.post(url, json=told | {"stream": False}).json()["samples"]] == whole
+    assert [one["text"] for one in client.post(url, json=request | {"stream": False}).json()["samples"]] == whole
     completion = {"model": "wild", "prompt": prompt, "n": 2, "max_tokens": 60, "temperature": 1}
     completion |= {"seed": seed, "stop": stop or None, "stream": True}
     *chunks, done = read_strictly(client.post(f"{live.url}/v1/completions", json=completion).content)
     assert (done.data, done.last_event_id, {one.type for one in chunks}) == ("[DONE]", "", {"message"})
-    choices = [choice for one in chunks for choice in json.loads(one.data)["choices"]]
+    choices: list[dict[str, Any]] = []
+    for chunk in chunks:
+        choices += json.loads(chunk.data)["choices"]
     assert ["".join(one["text"] for one in choices if one["index"] == i) for i in (0, 1)] == whole
 
 
@@ -275,7 +281,7 @@ def test_the_card_and_the_page_hold_wild_characters(wild: tuple[LiveServer, http
         st.sampled_from(FIELDS), st.binary(max_size=99) | st.sampled_from(VALUES), min_size=1, max_size=4
     ),
 )
-def test_any_request_is_answered_and_told_nothing(
+def test_any_request_is_answered_and_learns_nothing(
     wild: tuple[LiveServer, httpx.Client, Generator], method: bytes, path: bytes, fields: dict[bytes, bytes]
 ) -> None:
     """Also what is no HTTP: the server says so. No header of a request makes one of the answer."""
