@@ -9,9 +9,7 @@ from difflib import get_close_matches
 
 PREFIX = "soliloquy_"
 DEFAULT_PORT = 8000
-NEVER_BLANK = frozenset(
-    {"api_keys", "api_keys_file"}
-)  # a blank would open the server that somebody wanted to close
+NEVER_BLANK = frozenset({"api_keys", "api_keys_file"})  # a blank would open a server that somebody meant to close
 # The variables that Kubernetes sets in every pod for a Service named soliloquy, or soliloquy-something:
 SERVICE = re.compile(
     r"soliloquy(_\w+)?_(service_host|service_port(_\w+)?|port(_[0-9]+_(tcp|udp|sctp)(_(proto|port|addr))?)?)"

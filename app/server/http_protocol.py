@@ -203,9 +203,7 @@ class Connection(H11Protocol):
         self._awaited: object = None  # h11's state of the client that must end before the deadline
         self._deadline: asyncio.TimerHandle | None = None
         self._read_check: asyncio.TimerHandle | None = None  # of whether the client reads
-        self._discardable: int | None = (
-            None  # bytes of an answered request that are still read; None if it is complete
-        )
+        self._discardable: int | None = None  # bytes still read of a request that has been answered before its end
         self._over = False  # True once nothing that comes is handled any more
         self._has_sent_all = False  # True once the client has closed its sending side
         self._probes = 0  # of a client that has sent all

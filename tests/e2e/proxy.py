@@ -82,7 +82,8 @@ class Proxy:
     """nginx by deploy/nginx.conf: only addresses and folders are others, and what an older nginx does not know."""
 
     def __init__(self, folder: Path, upstreams: Sequence[int]) -> None:
-        self._folder, self._program = folder, find_nginx()
+        self._folder = folder
+        self._program = find_nginx()
         self.plain_port, self.port = free_ports(2)
         self.url = f"https://localhost:{self.port}"
         (folder / "nginx.conf").write_text(self._configuration(upstreams))

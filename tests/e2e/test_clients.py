@@ -55,7 +55,8 @@ def address(server: LiveServer) -> str:
 @pytest.fixture(scope="module")
 def node() -> Callable[..., Any]:
     """Runs one of the programs for Node, with the packages that it needs, and returns what it prints."""
-    npm, program = shutil.which("npm"), shutil.which("node")
+    npm = shutil.which("npm")
+    program = shutil.which("node")
     if "CI" not in os.environ and not (npm and program):
         pytest.skip("no Node on this machine")
     assert npm
@@ -108,7 +109,8 @@ def development_server() -> Iterator[str]:
 
 def check(events: Iterable[tuple[str, Any]]) -> None:
     """All of the text came, bit by bit, and what came is what the server says it sent."""
-    texts, names = ["", ""], []
+    texts = ["", ""]
+    names = []
     for name, data in events:
         names.append(name)
         if name == "text":
@@ -124,7 +126,8 @@ def check(events: Iterable[tuple[str, Any]]) -> None:
 
 def parsed(lines: Iterable[str]) -> Events:
     """The events in lines as they came."""
-    events, name = [], ""
+    events = []
+    name = ""
     for line in lines:
         field, _, value = line.rstrip("\n").partition(": ")
         if field == "event":

@@ -65,7 +65,8 @@ async def test_on_sigterm_a_hundred_streams_and_fifty_that_wait_each_hear_how_it
             await asyncio.gather(*(one.wait() for one in begun[100:]))
             process.send_signal(signal.SIGTERM)
             told = await asyncio.gather(*queued)
-            ready, refused = await client.get(f"{url}/health/ready"), await client.post(f"{url}/generate", json={})
+            ready = await client.get(f"{url}/health/ready")
+            refused = await client.post(f"{url}/generate", json={})
             ended = await asyncio.gather(*live)
     assert [[event.event for event in events] for events in told] == [["start", "error"]] * 50
     for events in told:
@@ -136,7 +137,9 @@ async def test_a_new_checkpoint_under_load_fails_no_request_and_mixes_no_text(
     tiny_folder(tmp_path / "new", seed=1)
     service: Service = server.app.state.service
     service.settings = service.settings.model_copy(update={"checkpoint": tmp_path / "new"})
-    old, finished, stop = service.current.card.checkpoint, dict[str, int](), asyncio.Event()
+    old = service.current.card.checkpoint
+    finished = dict[str, int]()
+    stop = asyncio.Event()
     texts = {(old, seed): expected(seed, 80) for seed in range(4)}
 
     async def ask_on(client: httpx.AsyncClient, seed: int) -> None:

@@ -76,7 +76,8 @@ def speak(text: str) -> str:
 
 def tame(case: schemathesis.Case[Any]) -> None:
     """Keep a case short; and what fits the description is to get further than to the first unknown character."""
-    fits, fields = case.meta is None or case.meta.generation.mode.is_positive, case.query
+    fits = case.meta is None or case.meta.generation.mode.is_positive
+    fields = case.query
     if case.method == "POST":
         fields = case.body if isinstance(case.body, dict) else {}
     name = LENGTHS.get(case.path, "")

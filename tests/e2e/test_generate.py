@@ -190,7 +190,8 @@ def test_an_empty_prompt_is_a_line_break(server: LiveServer) -> None:
 
 def test_32_clients_stream_at_once_then_a_queue_then_503(server: LiveServer) -> None:
     """Held between steps: 32 write, 4 wait, the 37th is refused; then all 36 get exactly their text."""
-    engine, gate = server.engine, server.gate
+    engine = server.engine
+    gate = server.gate
     gate.may_pass = lambda: bool(engine._waiting and engine.generator.free_slots)
 
     def submit(sequences: Sequence[TextSequence]) -> RequestHandle:

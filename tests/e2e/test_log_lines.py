@@ -107,7 +107,8 @@ def test_what_fails_is_logged_with_its_request_and_cause(server: LiveServer, lin
     assert answer.status_code == 500
     assert answer.headers["x-request-id"] == "broken-1"
     assert "the cause" not in answer.text
-    [access], [failure] = lines.read(1), lines.read(1, "uvicorn.error")
+    [access] = lines.read(1)
+    [failure] = lines.read(1, "uvicorn.error")
     assert (access["status"], access["error"], access["request_id"]) == (500, "ValueError", "broken-1")
     assert failure["request_id"] == "broken-1"
     assert failure["exc_info"].startswith("Traceback")
@@ -143,7 +144,9 @@ def test_a_process_logs_json_and_neither_queries_nor_keys(folder: Path) -> None:
         f"--checkpoint={folder}",
         "--log_format=json",
     ]
-    environment, read, url = os.environ | {"SOLILOQUY_API_KEYS": "the-key"}, list[str](), ""
+    environment = os.environ | {"SOLILOQUY_API_KEYS": "the-key"}
+    read = list[str]()
+    url = ""
     asked: dict[str, Any] = {"prompt": SECRET, "max_new_tokens": 5}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

@@ -62,7 +62,8 @@ def test_head_is_get_without_a_body(client: httpx.Client, path: str, handles: li
     get = client.get(path)
     assert head.status_code == get.status_code
     assert head.content == b""
-    ours, theirs = dict(head.headers), dict(get.headers)
+    ours = dict(head.headers)
+    theirs = dict(get.headers)
     if path != "/metrics" and "content-length" in ours:  # its figures have changed meanwhile
         assert ours["content-length"] == theirs["content-length"]
     assert {name: ours[name] for name in ours if name not in VARYING} == {
@@ -126,7 +127,8 @@ def test_a_resume_point_may_come_in_the_query(client: httpx.Client, name: str) -
     """Polyfills of `EventSource` put it there, for a page cannot set the header: it was refused at every resume."""
     whole = frames(client.get(TEXT))
     texts = [event for event in whole if event["event"] == "text"]
-    have, last = texts[0]["data"]["text"], texts[0]["id"]
+    have = texts[0]["data"]["text"]
+    last = texts[0]["id"]
     rest = frames(client.get(f"/generate?prompt=ROMEO:&max_new_tokens=60&utm_source=x&{name}={last}"))
     assert have + text_of(rest) == text_of(whole)
     assert rest[-1]["data"]["receipt"] == whole[-1]["data"]["receipt"]

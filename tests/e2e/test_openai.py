@@ -304,7 +304,8 @@ def check_logprobs(choice: CompletionChoice, chars: list[dict[str, Any] | None],
     assert told is not None
     assert told.tokens == list(choice.text)
     assert told.text_offset == list(range(offset, offset + len(chars)))
-    logprobs, tops = told.token_logprobs or [], told.top_logprobs or []
+    logprobs = told.token_logprobs or []
+    tops = told.top_logprobs or []
     for character, logprob, top, one in zip(choice.text, logprobs, tops, chars, strict=True):
         if one is None:
             assert logprob is None

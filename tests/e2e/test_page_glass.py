@@ -119,7 +119,8 @@ def test_sliders_reshape_the_bars_without_the_model(wrote: Page, bundled_server:
     look_at(wrote, 20)
     steps = bundled_server.engine.steps
     width = "parseFloat(document.querySelector('.candidate .final').style.width)"
-    cold, cut = None, 0
+    cold = None
+    cut = 0
     set_slider(wrote, "temperature", "0.3")
     cold = wrote.evaluate(width)
     set_slider(wrote, "temperature", "1.5")

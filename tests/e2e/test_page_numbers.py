@@ -98,7 +98,8 @@ def test_the_limits_are_the_apis(server: LiveServer) -> None:
     schema = GenerateRequest.model_json_schema()["properties"]
     html = httpx.get(server.url).text
     for name in ("max_new_tokens", "num_samples"):
-        low, high = schema[name]["minimum"], schema[name]["maximum"]
+        low = schema[name]["minimum"]
+        high = schema[name]["maximum"]
         field = html[html.index(f'id="{name}"') :].split(">")[0]
         assert f'data-low="{low}" data-high="{high}"' in field
         assert f'value="{schema[name]["default"]}"' in field

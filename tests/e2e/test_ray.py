@@ -105,7 +105,8 @@ class Service:
         """What it has started, and what that has: their names."""
         listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
         lines = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
-        found, more = dict[int, str](), {self.process.pid: ""}
+        found = dict[int, str]()
+        more = {self.process.pid: ""}
         while more:
             found |= more
             more = {int(pid): name for pid, parent, name in lines if int(parent) in more}
@@ -145,7 +146,9 @@ class Reader:
     def __init__(self, url: str) -> None:
         self._url = url
         self.headers: dict[str, str] = {}
-        self.text, self.pieces, self.breaks = "", 0, 0
+        self.text = ""
+        self.pieces = 0
+        self.breaks = 0
 
     @contextmanager
     def answer(self) -> Iterator[Iterator[str]]:
@@ -229,10 +232,12 @@ def test_texts_are_the_models_own(service: Service) -> None:
 
 
 def test_another_replica_goes_on_with_a_text_while_it_is_being_written(service: Service) -> None:
-    first, second = Reader(service.url), Reader(service.url)
+    first = Reader(service.url)
+    second = Reader(service.url)
     with first.answer() as names:
         begin(names)
-        second.text, second.headers = first.text, dict(first.headers)
+        second.text = first.text
+        second.headers = dict(first.headers)
         with second.answer() as rest:  # by the other one: the first one's only slot is taken
             assert next(rest) == "start"
             refused = ask(service.url)

@@ -113,7 +113,8 @@ def test_the_longest_text_with_all_alternatives_leaves_the_server_to_others(serv
 
 def test_a_score_takes_a_place_in_the_queue(server: LiveServer) -> None:
     """With 32 texts held in their slots, 4 scores wait and the fifth is refused."""
-    gate, engine = server.gate, server.engine
+    gate = server.gate
+    engine = server.engine
     gate.may_pass = lambda: bool(engine._waiting and engine.generator.free_slots)
     gate.close()
     texts = [
