@@ -102,8 +102,8 @@ class Proxy:
                 f"server 127.0.0.1:{upstream} max_fails=0; " for upstream in upstreams
             ),
         }
-        told = subprocess.run([self._program, "-v"], capture_output=True, text=True, check=True).stderr
-        if [int(part) for part in re.findall(r"[0-9]+", told)[:3]] < [1, 25, 1]:
+        version = subprocess.run([self._program, "-v"], capture_output=True, text=True, check=True).stderr
+        if [int(part) for part in re.findall(r"[0-9]+", version)[:3]] < [1, 25, 1]:
             changes |= {"http2 on;": "", f"{listen};": f"{listen} http2;"}
         text = CONFIGURATION.read_text()
         for old, new in changes.items():

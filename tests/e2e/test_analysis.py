@@ -103,8 +103,8 @@ def test_reports_that_are_fired_and_left_are_in_nobodys_way(analysed: LiveServer
         assert held.ended.acquire(timeout=60)
     answer = httpx.post(f"{analysed.url}/report", json={"text": "free at last"}, timeout=60)
     assert answer.status_code == 200
-    asked = {"prompt": "free", "max_new_tokens": 5, "report": False, "stream": False}
-    assert httpx.post(f"{analysed.url}/generate", json=asked, timeout=60).status_code == 200
+    fields = {"prompt": "free", "max_new_tokens": 5, "report": False, "stream": False}
+    assert httpx.post(f"{analysed.url}/generate", json=fields, timeout=60).status_code == 200
 
 
 def test_more_reports_than_there_are_places_for_are_refused_at_once(analysed: LiveServer, held: Held) -> None:
@@ -125,11 +125,11 @@ def test_more_reports_than_there_are_places_for_are_refused_at_once(analysed: Li
         httpx.get(f"{analysed.url}/health/live")
 
 
-@pytest.mark.parametrize("asked", [{"stream": True}, {"stream": False}, {"num_samples": 3, "stream": True}])
+@pytest.mark.parametrize("fields", [{"stream": True}, {"stream": False}, {"num_samples": 3, "stream": True}])
 def test_the_report_of_a_stream_ends_with_its_client(
-    analysed: LiveServer, held: Held, asked: dict[str, Any]
+    analysed: LiveServer, held: Held, fields: dict[str, Any]
 ) -> None:
-    with fire(analysed, "/generate", {"max_new_tokens": 20, "report": True} | asked):
+    with fire(analysed, "/generate", {"max_new_tokens": 20, "report": True} | fields):
         assert held.begun.acquire(timeout=60)
     assert held.ended.acquire(timeout=60)
 

@@ -90,7 +90,7 @@ class Packages(SimpleHTTPRequestHandler):
     def __init__(self, *connection: Any) -> None:
         super().__init__(*connection, directory=str(NODE / "node_modules"))
 
-    def log_message(self, format: str, *told: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
 
 
@@ -231,8 +231,8 @@ def test_an_eventsource_that_is_left_open_stops_after_the_end(server: LiveServer
 
 
 def test_openais_client_for_node(server: LiveServer, node: Callable[..., Any]) -> None:
-    asked = {"model": "tiny", "prompt": ["ROMEO:", "JULIET:"], "n": 2, "seed": 7, "max_tokens": 300}
-    seen = node("openai.mjs", f"{server.url}/v1", json.dumps(asked))
+    fields = {"model": "tiny", "prompt": ["ROMEO:", "JULIET:"], "n": 2, "seed": 7, "max_tokens": 300}
+    seen = node("openai.mjs", f"{server.url}/v1", json.dumps(fields))
     texts = [alone(prompt, 7, 300, sample) for prompt in ("ROMEO:", "JULIET:") for sample in (0, 1)]
     assert seen["models"][0] == "tiny"
     assert [choice["text"] for choice in seen["whole"]["choices"]] == texts

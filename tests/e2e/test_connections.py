@@ -292,8 +292,8 @@ def test_a_client_that_never_reads_is_cut_off(hasty: LiveServer, monkeypatch: py
         assert client.recv(1) + page.recv(1) == b"HH"  # both answers have begun; nothing more is read
         until(lambda: not hasty.server_state.connections)  # whatever waits in them
     assert handles[0].released.wait(30)
-    told = len(handles[0].sequences[0].written) * 300  # some 300 bytes for each character and its alternatives
-    assert told < 2 * MEBIBYTE
+    made = len(handles[0].sequences[0].written) * 300  # some 300 bytes for each character and its alternatives
+    assert made < 2 * MEBIBYTE
 
 
 def test_the_last_of_an_answer_that_nobody_reads_does_not_wait_for_ever(

@@ -31,8 +31,8 @@ def expected(prompt: str, seed: int, length: int, sample: int = 0) -> str:
     return "".join(chunk.text for chunk in tiny_generator().write(stream))
 
 
-def post(server: LiveServer, **asked: Any) -> list[ServerSentEvent]:
-    with httpx.Client() as client, connect_sse(client, "POST", f"{server.url}/generate", json=asked) as source:
+def post(server: LiveServer, **fields: Any) -> list[ServerSentEvent]:
+    with httpx.Client() as client, connect_sse(client, "POST", f"{server.url}/generate", json=fields) as source:
         assert source.response.headers["cache-control"] == "no-store"
         assert source.response.headers["x-accel-buffering"] == "no"
         return list(source.iter_sse())
@@ -132,19 +132,26 @@ def test_details_tell_how_sure_the_model_was(server: LiveServer) -> None:
             assert likeliest == {key: one[key] for key in ("char", "prob", "final")}
 
 
-@pytest.mark.parametrize(("asked", "told"), [(0, 0), (1, 1), (1000, len(VOCABULARY))])
-def test_as_many_alternatives_as_are_asked_for(server: LiveServer, asked: int, told: int) -> None:
-    events = post(server, max_new_tokens=20, seed=1, details=True, alternatives=asked, top_k=4)
-    assert events[0].json()["parameters"]["alternatives"] == told
+@pytest.mark.parametrize(("requested", "resolved"), [(0, 0), (1, 1), (1000, len(VOCABULARY))])
+def test_as_many_alternatives_as_are_asked_for(server: LiveServer, requested: int, resolved: int) -> None:
+    events = post(server, max_new_tokens=20, seed=1, details=True, alternatives=requested, top_k=4)
+    assert events[0].json()["parameters"]["alternatives"] == resolved
     chars = [one for event in events if event.event == "text" for one in event.json()["chars"]]
-    assert [len(one["alternatives"]) for one in chars] == [told] * 20
+    assert [len(one["alternatives"]) for one in chars] == [resolved] * 20
     whole = httpx.post(
         f"{server.url}/generate",
-        json={"max_new_tokens": 20, "seed": 1, "details": True, "alternatives": asked, "top_k": 4, "stream": False},
+        json={
+            "max_new_tokens": 20,
+            "seed": 1,
+            "details": True,
+            "alternatives": requested,
+            "top_k": 4,
+            "stream": False,
+        },
     ).json()
     assert whole["samples"][0]["chars"] == chars
     assert "alternatives" not in whole["receipt"]["parameters"]
-    if told == len(VOCABULARY):
+    if resolved == len(VOCABULARY):
         for one in chars:
             assert sum(other["prob"] for other in one["alternatives"]) == pytest.approx(1, abs=1e-4)
             assert sum(other["final"] > 0 for other in one["alternatives"]) == 4
@@ -157,8 +164,8 @@ def test_a_stream_that_was_cut_goes_on(
 ) -> None:
     """A reader who leaves after any event gets the rest, whoever wrote the beginning."""
     monkeypatch.setattr(handles, "FLUSH_SECONDS", 0.001)
-    asked = {"prompt": "ROMEO:", "max_new_tokens": 120, "num_samples": 2, "stop": "zq"} | seed
-    body = {"params": asked} if method == "GET" else {"json": asked | {"stop": ["zq"]}}
+    fields = {"prompt": "ROMEO:", "max_new_tokens": 120, "num_samples": 2, "stop": "zq"} | seed
+    body = {"params": fields} if method == "GET" else {"json": fields | {"stop": ["zq"]}}
 
     def read(client: httpx.Client, headers: dict[str, str], most: int) -> list[ServerSentEvent]:
         with connect_sse(client, method, f"{server.url}/generate", headers=headers, **body) as source:
@@ -205,8 +212,8 @@ def test_32_clients_stream_at_once_then_a_queue_then_503(server: LiveServer) -> 
     texts: dict[int, str] = {}
 
     async def one(client: httpx.AsyncClient, seed: int, admitted: anyio.Event) -> None:
-        asked = {"prompt": "JULIET:", "seed": seed, "max_new_tokens": 200}
-        async with aconnect_sse(client, "POST", f"{server.url}/generate", json=asked) as source:
+        fields = {"prompt": "JULIET:", "seed": seed, "max_new_tokens": 200}
+        async with aconnect_sse(client, "POST", f"{server.url}/generate", json=fields) as source:
             assert source.response.status_code == 200
             admitted.set()
             [texts[seed]] = texts_of([event async for event in source.aiter_sse()])
@@ -239,12 +246,12 @@ def test_a_client_that_drops_frees_its_slot(server: LiveServer, stream: bool) ->
         return handles[-1]
 
     server.engine.submit = submit  # type: ignore[method-assign]
-    asked = {"max_new_tokens": 100_000, "stream": stream}
+    fields = {"max_new_tokens": 100_000, "stream": stream}
     if stream:
-        with httpx.Client() as client, connect_sse(client, "POST", f"{server.url}/generate", json=asked) as source:
+        with httpx.Client() as client, connect_sse(client, "POST", f"{server.url}/generate", json=fields) as source:
             assert next(source.iter_sse()).event == "start"
     else:
-        ask_and_leave(server, "/generate", asked)
+        ask_and_leave(server, "/generate", fields)
         server.gate.open()
     assert handles[0].released.wait(PATIENCE)
     assert len(handles[0].sequences[0].written) < 100_000

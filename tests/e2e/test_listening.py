@@ -92,8 +92,8 @@ def test_more_sockets_than_descriptors_keep_nobody_out_and_write_no_log(
     with limited(folder, soft, hard) as server, ExitStack() as stack:
         url = f"http://127.0.0.1:{server.port}"
         client = stack.enter_context(httpx.Client(timeout=60))
-        asked = {"max_new_tokens": 3000}
-        source = stack.enter_context(connect_sse(client, "POST", f"{url}/generate", json=asked))
+        fields = {"max_new_tokens": 3000}
+        source = stack.enter_context(connect_sse(client, "POST", f"{url}/generate", json=fields))
         events = source.iter_sse()
         assert next(events).event == "start"
         for _ in range(sockets):
@@ -185,12 +185,12 @@ def test_a_host_for_all_serves_ipv4_too(folder: Path) -> None:
         port = httpx.URL(url.replace("[::]", "localhost")).port
         for host in ("127.0.0.1", "[::1]"):
             assert httpx.get(f"http://{host}:{port}/health/live").status_code == 200
-        told = []
+        statuses = []
         for client in ("198.51.100.1", "198.51.100.2", "198.51.100.1"):
             headers = {"x-forwarded-for": client}
             address = f"http://127.0.0.1:{port}/generate?max_new_tokens=1"
-            told.append(httpx.get(address, headers=headers).status_code)
-        assert told == [200, 200, 429]
+            statuses.append(httpx.get(address, headers=headers).status_code)
+        assert statuses == [200, 200, 429]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])

@@ -33,7 +33,7 @@ def look_at(page: Page, back: int) -> None:
     expect(page.locator(".candidate").first).to_be_visible()
 
 
-def details(server: LiveServer, **asked: object) -> list[dict[str, object]]:
+def details(server: LiveServer, **fields: object) -> list[dict[str, object]]:
     body = {
         "prompt": PROMPT,
         "seed": 4,
@@ -41,7 +41,7 @@ def details(server: LiveServer, **asked: object) -> list[dict[str, object]]:
         "details": True,
         "stream": False,
         "top_k": None,
-    } | asked
+    } | fields
     chars: list[dict[str, object]] = httpx.post(f"{server.url}/generate", json=body).json()["samples"][0]["chars"]
     return chars
 

@@ -33,9 +33,9 @@ TOO_LARGE = ["17", "1000000000000000000000", "9" * 400]
 
 def sent(page: Page) -> dict[str, object]:
     """The body of the request that Write sends."""
-    with page.expect_request("**/generate") as asked:
+    with page.expect_request("**/generate") as expected:
         page.click("#write")
-    request: Request = asked.value
+    request: Request = expected.value
     body: dict[str, object] = json.loads(request.post_data or "")
     written(page)
     return body
@@ -55,8 +55,8 @@ def test_a_number_is_used_as_typed_or_refused_in_words(browser: Browser, server:
     with opened(browser, f"{server.url}/?lang={language}") as page:
         page.fill("#max_new_tokens", "5")
         error = page.locator("#num_samples-error")
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        urls: list[str] = []
+        page.on("request", lambda request: urls.append(request.url))
         for message, wrong in zip(words, (NOT_WHOLE, TOO_SMALL, TOO_LARGE), strict=True):
             for typed in wrong:
                 page.fill("#num_samples", typed)
@@ -68,7 +68,7 @@ def test_a_number_is_used_as_typed_or_refused_in_words(browser: Browser, server:
         page.fill("#num_samples", "1\u200b2")
         page.keyboard.press("Tab")
         expect(error).to_contain_text("ZERO WIDTH SPACE (U+200B)")
-        assert asked == []
+        assert urls == []
         for typed, value in USED.items():
             page.fill("#num_samples", typed)
             assert sent(page)["num_samples"] == value

@@ -147,7 +147,7 @@ class Reader:
         self._url = url
         self.headers: dict[str, str] = {}
         self.text = ""
-        self.pieces = 0
+        self.chunks = 0
         self.breaks = 0
 
     @contextmanager
@@ -172,7 +172,7 @@ class Reader:
             assert content["index"] == len(self.text)
             self.text += content["text"]
             self.headers["Last-Event-ID"] = place
-            self.pieces += 1
+            self.chunks += 1
         return name
 
     def finish(self) -> None:
@@ -188,7 +188,7 @@ class Reader:
 
 
 def begin(names: Iterator[str]) -> None:
-    """Read until the first piece of text."""
+    """Read until the first chunk of text."""
     while next(names) != "text":
         pass
 
@@ -198,8 +198,8 @@ def whole() -> str:
     return known("ROMEO:", 7, LONGEST)
 
 
-def ask(url: str, **asked: Any) -> httpx.Response:
-    return httpx.post(url, json=asked | {"stream": False}, timeout=SECONDS)
+def ask(url: str, **fields: Any) -> httpx.Response:
+    return httpx.post(url, json=fields | {"stream": False}, timeout=SECONDS)
 
 
 def test_settings_of_replicas() -> None:
@@ -246,7 +246,7 @@ def test_another_replica_goes_on_with_a_text_while_it_is_being_written(service: 
             assert int(refused.headers["retry-after"]) > 0
             assert list(rest)[-1] == "done"
     assert second.text == whole()
-    assert second.pieces > 20
+    assert second.chunks > 20
 
 
 def test_a_reader_that_leaves_is_written_for_no_more(service: Service) -> None:

@@ -181,13 +181,13 @@ def test_a_rolling_restart_loses_nothing(proxy: Proxy, replicas: list[Replica]) 
     over = threading.Event()
 
     def ask_again_and_again(client: httpx.Client) -> int:
-        asked = 0
+        answered = 0
         while not over.wait(0.02):
             answer = client.post("/generate", json=SHORT)
             assert answer.status_code == 200
             assert answer.json()["samples"][0]["text"] == known(PROMPT, 3, 50)
-            asked += 1
-        return asked
+            answered += 1
+        return answered
 
     with proxy, proxy.client() as client, ThreadPoolExecutor() as pool:
         asking = pool.submit(ask_again_and_again, client)

@@ -16,16 +16,16 @@ from tests.tiny import VOCABULARY
 SAMPLING = {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "min_p": 0.01}
 
 
-def ask(server: LiveServer, **asked: Any) -> httpx.Response:
-    return httpx.post(f"{server.url}/score", json=asked, timeout=60)
+def ask(server: LiveServer, **fields: Any) -> httpx.Response:
+    return httpx.post(f"{server.url}/score", json=fields, timeout=60)
 
 
 @pytest.mark.parametrize(("prompt", "first"), [("ROMEO:", 0), ("", 37), ("what light through yonder window", 199)])
 def test_a_written_text_is_scored_as_it_was_told(server: LiveServer, prompt: str, first: int) -> None:
-    asked = {"prompt": prompt, "alternatives": 7} | SAMPLING
+    fields = {"prompt": prompt, "alternatives": 7} | SAMPLING
     length = {"max_new_tokens": 200, "seed": 5, "details": True, "stream": False}
-    [sample] = httpx.post(f"{server.url}/generate", json=asked | length).json()["samples"]
-    answer = ask(server, **asked, text=sample["text"], first=first)
+    [sample] = httpx.post(f"{server.url}/generate", json=fields | length).json()["samples"]
+    answer = ask(server, **fields, text=sample["text"], first=first)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
@@ -98,8 +98,8 @@ def test_a_client_that_drops_frees_its_slot(server: LiveServer) -> None:
 
 def test_the_longest_text_with_all_alternatives_leaves_the_server_to_others(server: LiveServer) -> None:
     answers: list[httpx.Response] = []
-    asked = {"text": "ab" * 2048, "alternatives": 1000}
-    thread = threading.Thread(target=lambda: answers.append(ask(server, **asked)))
+    fields = {"text": "ab" * 2048, "alternatives": 1000}
+    thread = threading.Thread(target=lambda: answers.append(ask(server, **fields)))
     thread.start()
     probes = 0
     while thread.is_alive():

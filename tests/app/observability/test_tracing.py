@@ -97,8 +97,8 @@ def test_no_span_tells_a_prompt(spans: InMemorySpanExporter, folder: Path) -> No
 
 def test_a_client_that_leaves_is_recorded(spans: InMemorySpanExporter, folder: Path) -> None:
     with traced(folder) as live, httpx.Client() as client:
-        asked = {"max_new_tokens": 100_000}
-        with connect_sse(client, "POST", f"{live.url}/generate", json=asked) as source:
+        fields = {"max_new_tokens": 100_000}
+        with connect_sse(client, "POST", f"{live.url}/generate", json=fields) as source:
             assert next(source.iter_sse()).event == "start"
     [span] = spans_of(spans, "POST /generate")
     assert (span.attributes or {})["soliloquy.cancelled"] is True

@@ -164,7 +164,7 @@ def test_what_a_request_holds_is_released_however_it_ends(ends: list[tuple[str, 
     wrong: list[str] = []
 
     async def work(scope: Scope, receive: Receive, send: Send) -> None:
-        _, texts, end = scope["asked"]
+        _, texts, end = scope["end"]
         claim: Claim = scope["state"]["claim"]
         try:
             claim.acquire(texts, "num_samples")
@@ -184,8 +184,8 @@ def test_what_a_request_holds_is_released_however_it_ends(ends: list[tuple[str, 
     async def ask_all() -> None:
         hosts = {"a": "192.0.2.1", "b": "192.0.2.2", "c": "2001:db8::1"}
         tasks = []
-        for asked in ends:
-            scope = scope_of(hosts[asked[0]], asked=asked)
+        for end in ends:
+            scope = scope_of(hosts[end[0]], end=end)
             tasks.append(asyncio.ensure_future(limit(scope, receive, nothing_sent)))
         for _ in range(4):
             await asyncio.sleep(0)
@@ -228,11 +228,11 @@ def test_who_has_a_key_is_known_by_it_and_who_has_no_address_is_one_client() -> 
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("fields", "expected"),
     [({"max_new_tokens": 100}, 100), ({"max_new_tokens": 7}, 7), ({}, 100)],
 )
-def test_a_length_that_nobody_named_is_no_longer_than_allowed(asked: dict[str, Any], expected: int) -> None:
-    assert limit_length(GenerateRequest(**asked), 100).max_new_tokens == expected
+def test_a_length_that_nobody_named_is_no_longer_than_allowed(fields: dict[str, Any], expected: int) -> None:
+    assert limit_length(GenerateRequest(**fields), 100).max_new_tokens == expected
 
 
 def test_a_length_over_the_limit_is_refused_by_name() -> None:
