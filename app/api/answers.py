@@ -5,24 +5,13 @@ Lists that are JSON already, such as `chars`, are put in by `app.api.logprobs.js
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-from app.api.logprobs import Character
+from app.api.logprobs import AnswerModel, Character
 from model.generation.receipt import Receipt
-
-FinishReason = Literal["length", "stop"]
-
-
-class AnswerModel(BaseModel):
-    """Fields described by the docstrings that follow them; those that are not set are left out of an answer."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    def fields(self) -> dict[str, Any]:
-        """The fields that are set, in their order, as what `json.dumps` takes."""
-        return self.model_dump(mode="json", exclude_unset=True)
+from model.generation.sequence import FinishReason
 
 
 class Start(AnswerModel):
@@ -43,11 +32,11 @@ class Text(AnswerModel):
     index: int
     """How many characters of this sample came before."""
     text: str
-    chars: list[Character] = []
+    chars: list[Character] = Field(default=[])
     """With `details`: what is known of each character."""
-    copied: list[int] = []
+    copied: list[int] = Field(default=[])
     """With `report`: for each character, the length of the run of the training text that ends there."""
-    invented: list[dict[str, Any]] = []
+    invented: list[dict[str, Any]] = Field(default=[])
     """With `report`: the words completed here that the training text does not have."""
 
     @staticmethod
@@ -100,7 +89,7 @@ class GeneratedSample(AnswerModel):
     sha256: str
     text: str
     """What the model wrote, without the prompt."""
-    chars: list[Character] = []
+    chars: list[Character] = Field(default=[])
     """With `details`: what is known of each character."""
 
 

@@ -6,6 +6,7 @@ alternatives would take a whole core by way of objects. A test holds the two tog
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,11 +16,17 @@ from model.vocabulary import Vocabulary
 ITEMS_PER_PART = 1000  # items of a long list that are serialised in one call
 
 
-class _Described(BaseModel):
+class AnswerModel(BaseModel):
+    """A JSON object of an answer; the docstrings that follow its fields describe them in `/openapi.json`."""
+
     model_config = ConfigDict(use_attribute_docstrings=True)
 
+    def fields(self) -> dict[str, Any]:
+        """The fields that are set, in their order, as what `json.dumps` takes."""
+        return self.model_dump(mode="json", exclude_unset=True)
 
-class Alternative(_Described):
+
+class Alternative(AnswerModel):
     """A character that could have come instead, or the one that came."""
 
     char: str

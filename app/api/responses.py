@@ -9,7 +9,7 @@ from typing import Any
 
 from sse_starlette import ServerSentEvent
 
-from app.api.answers import Done, End, FinishReason, GeneratedSample, GenerationHead, Start, Summary, Text, Timing
+from app.api.answers import Done, End, GeneratedSample, GenerationHead, Start, Summary, Text, Timing
 from app.api.logprobs import DetailsWriter, json_line
 from app.api.report import LiveReport
 from app.api.resume import ResumeToken
@@ -22,7 +22,7 @@ from app.serving.work import WorkQueue
 from model.checkpoint import Checkpoint
 from model.errors import SoliloquyError
 from model.generation.receipt import Digest, Parameters, Receipt
-from model.generation.sequence import Chunk, TextSequence
+from model.generation.sequence import Chunk, FinishReason, TextSequence
 from model.sampling.sampler import Likelihood
 
 

@@ -3,9 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from pydantic import BaseModel, ConfigDict
-
-from app.api.logprobs import Character, DetailsWriter, json_line
+from app.api.logprobs import AnswerModel, Character, DetailsWriter, json_line
 from app.api.report import bits_of
 from app.api.schemas import ScoreRequest
 from app.serving.model_card import ModelCard
@@ -14,10 +12,8 @@ from model.sampling.sampler import Likelihood
 from model.vocabulary import Vocabulary
 
 
-class ScoreHead(BaseModel):
+class ScoreHead(AnswerModel):
     """What is known before any character is scored."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     checkpoint: str
     """First 12 hex digits of the checkpoint's identity."""
@@ -53,7 +49,7 @@ async def write_score(
     writer = DetailsWriter(vocabulary)
     scored = request.text[request.first :]
     head = ScoreHead(checkpoint=card.checkpoint, numerics=card.numerics, characters=len(scored))
-    before = f'{json_line(head.model_dump())[:-1]},"chars":['
+    before = f'{json_line(head.fields())[:-1]},"chars":['
     read = 0
     bits = 0.0
     while chunks := await handle.take():
