@@ -17,9 +17,9 @@ def test_the_apis_page_lists_every_operation_and_asks_nobody_else(browser: Brows
     operations = sum(len([method for method in path if method in METHODS]) for path in paths.values())
     context = browser.new_context()
     page = context.new_page()
-    urls: list[str] = []
+    asked: list[str] = []
     complaints: list[str] = []
-    page.on("request", lambda request: urls.append(request.url))
+    page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(f"{server.url}/docs")
@@ -31,7 +31,7 @@ def test_the_apis_page_lists_every_operation_and_asks_nobody_else(browser: Brows
     page.get_by_role("button", name="Execute").click()
     expect(page.locator(".responses-table.live-responses-table")).to_be_visible()
     page.wait_for_load_state("networkidle")
-    assert [url for url in urls if not url.startswith((f"{server.url}/", "data:", "blob:"))] == []
+    assert [url for url in asked if not url.startswith((f"{server.url}/", "data:", "blob:"))] == []
     assert [one for one in complaints if "status of 422" not in one] == []
 
 

@@ -33,7 +33,7 @@ def look_at(page: Page, back: int) -> None:
     expect(page.locator(".candidate").first).to_be_visible()
 
 
-def details(server: LiveServer, **fields: object) -> list[dict[str, object]]:
+def details(server: LiveServer, **asked: object) -> list[dict[str, object]]:
     body = {
         "prompt": PROMPT,
         "seed": 4,
@@ -41,7 +41,7 @@ def details(server: LiveServer, **fields: object) -> list[dict[str, object]]:
         "details": True,
         "stream": False,
         "top_k": None,
-    } | fields
+    } | asked
     chars: list[dict[str, object]] = httpx.post(f"{server.url}/generate", json=body).json()["samples"][0]["chars"]
     return chars
 
@@ -119,8 +119,7 @@ def test_sliders_reshape_the_bars_without_the_model(wrote: Page, bundled_server:
     look_at(wrote, 20)
     steps = bundled_server.engine.steps
     width = "parseFloat(document.querySelector('.candidate .final').style.width)"
-    cold = None
-    cut = 0
+    cold, cut = None, 0
     set_slider(wrote, "temperature", "0.3")
     cold = wrote.evaluate(width)
     set_slider(wrote, "temperature", "1.5")

@@ -33,9 +33,9 @@ TOO_LARGE = ["17", "1000000000000000000000", "9" * 400]
 
 def sent(page: Page) -> dict[str, object]:
     """The body of the request that Write sends."""
-    with page.expect_request("**/generate") as expected:
+    with page.expect_request("**/generate") as asked:
         page.click("#write")
-    request: Request = expected.value
+    request: Request = asked.value
     body: dict[str, object] = json.loads(request.post_data or "")
     written(page)
     return body
@@ -55,8 +55,8 @@ def test_a_number_is_used_as_typed_or_refused_in_words(browser: Browser, server:
     with opened(browser, f"{server.url}/?lang={language}") as page:
         page.fill("#max_new_tokens", "5")
         error = page.locator("#num_samples-error")
-        urls: list[str] = []
-        page.on("request", lambda request: urls.append(request.url))
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
         for message, wrong in zip(words, (NOT_WHOLE, TOO_SMALL, TOO_LARGE), strict=True):
             for typed in wrong:
                 page.fill("#num_samples", typed)
@@ -68,7 +68,7 @@ def test_a_number_is_used_as_typed_or_refused_in_words(browser: Browser, server:
         page.fill("#num_samples", "1\u200b2")
         page.keyboard.press("Tab")
         expect(error).to_contain_text("ZERO WIDTH SPACE (U+200B)")
-        assert urls == []
+        assert asked == []
         for typed, value in USED.items():
             page.fill("#num_samples", typed)
             assert sent(page)["num_samples"] == value
@@ -98,8 +98,7 @@ def test_the_limits_are_the_apis(server: LiveServer) -> None:
     schema = GenerateRequest.model_json_schema()["properties"]
     html = httpx.get(server.url).text
     for name in ("max_new_tokens", "num_samples"):
-        low = schema[name]["minimum"]
-        high = schema[name]["maximum"]
+        low, high = schema[name]["minimum"], schema[name]["maximum"]
         field = html[html.index(f'id="{name}"') :].split(">")[0]
         assert f'data-low="{low}" data-high="{high}"' in field
         assert f'value="{schema[name]["default"]}"' in field

@@ -19,7 +19,7 @@ def wrote(bundled: Page) -> Page:
     return bundled
 
 
-def ask(server: LiveServer) -> dict[str, list[dict[str, object]]]:
+def asked(server: LiveServer) -> dict[str, list[dict[str, object]]]:
     body = {"prompt": "ROMEO:\n", "seed": 4, "max_new_tokens": 600, "top_k": None, "stream": False, "report": True}
     answer: dict[str, list[dict[str, object]]] = httpx.post(f"{server.url}/generate", json=body).json()
     return answer
@@ -27,7 +27,7 @@ def ask(server: LiveServer) -> dict[str, list[dict[str, object]]]:
 
 def test_invented_words_are_marked_while_the_text_comes(wrote: Page, bundled_server: LiveServer) -> None:
     wrote.select_option("#tint", "invented")
-    [report] = ask(bundled_server)["reports"]
+    [report] = asked(bundled_server)["reports"]
     invented = report["words"]["invented"]  # type: ignore[index]
     assert invented
     shown = "".join(wrote.locator(".document .tint5").all_inner_texts())

@@ -11,9 +11,9 @@ from tests.e2e.conftest import BUNDLED, begin, opened, text_of, written
 from tests.e2e.test_process import serving
 
 
-def answer(url: str, prompt: str, **fields: object) -> list[str]:
+def answer(url: str, prompt: str, **asked: object) -> list[str]:
     """What the API writes."""
-    body = {"prompt": prompt, "stream": False, "top_k": None} | fields
+    body = {"prompt": prompt, "stream": False, "top_k": None} | asked
     samples = httpx.post(f"{url}/generate", json=body, timeout=60).json()["samples"]
     return [sample["text"] for sample in samples]
 
