@@ -1,9 +1,13 @@
-"""Make the pictures of the page in docs/images anew: `python -m docs.screenshots` (Chromium and the dev extra)."""
+"""Take the pictures of the page in docs/images again: `python -m docs.screenshots`.
+
+It needs Chromium and the extra `soliloquy[dev]`.
+"""
 
 import sys
 from io import BytesIO
 from pathlib import Path
 
+import httpx
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
@@ -15,7 +19,7 @@ COLOURS = 192  # in each picture: enough for text, and a third of the size
 
 
 def take(page: Page, name: str) -> None:
-    """Save what is in the window."""
+    """Save what the window shows."""
     page.wait_for_timeout(300)  # for fonts and transitions to settle
     picture = Image.open(BytesIO(page.screenshot()))
     path = IMAGES / f"{name}.png"
@@ -24,7 +28,7 @@ def take(page: Page, name: str) -> None:
 
 
 def desktop(page: Page) -> None:
-    """Writing, looking, forking, failing, in a wide window."""
+    """Write, inspect, fork, open the panels and be refused, in a wide window."""
     begin(page, "ROMEO:\n", seed="1337", max_new_tokens="300")
     page.click("#write")
     written(page)
@@ -72,9 +76,11 @@ def desktop(page: Page) -> None:
 
 
 def main() -> None:
-    """One server, one window after another."""
+    """Start one server, and open one window after another."""
     IMAGES.mkdir(exist_ok=True)
     with serving(BUNDLED) as (_, url), sync_playwright() as playwright:
+        warm_up = {"prompt": "ROMEO:", "details": True, "report": True, "stream": False}
+        httpx.post(f"{url}/generate", json=warm_up, timeout=60)  # the pictures show speeds
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         wide = browser.new_page(viewport={"width": 1180, "height": 860}, color_scheme="light", locale="en-GB")
         wide.goto(url)
