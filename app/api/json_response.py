@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 MAX_UNREAD = 64 * 1024 * 1024  # bytes of answers that wait to be read, all together
 PART_SIZE = 64 * 1024  # bytes passed to the connection in one call, which returns when there is room for more
-RETRY_SECONDS = 5
+UNREAD_RETRY_SECONDS = 5
 HEADERS = {"Cache-Control": "no-store"}
 
 
@@ -36,7 +36,7 @@ class Unread:
             QueueFullError: too many bytes wait already.
         """
         if size > PART_SIZE and self.bytes + size > MAX_UNREAD:
-            raise QueueFullError(f"{self.bytes:,} bytes of answers wait to be read already", RETRY_SECONDS)
+            raise QueueFullError(f"{self.bytes:,} bytes of answers wait to be read already", UNREAD_RETRY_SECONDS)
         self.bytes += size
 
     def remove(self, size: int) -> None:

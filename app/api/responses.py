@@ -63,7 +63,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Update:
+class SampleUpdate:
     """New text of one sample, with what goes out beside it.
 
     Attributes:
@@ -172,7 +172,7 @@ class Answer:
         """The token of what has been sent so far."""
         return replace(self._token, sent=tuple(one.sent for one in self._samples), done=done)
 
-    def _merge(self, chunks: list[tuple[TextSequence, Chunk]]) -> Iterator[Update]:
+    def _merge(self, chunks: list[tuple[TextSequence, Chunk]]) -> Iterator[SampleUpdate]:
         """One update for each sample that has new chunks; they count as sent."""
         self._record.wrote(sum(len(chunk.text) for _, chunk in chunks))
         by_sample: dict[int, list[Chunk]] = {}
@@ -187,13 +187,13 @@ class Answer:
             new = sample.add(text)
             sample.finish_reason = parts[-1].finish_reason
             if sample.report is None:
-                yield Update(sample, new, likelihoods)
+                yield SampleUpdate(sample, new, likelihoods)
                 continue
             # A report needs the whole text, so its marks and likelihoods begin before what is new to the client.
             copied, invented = sample.report.add(text, likelihoods, sample.finish_reason is not None)
             known = len(text) - len(new)
             marks = {"copied": copied[known:], "invented": invented}
-            yield Update(sample, new, likelihoods[known:], marks)
+            yield SampleUpdate(sample, new, likelihoods[known:], marks)
 
     async def _reports(self) -> dict[str, list[str]]:
         """The JSON of each sample's report, if they are asked for."""

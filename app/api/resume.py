@@ -18,7 +18,7 @@ from model.vocabulary import Vocabulary
 
 HEADER = "Last-Event-ID"
 MAX_TOKEN_LENGTH = 512  # characters; no token has so many, and the pattern is never searched in more
-TOKEN = re.compile(
+RESUME_TOKEN = re.compile(
     r"(?P<checkpoint>[0-9a-f]{12}):(?P<numerics>[a-z0-9-]+):(?P<parameters>[0-9a-f]{8}):(?P<seed>[0-9]{1,16})"
     r":(?P<sent>[0-9]{1,18}(?:,[0-9]{1,18})*)(?P<done>:done)?"
 )
@@ -65,7 +65,7 @@ class ResumeToken:
         Raises:
             InputError: the text is not the id of an event of this server.
         """
-        match = TOKEN.fullmatch(text) if len(text) <= MAX_TOKEN_LENGTH else None
+        match = RESUME_TOKEN.fullmatch(text) if len(text) <= MAX_TOKEN_LENGTH else None
         if match is None or int(match["seed"]) >= SEED_LIMIT:
             raise InputError(HEADER, f"is not the id of one of this server's events; {RESUME_REMEDY}")
         return cls(

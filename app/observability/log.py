@@ -20,7 +20,7 @@ from app.settings import ServerSettings
 MAX_ALIKE = 10  # lines of one kind in a period
 MAX_REFUSED = 600  # access lines of refused requests in a period, of each status
 MAX_KINDS = 200  # kinds told apart in a period; lines of any others count as one kind
-PERIOD = 60.0  # seconds
+REPEATS_PERIOD = 60.0  # seconds
 MAX_KIND_LENGTH = 100  # characters at the beginning of a message that decide its kind
 TEXT_FIELDS = (
     "duration",
@@ -123,7 +123,7 @@ class Repeats(logging.Filter):
     def sweep(self) -> None:
         """Begin the next period if this one has passed, and log what was left out; called ten times a second."""
         now = time.monotonic()
-        if now - self._began < PERIOD:
+        if now - self._began < REPEATS_PERIOD:
             return
         counts = self._counts
         self._counts = {}

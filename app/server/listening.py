@@ -33,7 +33,7 @@ SAFE_SECONDS = 0.1  # for which an idle connection is not closed for another one
 SPARE_DESCRIPTORS = 48  # for files that are read while the server runs
 MIN_CONNECTIONS = 4
 WARNING_SECONDS = 60.0  # between two warnings that all connections are taken
-RETRY_SECONDS = 0.1
+ACCEPT_RETRY_SECONDS = 0.1
 ABSENT = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # an address, or its family, that this machine does not have
 REMEDIES = {
     errno.EADDRINUSE: ("port", "{port} is taken on {host}: stop the program that listens there, or choose another"),
@@ -141,7 +141,7 @@ async def accept(
             accepted, _ = await loop.sock_accept(listener)
         except OSError as error:  # the client has left already, or there is no descriptor after all
             logger.warning("a connection could not be accepted: %s", error.strerror)
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(ACCEPT_RETRY_SECONDS)
             continue
         await limit.acquire()
         task = loop.create_task(loop.connect_accepted_socket(make_protocol, accepted))

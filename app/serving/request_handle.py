@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from model.errors import SoliloquyError
 from model.generation.sequence import Chunk, TextSequence
 
-FLUSH_SECONDS = 0.025  # between two flushes of a text
+FRAME_SECONDS = 0.025  # between two flushes of a text
 MAX_FAST_SEQUENCES = 16  # that are flushed so often; with more of them, flushes become rarer
 MAX_STRETCH = 4.0  # how many times rarer they become at most
 
@@ -125,10 +125,10 @@ class RequestHandle:
         that all of them need. All texts are flushed at the same moments, which costs less than each by itself.
         """
         stretch = max(1.0, self._active() / MAX_FAST_SEQUENCES)
-        seconds = FLUSH_SECONDS * min(MAX_STRETCH, stretch)
+        seconds = FRAME_SECONDS * min(MAX_STRETCH, stretch)
         if seconds:
             now = self._loop.time()
-            seconds = round((now + seconds) / FLUSH_SECONDS) * FLUSH_SECONDS - now
+            seconds = round((now + seconds) / FRAME_SECONDS) * FRAME_SECONDS - now
         await asyncio.sleep(seconds)
 
     @staticmethod

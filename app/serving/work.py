@@ -13,9 +13,9 @@ from typing import TypeVar
 from model.errors import DeadlineError, QueueFullError
 from model.proceed import Proceed
 
-RETRY_SECONDS = 5  # until another request has probably been answered
+WORK_RETRY_SECONDS = 5  # until another request has probably been answered
 
-Result = TypeVar("Result")
+WorkResult = TypeVar("WorkResult")
 
 
 class CancelledWorkError(Exception):
@@ -64,14 +64,14 @@ class WorkQueue:
             QueueFullError: as many as the capacity are counted already.
         """
         if self.admitted >= self._capacity:
-            raise QueueFullError(f"all {self._capacity} places for a {self.name} are taken", RETRY_SECONDS)
+            raise QueueFullError(f"all {self._capacity} places for a {self.name} are taken", WORK_RETRY_SECONDS)
         self.admitted += 1
         try:
             yield
         finally:
             self.admitted -= 1
 
-    async def run(self, work: Callable[[Proceed], Result]) -> Result:
+    async def run(self, work: Callable[[Proceed], WorkResult]) -> WorkResult:
         """Run the work in a thread and return its result. If the caller is cancelled, the work ends soon after.
 
         Raises:
@@ -83,7 +83,7 @@ class WorkQueue:
             if cancelled.is_set():
                 raise CancelledWorkError
 
-        def begin() -> Result:
+        def begin() -> WorkResult:
             proceed()
             return work(proceed)
 
@@ -97,7 +97,7 @@ class WorkQueue:
             raise DeadlineError(
                 f"the {self.name} was not ready within {self._seconds:g} seconds; "
                 "try again later, or ask for less text",
-                RETRY_SECONDS,
+                WORK_RETRY_SECONDS,
             ) from None
         finally:
             cancelled.set()

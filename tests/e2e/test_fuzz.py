@@ -57,7 +57,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     for step in (0, 9):
         tiny_folder(folder.with_name("tiny-snapshots") / f"{step:06d}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(handles, "FLUSH_SECONDS", 0)
+        patch.setattr(handles, "FRAME_SECONDS", 0)
         with LiveServer(create_app(ServerSettings(checkpoint=folder, device="cpu", queue_size=1000))) as live:
             yield live
 

@@ -163,7 +163,7 @@ def test_a_stream_that_was_cut_goes_on(
     server: LiveServer, method: str, seed: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader who leaves after any event gets the rest, whoever wrote the beginning."""
-    monkeypatch.setattr(handles, "FLUSH_SECONDS", 0.001)
+    monkeypatch.setattr(handles, "FRAME_SECONDS", 0.001)
     fields = {"prompt": "ROMEO:", "max_new_tokens": 120, "num_samples": 2, "stop": "zq"} | seed
     body = {"params": fields} if method == "GET" else {"json": fields | {"stop": ["zq"]}}
 

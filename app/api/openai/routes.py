@@ -28,15 +28,15 @@ from model.generation.sequence import TextSequence
 
 router = APIRouter(prefix="/v1")
 
-CHUNK = {  # of a stream; clients call an event without a name "message"
+COMPLETION_CHUNK = {  # of a stream; clients call an event without a name "message"
     "type": "object",
     "properties": {"data": {"type": "string"}, "event": {"const": "message"}},
     "required": ["data"],
     "additionalProperties": False,
 }
-ANSWER = {
+COMPLETION_ANSWER = {
     "description": 'One JSON object; with `"stream": true`, chunks of it as server-sent events, then `[DONE]`.',
-    "content": {"text/event-stream": {"schema": CHUNK}},
+    "content": {"text/event-stream": {"schema": COMPLETION_CHUNK}},
 }
 
 
@@ -56,7 +56,7 @@ async def get_model(name: str, request: Request, service: ServiceDependency) -> 
     return _described(name, service.current)
 
 
-@router.post("/completions", responses={200: ANSWER})
+@router.post("/completions", responses={200: COMPLETION_ANSWER})
 async def post_completions(body: CompletionRequest, request: Request, service: ServiceDependency) -> Response:
     """Write text after a prompt as OpenAI's clients ask: one JSON object, or chunks with `"stream": true`."""
     serving = service.current

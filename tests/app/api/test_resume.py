@@ -35,7 +35,7 @@ Event = tuple[str, dict[str, Any], str | None]
 def engine() -> Iterator[Engine]:
     """Its clients are sent what there is at once, and a small buffer makes that little."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(handles, "FLUSH_SECONDS", 0)
+        patch.setattr(handles, "FRAME_SECONDS", 0)
         engine = Engine(tiny_generator(), queue_size=8, buffer_characters=20)
         engine.start()
         yield engine

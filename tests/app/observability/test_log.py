@@ -123,7 +123,7 @@ def test_lines_of_one_kind_are_counted_after_the_first_few(monkeypatch: pytest.M
     assert len(written) == 2 * log.MAX_ALIKE
     repeats.sweep()
     assert len(written) == 2 * log.MAX_ALIKE  # the period is not over
-    monkeypatch.setattr(log, "PERIOD", 0.0)
+    monkeypatch.setattr(log, "REPEATS_PERIOD", 0.0)
     repeats.sweep()
     [first, second] = written[2 * log.MAX_ALIKE :]
     assert first == "990 more lines like this were left out: client %d"

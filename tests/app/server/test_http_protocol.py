@@ -169,7 +169,7 @@ def test_any_text_comes_back_and_nothing_else(
     request = GenerateRequest(prompt=prompt or "\n", seed=7, num_samples=2, details=details)
     request = request.model_copy(update={"stop": [stop]})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(handles, "FLUSH_SECONDS", 0)
+        patch.setattr(handles, "FRAME_SECONDS", 0)
         first, *middle, last = read_strictly(asyncio.run(write(request, chunks, error)))
     found = json.loads(first.data)
     assert (first.type, found["parameters"]["prompt"], found["parameters"]["stop"]) == (
@@ -206,7 +206,7 @@ def wild(checkpoint: tuple[Path, Checkpoint]) -> Iterator[tuple[LiveServer, http
     """A server of that model, a client, and the model by itself."""
     settings = ServerSettings(checkpoint=checkpoint[0], device="cpu", slots=4, queue_size=100)
     with pytest.MonkeyPatch.context() as patch, httpx.Client() as client:
-        patch.setattr(handles, "FLUSH_SECONDS", 0)
+        patch.setattr(handles, "FRAME_SECONDS", 0)
         with LiveServer(create_app(settings)) as live:
             yield live, client, load_generator(checkpoint[1], INT8, 4)
 
