@@ -1,6 +1,6 @@
-"""Whether the server in this container takes work: `python -m app.health`; exit code 0 if it does, else 1.
+"""The container's health check: `python -m app.health` exits with 0 if the server takes requests, else with 1.
 
-It asks the port that the server's own variables name. Knows nothing of the app, so that it starts in no time.
+It asks at the port that the server's own variables name. It does not import the app, so that it starts quickly.
 """
 
 import os
@@ -11,14 +11,14 @@ from urllib.request import ProxyHandler, build_opener
 
 from app.environment import port_of
 
-SECONDS = 3
+TIMEOUT_SECONDS = 3
 
 
 def main() -> int:
-    """Ask without a proxy: Docker passes on http_proxy from its client's configuration."""
+    """Ask `/health/ready`, without a proxy: Docker sets http_proxy from its client's configuration."""
     try:
         url = f"http://127.0.0.1:{port_of(os.environ)}/health/ready"
-        build_opener(ProxyHandler({})).open(url, timeout=SECONDS).close()
+        build_opener(ProxyHandler({})).open(url, timeout=TIMEOUT_SECONDS).close()
     except (URLError, HTTPException, OSError, ValueError) as error:
         print(f"not ready: {error}", file=sys.stderr)
         return 1

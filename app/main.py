@@ -6,13 +6,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app import problems
-from app.api import openapi, routes
+from app.api import routes
 from app.api.json_response import Unread
-from app.api.openai import routes as completions
+from app.api.openai import routes as openai_routes
+from app.application import Application
 from app.observability.middleware import RequestObserver
-from app.security import middleware as security
 from app.security.api_keys import ApiKeys
-from app.server import paths
 from app.serving.service import Service
 from app.settings import ServerSettings
 from app.web import page
@@ -38,23 +37,13 @@ def create_app(settings: ServerSettings) -> FastAPI:
         finally:
             service.close()
 
-    app = FastAPI(
-        title="Soliloquy",
-        summary="A small GPT, one character at a time",
-        lifespan=lifespan,
-        docs_url=None,  # app/web/page.py has it, guarded
-        redoc_url=None,
-        # FastAPI's own spans have the query, which may be a prompt; ours are made in app/observability/tracing.py
-        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-    )
+    app = Application(settings, keys, observer, lifespan)
     app.state.service = service
     app.state.unread = Unread()
     problems.install(app)
-    security.install(app, settings, keys)
     app.include_router(routes.router)
-    app.include_router(completions.router)
+    app.include_router(openai_routes.router)
     page.install(app)
-    openapi.install(app)
-    observer.install(app)
-    paths.install(app, settings)
+    if settings.metrics:
+        app.include_router(observer.metrics.router())
     return app

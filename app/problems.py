@@ -1,6 +1,6 @@
-"""Every refusal as an RFC 9457 problem object, and below /v1 as OpenAI's clients expect it.
+"""Refusals: each as an RFC 9457 problem object, or below /v1 as OpenAI's error object. Owns the fields of both.
 
-Nothing in one tells of files, code or other clients.
+No refusal says anything of files, code or other clients.
 """
 
 import json
@@ -8,10 +8,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount
 from starlette.types import Scope
@@ -29,7 +30,7 @@ from model.errors import (
 
 logger = logging.getLogger(__name__)
 
-MAX_LISTED = 100
+MAX_LISTED = 100  # fields or characters named in one refusal
 OPENAI_ROUTES = ("/completions", "/models")
 OPENAI_ENDINGS = (
     *OPENAI_ROUTES,
@@ -44,9 +45,48 @@ REASON_OF_ERROR: dict[type[SoliloquyError], str] = {  # for metrics
 OPENAI_CODES = {401: "invalid_api_key", 404: "not_found", 429: "rate_limit_exceeded", 503: "server_overloaded"}
 
 
+class _Described(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class FieldError(_Described):
+    """One field that cannot be used."""
+
+    field: str
+    message: str
+
+
+class ProblemObject(_Described):
+    """A refusal (RFC 9457); `errors`, `characters` and `retry_after` where they say more."""
+
+    type: Literal["about:blank"]
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] = []
+
+
+class OpenAIErrorDetail(_Described):
+    """What is wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(_Described):
+    """A refusal as OpenAI's clients expect it."""
+
+    error: OpenAIErrorDetail
+
+
 @dataclass(frozen=True)
 class Problem:
-    """A status, a sentence, and the fields or characters it is about."""
+    """A status and a sentence; further fields of the problem object (`extra`), and headers of the answer.
+
+    Its objects are made without validation: a field's name in them may be any text, also one that is not Unicode.
+    """
 
     status: int
     detail: str
@@ -54,31 +94,37 @@ class Problem:
     headers: dict[str, str] = field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
-        """The problem object."""
-        title = HTTPStatus(self.status).phrase
-        return {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail} | self.extra
+        """The fields of a `ProblemObject`, then those of `extra`."""
+        problem = ProblemObject.model_construct(
+            type="about:blank", title=HTTPStatus(self.status).phrase, status=self.status, detail=self.detail
+        )
+        return problem.model_dump(exclude_unset=True) | self.extra
 
     def openai_content(self) -> dict[str, Any]:
-        """The same as OpenAI's error object; `param` is the first field at fault."""
-        fields = [one["field"] for one in self.extra.get("errors", [])]
-        kind = "invalid_request_error" if self.status < 500 else "server_error"
-        code = self.extra.get("code", OPENAI_CODES.get(self.status))
-        return {"error": {"message": self.detail, "type": kind, "param": next(iter(fields), None), "code": code}}
+        """The fields of an `OpenAIError`; `param` is the first field at fault."""
+        errors = self.extra.get("errors", [])
+        detail = OpenAIErrorDetail.model_construct(
+            message=self.detail,
+            type="invalid_request_error" if self.status < 500 else "server_error",
+            param=errors[0]["field"] if errors else None,
+            code=self.extra.get("code", OPENAI_CODES.get(self.status)),
+        )
+        return OpenAIError.model_construct(error=detail).model_dump()
 
     def response(self, path: str) -> Response:
-        """The problem as an answer of its own, in the form that clients of this path expect."""
+        """The refusal as an HTTP response, in the form that clients of this path expect."""
         if is_openai(path):
             return Response(json.dumps(self.openai_content()), self.status, self.headers, "application/json")
         return Response(json.dumps(self.content()), self.status, self.headers, "application/problem+json")
 
 
 def is_openai(path: str) -> bool:
-    """Whether clients of this path are OpenAI's, or may be: they are often given another address than they need."""
+    """Whether clients of this path are OpenAI's, or probably are: such a client often has the wrong base URL."""
     return path == "/v1" or path.startswith("/v1/") or path.rstrip("/").endswith(OPENAI_ENDINGS)
 
 
 def _no_route(path: str) -> str:
-    """What is there instead of a path that is not; the path itself is not told back, for it is anybody's text."""
+    """The detail of a 404. It does not quote the path, which may be any text."""
     there = "POST /v1/completions writes text after a prompt, GET /v1/models lists the model"
     if path.rstrip("/").endswith("/chat/completions"):
         return f"this model continues texts, it does not chat: there is no /v1/chat/completions; {there}"
@@ -90,7 +136,7 @@ def _no_route(path: str) -> str:
 
 
 def to_problem(error: SoliloquyError) -> Problem:
-    """The problem that a domain error is to a client."""
+    """The refusal that a client gets for a domain error."""
     if isinstance(error, UnknownCharactersError):
         listed = [vars(one) for one in error.unknown[:MAX_LISTED]]
         extra: dict[str, Any] = {"characters": listed, "unknown_count": len(error.unknown)}
@@ -100,7 +146,7 @@ def to_problem(error: SoliloquyError) -> Problem:
     if isinstance(error, UnavailableError):
         retry = error.retry_after
         return Problem(503, str(error), {"retry_after": retry}, {"Retry-After": str(retry)})
-    if isinstance(error, CheckpointError):  # it names files, which are nobody else's business
+    if isinstance(error, CheckpointError):  # its message names files
         logger.error("%s", error)
         return Problem(500, "a checkpoint on the server cannot be read; the server's log says which and why")
     return Problem(500, str(error))
@@ -136,23 +182,29 @@ def install(app: FastAPI) -> None:
 
 
 def _methods(app: FastAPI, scope: Scope) -> set[str]:
-    """What a path can be asked for: of all its routes, not only the first; and HEAD wherever there is GET."""
+    """The methods of all routes of a path, not only of the first; and HEAD wherever there is GET."""
     found: set[str] = set()
-    whole = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}  # files see a part of it
+    root_path = scope.get(
+        "app_root_path", scope.get("root_path", "")
+    )  # a mount, as of files, has changed the latter
     for route in app.routes:
-        for method in ("GET",) if isinstance(route, Mount) else ("GET", "POST"):
-            if route.matches({**whole, "method": method})[0] is Match.FULL:
+        methods = ("GET",) if isinstance(route, Mount) else ("GET", "POST")
+        for method in methods:
+            match, _ = route.matches({**scope, "root_path": root_path, "method": method})
+            if match is Match.FULL:
                 found.add(method)
-    return found | ({"HEAD"} if "GET" in found else set())
+    if "GET" in found:
+        found.add("HEAD")
+    return found
 
 
 def _invalid(errors: Sequence[Any]) -> Problem:
-    """What pydantic found wrong, with the field, the value and the remedy in words."""
+    """The refusal of a request that pydantic found invalid: names each field, its value and what would be valid."""
     if any(error["type"] == "json_invalid" for error in errors):
         where = errors[0]["loc"][-1]
         reason = errors[0].get("ctx", {}).get("error", "")
         return Problem(400, f"the body is not valid JSON: {reason} (character {where})")
-    found = []
+    found: list[tuple[str, str]] = []
     for error in errors:
         name = ".".join(str(part) for part in error["loc"][1:])
         if len(error["loc"]) < 2 and error["type"] == "string_unicode":
@@ -167,19 +219,25 @@ def _invalid(errors: Sequence[Any]) -> Problem:
 
 
 def _unreadable(cause: BaseException | None) -> str | None:
-    """Why a body cannot be read, where FastAPI says only that; None if that is not what went wrong."""
+    """Why a body cannot be parsed, by the exception behind FastAPI's own; None if it is another error."""
     reasons = (
         (UnicodeDecodeError, "it is not UTF-8"),
         (RecursionError, "it is nested too deep"),
         (ValueError, "a number in it has too many digits"),
     )
-    return next((f"the body is not valid JSON: {why}" for kind, why in reasons if isinstance(cause, kind)), None)
+    for kind, reason in reasons:
+        if isinstance(cause, kind):
+            return f"the body is not valid JSON: {reason}"
+    return None
 
 
 def _errors(found: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    return {"errors": [{"field": name, "message": message} for name, message in found[:MAX_LISTED]]}
+    """The field `errors` of a problem object, of pairs of a field's name and what is wrong with it."""
+    errors = [FieldError.model_construct(field=name, message=message) for name, message in found[:MAX_LISTED]]
+    return {"errors": [error.model_dump() for error in errors]}
 
 
 def _short(value: object) -> str:
+    """A value in ASCII, as Python writes it, shortened if it is long."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:40]}… ({len(text)} characters)"

@@ -1,4 +1,4 @@
-"""What can be set for the server, by flag, environment or `.env` file."""
+"""The server's settings, by flag, environment or `.env` file. Owns their names, defaults and validation."""
 
 import os
 import re
@@ -43,12 +43,12 @@ MAX_WAITING = 1_000_000
 
 
 def listed(text: str | None) -> list[str]:
-    """The parts of a setting that has several, separated by commas."""
+    """The parts of a setting, which are separated by commas; none if it is not set."""
     return [] if text is None else [part.strip() for part in text.split(",")]
 
 
 def has_form(name: str, text: str) -> bool:
-    """Whether a setting can be used; what is refused would protect nobody, or let everybody in."""
+    """Whether the text of a setting is valid. Invalid ones are refused, for most would protect nobody."""
     try:
         match name:
             case "rate_limit":
@@ -68,7 +68,7 @@ def has_form(name: str, text: str) -> bool:
 
 
 def origin_pattern(text: str) -> str:
-    """A regular expression of the origins that a setting names; `:*` is any port, or none, and `*.` all below."""
+    """A regular expression of the origins in a setting; `:*` matches any port or none, `*.` any subdomain."""
     patterns = []
     for origin in listed(text):
         pattern = re.escape(DEFAULT_PORTS.sub(r"\1\2", origin))
@@ -147,7 +147,7 @@ class ServerSettings(ProgramSettings):
     @field_validator(*FORMS)
     @classmethod
     def check_form(cls, value: str | None, info: ValidationInfo) -> str | None:
-        """Refuse by name what cannot be used."""
+        """Refuse a text that is not valid for its setting."""
         if value is not None and not has_form(str(info.field_name), value):
             raise PydanticCustomError("form", "Input should be {form}", {"form": FORMS[str(info.field_name)]})
         return value
@@ -155,13 +155,13 @@ class ServerSettings(ProgramSettings):
     @field_validator("root_path")
     @classmethod
     def cut_slash(cls, value: str) -> str:
-        """`/gpt/` and `/gpt` are the same, and `/` is no prefix."""
+        """The prefix without a slash at its end; `/` alone becomes no prefix."""
         return value.rstrip("/")
 
     @field_validator("api_keys_file", mode="before")
     @classmethod
     def check_path(cls, value: Any) -> Any:
-        """Refuse a blank: no key would be asked for, where somebody wanted one."""
+        """Refuse a blank, which would leave a server open that somebody meant to close."""
         if isinstance(value, str) and not value.strip():
             raise PydanticCustomError(
                 "blank", "Input should be a file of keys; leave it out where no key is wanted"
@@ -175,31 +175,32 @@ class ServerSettings(ProgramSettings):
         variables: PydanticBaseSettingsSource,
         env_file: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The variables that are meant for us, of the environment and of the file.
+        """The sources of settings, with only the usable variables of the environment and of the file.
 
         Raises:
-            InputError: one that may hold API keys, but is not where they are looked for.
+            InputError: a variable seems to hold API keys, but is not the setting for them.
         """
         for source in (variables, env_file):
             if isinstance(source, EnvSettingsSource):
-                if stranger := environment.key_like(source.env_vars, cls.model_fields):
+                variable = environment.key_like(source.env_vars, cls.model_fields)
+                if variable is not None:
                     reason = "is not a setting, and no key would be asked for; did you mean SOLILOQUY_API_KEYS?"
-                    raise InputError(stranger, reason)
+                    raise InputError(variable, reason)
                 source.env_vars = environment.usable(source.env_vars)
         return super().sources(flags, variables, env_file)
 
 
 def remarks_on_variables() -> list[str]:
-    """What whoever starts the server should know of the variables that are set; see `environment.remarks`."""
+    """Warnings about the variables that are set for the server; see `environment.remarks`."""
     in_file = dotenv_values(ENV_FILE, encoding=env_file_encoding(Path(ENV_FILE)))
     return environment.remarks(in_file | os.environ, ServerSettings.model_fields)
 
 
 def parse_rate(text: str) -> RateLimitItem:
-    """The rate that a setting such as `60/minute` names.
+    """The rate of a setting such as `60/minute`.
 
     Raises:
-        ValueError: it is none, or several, or allows nothing.
+        ValueError: it is not a rate, or several, or one of 0.
     """
     [rate] = parse_many(text)
     if rate.amount < 1:

@@ -1,7 +1,7 @@
-"""The app on Ray Serve: replicas on as many machines as there are, more of them when many read.
+"""The app on Ray Serve: replicas on several machines, more of them under load.
 
-Owns how many replicas run, on what, and when one is unhealthy. Knows nothing of text: each replica is the app as
-`python -m app` serves it, and shares nothing with the others.
+Owns how many replicas run, on what, and when one is unhealthy. Knows nothing of how requests are answered: each
+replica is the app as `python -m app` serves it, and shares nothing with the others.
 
 `python -m deploy.ray_serve --max_replicas=4`, or `serve run deploy.ray_serve:app max_replicas=4`. Settings are
 those of `python -m app` and a few more, by the same environment variables, read where this is started.
@@ -30,8 +30,8 @@ from model.cli import run
 from model.errors import EngineFailedError, InputError
 
 NAME = "soliloquy"
-FULL = 0.75  # of the slots taken, on average: another replica is started, and is loaded before the queues fill
-ASIDE = 32  # requests beside the streams, so that a full replica can still say that it is full
+TARGET_LOAD = 0.75  # part of the slots taken, on average, at which another replica is started: before queues fill
+EXTRA_REQUESTS = 32  # beside those that generate, so that a full replica can still refuse, and answer health checks
 HEALTH_SECONDS = 2  # between checks; the third that fails replaces the replica
 
 
@@ -51,15 +51,16 @@ class RaySettings(ServerSettings):
 
     @field_validator("max_replicas")
     @classmethod
-    def _at_least_the_fewest(cls, most: int | None, info: ValidationInfo) -> int | None:
-        fewest = info.data.get("min_replicas", 1)
-        if most is not None and most < fewest:
-            raise ValueError(f"must be at least min_replicas, {fewest}")
-        return most
+    def check_at_least_min_replicas(cls, max_replicas: int | None, info: ValidationInfo) -> int | None:
+        """Refuse a maximum below the minimum."""
+        min_replicas = info.data.get("min_replicas", 1)
+        if max_replicas is not None and max_replicas < min_replicas:
+            raise ValueError(f"must be at least min_replicas, {min_replicas}")
+        return max_replicas
 
     @property
     def of_replica(self) -> ServerSettings:
-        """What each replica's app is made by."""
+        """The settings of each replica's app."""
         content = {name: getattr(self, name) for name in ServerSettings.model_fields}
         return ServerSettings(**content | {"threads": self.threads or max(1, int(self.replica_cpus))})
 
@@ -79,10 +80,10 @@ class Replica:
         return self._app
 
     def check_health(self) -> None:
-        """Called by Ray Serve again and again.
+        """Called by Ray Serve every HEALTH_SECONDS.
 
         Raises:
-            EngineFailedError: this replica writes no more.
+            EngineFailedError: this replica cannot generate any more.
         """
         if not self._app.state.service.current.engine.ready:
             raise EngineFailedError("the engine has stopped")
@@ -101,17 +102,17 @@ def app(arguments: dict[str, Any]) -> Application:
 
 def application(settings: RaySettings) -> Application:
     """The app as a deployment. The checkpoint is read by each replica."""
-    most = settings.slots + settings.queue_size + ASIDE
+    max_requests = settings.slots + settings.queue_size + EXTRA_REQUESTS
     deployment = serve.deployment(
         name=NAME,
         ray_actor_options={"num_cpus": settings.replica_cpus, "num_gpus": settings.replica_gpus},
         autoscaling_config={
             "min_replicas": settings.min_replicas,
             "max_replicas": settings.max_replicas or settings.min_replicas,
-            "target_ongoing_requests": FULL * settings.slots,
+            "target_ongoing_requests": TARGET_LOAD * settings.slots,
         },
-        max_ongoing_requests=most,
-        max_queued_requests=most,
+        max_ongoing_requests=max_requests,
+        max_queued_requests=max_requests,
         health_check_period_s=HEALTH_SECONDS,
         graceful_shutdown_timeout_s=settings.drain_seconds,
         logging_config={"enable_access_log": False},  # the app has its own
@@ -120,15 +121,17 @@ def application(settings: RaySettings) -> Application:
 
 
 def start(settings: RaySettings) -> None:
-    """Serve until told to stop, on the cluster in RAY_ADDRESS or on this machine alone; finish what was begun.
+    """Serve until a signal to stop, on the cluster of RAY_ADDRESS or on this machine alone; then drain.
 
     Raises:
-        CheckpointError: what cannot be served, before Ray is asked.
+        CheckpointError: the checkpoint cannot be read; raised before Ray is started.
         EngineFailedError: no replica can start.
     """
     read_checkpoint(settings.checkpoint)
     address = os.environ.get("RAY_ADDRESS", "local")
-    os.environ["FORWARDED_ALLOW_IPS"] = ""  # for Ray's own uvicorn: who is a proxy is for the replicas to say
+    os.environ["FORWARDED_ALLOW_IPS"] = (
+        ""  # for Ray's own uvicorn: which proxies are trusted is decided in the replicas
+    )
     ray.init(address, include_dashboard=False if address == "local" else None)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
@@ -138,10 +141,10 @@ def start(settings: RaySettings) -> None:
         try:
             serve.run(application(settings), name=NAME, blocking=True)
         finally:
-            with suppress(TimeoutError):  # Ray waits for a minute, whatever is to be drained
+            with suppress(TimeoutError):  # Ray waits for a minute, however long draining takes
                 serve.delete(NAME)
     except KeyboardInterrupt:
-        pass  # told to stop
+        pass  # a signal to stop
     except RuntimeError as error:
         raise EngineFailedError(f"{error} What the replicas say is above.") from error
     finally:

@@ -1,50 +1,20 @@
-"""The bodies of answers and events, as models: what OpenAPI shows of them."""
+"""The wire format of `/generate`: the data of each event, and the one JSON object.
 
-from typing import Any, Literal
+One model each, from which answers are serialised (`app/api/responses.py`) and described (`app/api/openapi.py`).
+Lists that are JSON already, such as `chars`, are put in by `app.api.logprobs.json_line`.
+"""
 
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Mapping
+from typing import Any
 
-from app.api.score import Character
+from pydantic import Field
+
+from app.api.logprobs import AnswerModel, Character
 from model.generation.receipt import Receipt
+from model.generation.sequence import FinishReason
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-class FieldError(_Answer):
-    """One field that cannot be used."""
-
-    field: str
-    message: str
-
-
-class ProblemObject(_Answer):
-    """A refusal (RFC 9457); `errors`, `characters` and `retry_after` where they say more."""
-
-    type: Literal["about:blank"]
-    title: str
-    status: int
-    detail: str
-    errors: list[FieldError] = []
-
-
-class OpenAIErrorDetail(_Answer):
-    """What is wrong."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class OpenAIError(_Answer):
-    """A refusal as OpenAI's clients expect it."""
-
-    error: OpenAIErrorDetail
-
-
-class Start(_Answer):
+class Start(AnswerModel):
     """The data of `start`."""
 
     id: str
@@ -52,41 +22,50 @@ class Start(_Answer):
     checkpoint: str
     seed: int
     parameters: dict[str, Any]
-    """All that are in force."""
+    """All of the request, with defaults filled in."""
 
 
-class Text(_Answer):
+class Text(AnswerModel):
     """The data of `text`."""
 
     sample: int
     index: int
     """How many characters of this sample came before."""
     text: str
-    chars: list[Character] = []
+    chars: list[Character] = Field(default=[])
     """With `details`: what is known of each character."""
-    copied: list[int] = []
+    copied: list[int] = Field(default=[])
     """With `report`: for each character, the length of the run of the training text that ends there."""
-    invented: list[dict[str, Any]] = []
+    invented: list[dict[str, Any]] = Field(default=[])
     """With `report`: the words completed here that the training text does not have."""
 
+    @staticmethod
+    def content(sample: int, index: int, text: str, marks: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields but `chars`, as what `json.dumps` takes; `marks` are `copied` and `invented`, or empty.
 
-class End(_Answer):
+        A dict at once: thousands of these events are sent in a second, and to make a model of each and take it
+        apart again costs twice as much as its JSON.
+        """
+        return {"sample": sample, "index": index, "text": text, **marks}
+
+
+class End(AnswerModel):
     """The data of `end`."""
 
     sample: int
-    finish_reason: Literal["length", "stop"]
+    finish_reason: FinishReason
 
 
-class Summary(_Answer):
+class Summary(AnswerModel):
     """One text, in numbers."""
 
     index: int
     characters: int
-    finish_reason: Literal["length", "stop"]
+    finish_reason: FinishReason
     sha256: str
 
 
-class Timing(_Answer):
+class Timing(AnswerModel):
     """From the request on."""
 
     first_character_seconds: float
@@ -94,7 +73,7 @@ class Timing(_Answer):
     characters_per_second: float
 
 
-class Done(_Answer):
+class Done(AnswerModel):
     """The data of `done`; with `report`, it has `reports` too."""
 
     samples: list[Summary]
@@ -102,21 +81,26 @@ class Done(_Answer):
     receipt: Receipt
 
 
-class GeneratedSample(_Answer):
+class GeneratedSample(AnswerModel):
     """One text."""
 
     index: int
+    finish_reason: FinishReason
+    sha256: str
     text: str
     """What the model wrote, without the prompt."""
-    finish_reason: Literal["length", "stop"]
-    sha256: str
-    chars: list[Character] = []
+    chars: list[Character] = Field(default=[])
     """With `details`: what is known of each character."""
 
 
-class Generation(Start):
-    """The answer of `/generate` as one object; with `report`, it has `reports` too."""
+class GenerationHead(Start):
+    """The answer of `/generate` as one object, but for its lists."""
 
     timing: Timing
     receipt: Receipt
+
+
+class Generation(GenerationHead):
+    """The answer of `/generate` as one object; with `report`, it has `reports` too."""
+
     samples: list[GeneratedSample]

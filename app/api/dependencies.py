@@ -1,4 +1,4 @@
-"""What FastAPI hands to the routes."""
+"""Dependencies of the routes."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from app.serving.service import Service
 
 
 async def get_service(request: Request) -> Service:
-    """The one service of this app; not in a thread, which a plain function would be."""
+    """The service of this app. A coroutine, because FastAPI runs a plain function in a thread."""
     service: Service = request.app.state.service
     return service
 

@@ -1,18 +1,57 @@
-"""Likelihoods as JSON text. Owns the fields of a character's details."""
+"""A character's log-probabilities as JSON text. Owns the fields of `details`, and how large JSON is put together.
+
+The models describe the fields; the JSON is written without them, by string formatting: a page that asks for all
+alternatives would take a whole core by way of objects. A test holds the two together.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from model.sampling.sampler import Logprob
 from model.vocabulary import Vocabulary
 
-SLICE = 1000  # items of a list that are written in one call
+ITEMS_PER_PART = 1000  # items of a long list that are serialised in one call
+
+
+class AnswerModel(BaseModel):
+    """A JSON object of an answer; the docstrings that follow its fields describe them in `/openapi.json`."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields that are set, in their order, as what `json.dumps` takes."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class Alternative(AnswerModel):
+    """A character that could have come instead, or the one that came."""
+
+    char: str
+    """The character."""
+    prob: float
+    """Its probability by the model alone."""
+    final: float
+    """Its probability after temperature and filters."""
+
+
+class Character(Alternative):
+    """How likely the model found one character; the same as in `/generate` with `details`."""
+
+    rank: int
+    """1 for the likeliest."""
+    entropy: float
+    """How open the model held the choice, in bits."""
+    alternatives: list[Alternative]
+    """The likeliest characters, the likeliest first."""
 
 
 class DetailsWriter:
-    """Writes the JSON itself: by way of objects, a page that asks for all alternatives would take a core.
+    """Writes log-probabilities as the JSON of `Character`.
 
-    Numbers have six significant digits, however small they are: from them the draw can be made again.
+    Numbers have six significant digits, however small they are: enough for a page to repeat the draw from them.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -20,9 +59,9 @@ class DetailsWriter:
 
     def write(self, text: str, likelihoods: Sequence[Logprob]) -> list[str]:
         """One JSON object for each character of `text`."""
-        return [self._one(*pair) for pair in zip(text, likelihoods, strict=True)]
+        return [self._character(*pair) for pair in zip(text, likelihoods, strict=True)]
 
-    def _one(self, character: str, one: Logprob) -> str:
+    def _character(self, character: str, one: Logprob) -> str:
         alternatives = ",".join(
             f'{{"char":{self._quoted[i]},"prob":{p:.6g},"final":{final:.6g}}}' for i, p, final in one.alternatives
         )
@@ -33,7 +72,7 @@ class DetailsWriter:
 
 
 def json_parts(content: object) -> Iterator[str]:
-    """The JSON of a large object in parts that belong together: while one is written, nothing else can run."""
+    """The JSON of a large object in parts to be joined: nothing else can run while one part is serialised."""
     if isinstance(content, dict) and content:
         before = "{"
         for name, value in content.items():
@@ -41,10 +80,11 @@ def json_parts(content: object) -> Iterator[str]:
             yield from json_parts(value)
             before = ","
         yield "}"
-    elif isinstance(content, list) and len(content) > SLICE:
+    elif isinstance(content, list) and len(content) > ITEMS_PER_PART:
         before = "["
-        for start in range(0, len(content), SLICE):
-            yield before + json.dumps(content[start : start + SLICE], separators=(",", ":"))[1:-1]
+        for start in range(0, len(content), ITEMS_PER_PART):
+            items = json.dumps(content[start : start + ITEMS_PER_PART], separators=(",", ":"))
+            yield before + items[1:-1]
             before = ","
         yield "]"
     else:
@@ -52,6 +92,12 @@ def json_parts(content: object) -> Iterator[str]:
 
 
 def json_line(content: Mapping[str, object], **lists: Sequence[str]) -> str:
-    """One line of ASCII: an object of `content`, which is not empty, and of `lists` of what is JSON already."""
-    ends = (f',"{name}":[{",".join(items)}]' for name, items in lists.items())
-    return "".join((json.dumps(content, separators=(",", ":"))[:-1], *ends, "}"))
+    """A JSON object as one line of ASCII: the fields of `content`, which is not empty, then those of `lists`.
+
+    The items of `lists` are JSON already.
+    """
+    parts = [json.dumps(content, separators=(",", ":"))[:-1]]
+    for name, items in lists.items():
+        parts.append(f',"{name}":[{",".join(items)}]')
+    parts.append("}")
+    return "".join(parts)

@@ -1,4 +1,7 @@
-"""Reports: of a text that someone sends, and of texts while they are written. Owns the fields of both."""
+"""The answer of `/report`, and reports of texts while they are generated. Owns the fields of the request.
+
+The report itself, and the fields of its JSON, are made by `model.analysis.report`.
+"""
 
 import asyncio
 import math
@@ -17,7 +20,7 @@ from model.checkpoint import Checkpoint
 from model.generation.sequence import TextSequence, make_scored_sequence
 from model.sampling.sampler import Logprob, Sampling
 
-MAX_REPORTED_TEXT = 100_000
+MAX_REPORTED_TEXT = 100_000  # characters
 
 
 class ReportRequest(BaseModel):
@@ -30,8 +33,8 @@ class ReportRequest(BaseModel):
     prompt: str = Field("", max_length=MAX_REPORTED_TEXT)
     """What the text follows: the model's own surprise at it depends on that. Empty as in `/generate`."""
 
-    def stream(self, checkpoint: Checkpoint) -> TextSequence | None:
-        """A stream that scores the text; None if it is empty or has characters that the model cannot read."""
+    def sequence(self, checkpoint: Checkpoint) -> TextSequence | None:
+        """A sequence that scores the text; None if it is empty or has characters outside the vocabulary."""
         known = set(checkpoint.vocabulary.characters)
         if not self.text or not known.issuperset(self.text) or not known.issuperset(self.prompt):
             return None
@@ -42,7 +45,7 @@ class ReportRequest(BaseModel):
 
 
 class LiveReport:
-    """What is known of one sample while it is written.
+    """The report of one sample, made while the sample is generated.
 
     Raises:
         InputError: the checkpoint has no index of its training text.
@@ -56,44 +59,65 @@ class LiveReport:
         self._bits = 0.0
 
     def add(self, text: str, likelihoods: Sequence[Logprob], ended: bool) -> tuple[list[int], list[dict[str, Any]]]:
-        """Goes on with `text`: the length of the run of the training text that ends at each of its characters, and
-        the words that it completes."""
+        """Append `text`, with the likelihoods of its characters or none.
+
+        Returns:
+            For each of its characters, the length of the run of the training text that ends there; and the words
+            completed by it that the training text does not have.
+        """
         self._parts.append(text)
         self._bits += bits_of(likelihoods)
         update = self._marks.append(text)
-        words = [*update.words, *(self._marks.finish().words if ended else ())]
-        return update.lengths.tolist(), [mark_content(word) for word in words if not word.real]
+        words = list(update.words)
+        if ended:
+            words += self._marks.finish().words
+        invented = [mark_content(word) for word in words if not word.real]
+        return update.lengths.tolist(), invented
 
     async def finish(self) -> str:
-        """The report of the whole, as JSON. It waits for its turn but is never refused: its text is written, and
-        the engine bounds how many are.
+        """The JSON of the report of the whole text.
+
+        It waits in the queue of reports, but is never refused: its text has been generated already, and the engine
+        bounds how many there are.
 
         Raises:
             DeadlineError: it took too long.
         """
         text = "".join(self._parts)
         bits = self._bits / len(text) if self._bits else None
-        return await self._reports.run(
-            lambda check_cancelled: write_report(text, self._checkpoint, bits, check_cancelled)
-        )
+
+        def write(check_cancelled: CancelCheck) -> str:
+            return write_report(text, self._checkpoint, bits, check_cancelled)
+
+        return await self._reports.run(write)
 
 
-async def report_on(text: str, checkpoint: Checkpoint, job: RequestHandle | None, reports: WorkQueue) -> str:
-    """The report, as JSON, of a text that `job` scores if the model can read it.
+async def report_on(text: str, checkpoint: Checkpoint, handle: RequestHandle | None, reports: WorkQueue) -> str:
+    """The JSON of the report of a text; `handle` is of the sequence that scores it, None if there is none.
 
     Raises:
         DeadlineError: it took too long.
     """
-    bits = 0.0
-    while job is not None and (pieces := await job.take()):
-        bits += sum(bits_of(piece.logprobs) for _, piece in pieces)
-        await asyncio.sleep(0)  # others' turn, however fast the text is read
-    mean = bits / len(text) if job is not None else None
-    return await reports.run(lambda check_cancelled: write_report(text, checkpoint, mean, check_cancelled))
+    mean: float | None = None
+    if handle is not None:
+        bits = 0.0
+        while chunks := await handle.take():
+            bits += sum(bits_of(chunk.logprobs) for _, chunk in chunks)
+            await asyncio.sleep(0)  # let others run, however fast the text is read
+        mean = bits / len(text)
+
+    def write(check_cancelled: CancelCheck) -> str:
+        return write_report(text, checkpoint, mean, check_cancelled)
+
+    return await reports.run(write)
 
 
 def write_report(text: str, checkpoint: Checkpoint, bits: float | None, check_cancelled: CancelCheck) -> str:
-    """The report of a text as JSON; in a thread beside the event loop."""
+    """The JSON of the report of a text.
+
+    It runs in a thread of its own. `bits` is the model's mean surprise in bits per character, if known;
+    `check_cancelled` is called often, and raises when the work is to end.
+    """
     report = make_report(
         text,
         checkpoint.require_index(),
@@ -111,5 +135,5 @@ def write_report(text: str, checkpoint: Checkpoint, bits: float | None, check_ca
 
 
 def bits_of(likelihoods: Iterable[Logprob]) -> float:
-    """The summed surprise, by the model alone."""
+    """The surprise of these characters in bits, summed, by the model alone."""
     return -sum(math.log2(max(one.probability, sys.float_info.min)) for one in likelihoods)

@@ -1,19 +1,20 @@
-"""From a job's pieces to what the client reads: server-sent events, or one JSON answer. Owns their fields."""
+"""From the chunks of a request to the answer of `/generate`: server-sent events, or one JSON object."""
 
 import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sse_starlette import ServerSentEvent
 
+from app.api.answers import Done, End, GeneratedSample, GenerationHead, Start, Summary, Text, Timing
 from app.api.logprobs import DetailsWriter, json_line
 from app.api.report import LiveReport
-from app.api.resume import Place
+from app.api.resume import ResumeToken
 from app.api.schemas import GenerateRequest
-from app.observability.exchange import Meter
+from app.observability.exchange import RequestRecord
 from app.problems import to_problem
 from app.serving.model_card import ModelCard
 from app.serving.request_handle import RequestHandle
@@ -26,133 +27,173 @@ from model.sampling.sampler import Logprob
 
 
 class Sample:
-    """What has been written of one stream's text, and how much of it the client has: `sent` characters, perhaps
-    from an answer before this one."""
+    """One sample's progress: how much has been generated, and how much of it the client has.
+
+    `sent` counts the characters that the client has, those of an answer before this one included; `characters`
+    those that have been generated for this answer, from the beginning of the text.
+    """
 
     def __init__(self, index: int, sent: int, report: LiveReport | None) -> None:
-        self.index, self.sent, self.report = index, sent, report
+        self.index = index
+        self.sent = sent
+        self.report = report
         self.characters = 0
         self.finish_reason: FinishReason | None = None
         self._digest = hashlib.sha256()
 
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the text so far, in hex."""
+        return self._digest.hexdigest()
+
     def add(self, text: str) -> str:
-        """Count text that has been written; return what of it the client does not have yet."""
+        """Count text that has been generated; returns the part of it that the client does not have yet."""
         new = text[max(0, self.sent - self.characters) :]
         self.characters += len(text)
         self.sent += len(new)
         self._digest.update(text.encode())
         return new
 
-    def summary(self) -> dict[str, Any]:
-        """Counts, end and SHA-256 of the text."""
-        return {
-            "index": self.index,
-            "characters": self.characters,
-            "finish_reason": self.finish_reason,
-            "sha256": self._digest.hexdigest(),
-        }
+    def summary(self) -> Summary:
+        """Counts, end and SHA-256 of a text that is complete."""
+        assert self.finish_reason is not None
+        return Summary(
+            index=self.index, characters=self.characters, finish_reason=self.finish_reason, sha256=self.sha256
+        )
+
+
+@dataclass(frozen=True)
+class SampleUpdate:
+    """New text of one sample, with what goes out beside it.
+
+    Attributes:
+        sample: whose text it is.
+        text: characters that the client does not have; empty if it has all of them.
+        likelihoods: one for each character of `text`, if they were asked for.
+        marks: the fields `copied` and `invented` of a `Text`, if a report was asked for.
+    """
+
+    sample: Sample
+    text: str
+    likelihoods: list[Logprob]
+    marks: dict[str, Any] = field(default_factory=dict)
 
 
 class Answer:
-    """One request's answer, in either form: all after `place`."""
+    """One request's answer, in either form: all that comes after `token`."""
 
     def __init__(
         self,
-        job: RequestHandle,
+        handle: RequestHandle,
         request: GenerateRequest,
         card: ModelCard,
         checkpoint: Checkpoint,
-        place: Place,
+        token: ResumeToken,
         reports: WorkQueue,
-        meter: Meter | None = None,
+        record: RequestRecord | None = None,
     ) -> None:
-        self._job, self._request, self._card, self._place = job, request, card, place
-        self._meter = meter or Meter()
+        self._handle = handle
+        self._request = request
+        self._card = card
+        self._token = token
+        self._record = record or RequestRecord()
         self._details = DetailsWriter(checkpoint.vocabulary)
-        self._head = {
-            "id": job.id,
-            "checkpoint": card.checkpoint,
-            "seed": request.seed,
-            "parameters": request.parameters(),
-        }
-        self._samples = [
-            Sample(index, sent, LiveReport(checkpoint, reports) if request.report else None)
-            for index, sent in enumerate(place.sent)
-        ]
+        self._start = Start(
+            id=handle.id, checkpoint=card.checkpoint, seed=request.seed or 0, parameters=request.parameters()
+        )
+        self._samples: list[Sample] = []
+        for index, sent in enumerate(token.sent):
+            report = LiveReport(checkpoint, reports) if request.report else None
+            self._samples.append(Sample(index, sent, report))
 
     async def events(self) -> AsyncIterator[ServerSentEvent]:
         """`start`, then `text` and `end` as they come, then `done`; or `error`.
 
-        The first character goes out at once, then all that has come, about every 25 ms or rarer
+        The first character is sent at once, then all that has come, about every 25 ms or rarer
         (`RequestHandle.pause`).
         """
         try:
-            yield _event("start", json_line(self._head))
-            while pieces := await self._job.take():
-                for event in self._frames(pieces):
+            yield _event("start", json_line(self._start.fields()))
+            while chunks := await self._handle.take():
+                for event in self._events_of(chunks):
                     yield event
-                await self._job.pause()
-            samples = {"samples": [sample.summary() for sample in self._samples]}
+                await self._handle.pause()
+            summaries = [sample.summary() for sample in self._samples]
             reports = await self._reports()
-            data = json_line(samples | self._tail(), **reports)
-            yield _event("done", data, str(self._reached(done=True)))
+            done = Done(samples=summaries, timing=self._timing(), receipt=self._receipt())
+            yield _event("done", json_line(done.fields(), **reports), str(self._reached(done=True)))
         except SoliloquyError as error:
-            self._meter.failed(error)
+            self._record.failed(error)
             yield _event("error", json_line(to_problem(error).content()))
 
-    async def whole(self) -> str:
-        """The JSON answer, when all of it is written."""
+    async def as_json(self) -> str:
+        """The one JSON object, once all of it has been generated."""
         texts: list[list[str]] = [[] for _ in self._samples]
         details: list[list[str]] = [[] for _ in self._samples]
-        while pieces := await self._job.take():
-            for sample, text, likelihoods, _ in self._merge(pieces):
-                texts[sample.index].append(text)
+        while chunks := await self._handle.take():
+            for update in self._merge(chunks):
+                texts[update.sample.index].append(update.text)
                 if self._request.details:
-                    details[sample.index] += self._details.write(text, likelihoods)
-            await asyncio.sleep(0)  # others' turn, however fast the text comes
-        samples = []
+                    details[update.sample.index] += self._details.write(update.text, update.likelihoods)
+            await asyncio.sleep(0)  # let others run, however fast the text comes
+        samples: list[str] = []
         for sample, parts, chars in zip(self._samples, texts, details, strict=True):
             summary = sample.summary()
-            del summary["characters"]
-            content = summary | {"text": "".join(parts)}
-            samples.append(json_line(content, chars=chars) if self._request.details else json_line(content))
+            generated = GeneratedSample(
+                index=summary.index,
+                finish_reason=summary.finish_reason,
+                sha256=summary.sha256,
+                text="".join(parts),
+            )
+            lists = {"chars": chars} if self._request.details else {}
+            samples.append(json_line(generated.fields(), **lists))
         reports = await self._reports()
-        return json_line(self._head | self._tail(), **reports, samples=samples)
+        head = GenerationHead(**dict(self._start), timing=self._timing(), receipt=self._receipt())
+        return json_line(head.fields(), **reports, samples=samples)
 
-    def _frames(self, pieces: list[tuple[TextSequence, Chunk]]) -> list[ServerSentEvent]:
-        frames = []
-        for sample, text, likelihoods, marks in self._merge(pieces):
-            if text:
-                data = {"sample": sample.index, "index": sample.sent - len(text), "text": text} | marks
-                chars = {"chars": self._details.write(text, likelihoods)} if self._request.details else {}
-                frames.append(_event("text", json_line(data, **chars), str(self._reached())))
+    def _events_of(self, chunks: list[tuple[TextSequence, Chunk]]) -> list[ServerSentEvent]:
+        """The `text` and `end` events of chunks that have come."""
+        events: list[ServerSentEvent] = []
+        for update in self._merge(chunks):
+            sample = update.sample
+            if update.text:
+                index = sample.sent - len(update.text)
+                data = Text.content(sample.index, index, update.text, update.marks)
+                lists: dict[str, list[str]] = {}
+                if self._request.details:
+                    lists["chars"] = self._details.write(update.text, update.likelihoods)
+                events.append(_event("text", json_line(data, **lists), str(self._reached())))
             if sample.finish_reason is not None:
-                end = {"sample": sample.index, "finish_reason": sample.finish_reason}
-                frames.append(_event("end", json_line(end)))
-        return frames
+                end = End(sample=sample.index, finish_reason=sample.finish_reason)
+                events.append(_event("end", json_line(end.fields())))
+        return events
 
-    def _reached(self, done: bool = False) -> Place:
-        """How far the client has come with what has been sent."""
-        return replace(self._place, sent=tuple(one.sent for one in self._samples), done=done)
+    def _reached(self, done: bool = False) -> ResumeToken:
+        """The token of what has been sent so far."""
+        return replace(self._token, sent=tuple(one.sent for one in self._samples), done=done)
 
-    def _merge(
-        self, pieces: list[tuple[TextSequence, Chunk]]
-    ) -> Iterator[tuple[Sample, str, list[Logprob], dict[str, Any]]]:
-        """Per sample: its text that the client does not have, its likelihoods and marks; counted as sent."""
-        self._meter.wrote(sum(len(piece.text) for _, piece in pieces))
+    def _merge(self, chunks: list[tuple[TextSequence, Chunk]]) -> Iterator[SampleUpdate]:
+        """One update for each sample that has new chunks; they count as sent."""
+        self._record.wrote(sum(len(chunk.text) for _, chunk in chunks))
         by_sample: dict[int, list[Chunk]] = {}
-        for stream, piece in pieces:
-            by_sample.setdefault(stream.sample, []).append(piece)
+        for sequence, chunk in chunks:
+            by_sample.setdefault(sequence.sample, []).append(chunk)
         for index, parts in sorted(by_sample.items()):
-            sample, whole = self._samples[index], "".join(part.text for part in parts)
-            likelihoods, marks = [one for part in parts for one in part.logprobs], {}
-            text = sample.add(whole)
+            sample = self._samples[index]
+            text = "".join(part.text for part in parts)
+            likelihoods: list[Logprob] = []
+            for part in parts:
+                likelihoods += part.logprobs
+            new = sample.add(text)
             sample.finish_reason = parts[-1].finish_reason
-            if sample.report is not None:
-                copied, invented = sample.report.add(whole, likelihoods, sample.finish_reason is not None)
-                marks = {"copied": copied[len(whole) - len(text) :], "invented": invented}
-                likelihoods = likelihoods[len(whole) - len(text) :]
-            yield sample, text, likelihoods, marks
+            if sample.report is None:
+                yield SampleUpdate(sample, new, likelihoods)
+                continue
+            # A report needs the whole text, so its marks and likelihoods begin before what is new to the client.
+            copied, invented = sample.report.add(text, likelihoods, sample.finish_reason is not None)
+            known = len(text) - len(new)
+            marks = {"copied": copied[known:], "invented": invented}
+            yield SampleUpdate(sample, new, likelihoods[known:], marks)
 
     async def _reports(self) -> dict[str, list[str]]:
         """The JSON of each sample's report, if they are asked for."""
@@ -160,30 +201,27 @@ class Answer:
             return {}
         return {"reports": [await sample.report.finish() for sample in self._samples if sample.report]}
 
-    def _tail(self) -> dict[str, Any]:
-        return {"timing": self._timing(), "receipt": self._receipt()}
-
-    def _receipt(self) -> dict[str, Any]:
+    def _receipt(self) -> Receipt:
         """All that `python -m model.verify` needs to write the same text again."""
-        samples = [Digest(index=one.index, sha256=one.summary()["sha256"]) for one in self._samples]
         return Receipt(
             checkpoint=self._card.identity,
             numerics=self._card.numerics,
             seed=self._request.seed or 0,
             parameters=Parameters.model_validate(self._request.parameters()),
-            samples=samples,
-        ).model_dump(mode="json", exclude={"samples": {"__all__": {"text"}}})
+            samples=[Digest(index=sample.index, sha256=sample.sha256) for sample in self._samples],
+        )
 
-    def _timing(self) -> dict[str, Any]:
-        """Seconds from the request to its first and to its last character, and characters a second between."""
-        job, now = self._job, time.monotonic()
-        first = job.first_character or now
-        written = sum(sample.characters for sample in self._samples)
-        return {
-            "first_character_seconds": round(first - job.submitted, 4),
-            "total_seconds": round(now - job.submitted, 4),
-            "characters_per_second": round(written / max(now - job.submitted, 1e-6), 1),
-        }
+    def _timing(self) -> Timing:
+        """Seconds from the request to its first and to its last character, and the mean characters a second."""
+        submitted = self._handle.submitted
+        now = time.monotonic()
+        first = self._handle.first_character or now
+        characters = sum(sample.characters for sample in self._samples)
+        return Timing(
+            first_character_seconds=round(first - submitted, 4),
+            total_seconds=round(now - submitted, 4),
+            characters_per_second=round(characters / max(now - submitted, 1e-6), 1),
+        )
 
 
 def _event(name: str, data: str, event_id: str | None = None) -> ServerSentEvent:

@@ -1,6 +1,7 @@
-"""Going on with a text after a break: what the id of an event says, and what `Last-Event-ID` asks for.
+"""Resuming a stream: the id that an event carries, and what a client's `Last-Event-ID` asks for.
 
-No state is kept. The same seed gives the same text, so it is written again, and what the client has is left out.
+No state is kept between requests. The same seed gives the same text, so it is generated again, and what the client
+has already is left out.
 """
 
 import hashlib
@@ -15,17 +16,26 @@ from model.generation.receipt import FORMER, Parameters
 from model.sampling.noise import SEED_LIMIT
 from model.vocabulary import Vocabulary
 
-FIELD = "Last-Event-ID"
-MAX_TOKEN_LENGTH = 512  # more than any id has, so that nothing longer is ever searched
-FORM = re.compile(r"([0-9a-f]{12}):([a-z0-9-]+):([0-9a-f]{8}):([0-9]{1,16}):([0-9]{1,18}(?:,[0-9]{1,18})*)(:done)?")
+HEADER = "Last-Event-ID"
+MAX_TOKEN_LENGTH = 512  # characters; no token has so many, and the pattern is never searched in more
+RESUME_TOKEN = re.compile(
+    r"(?P<checkpoint>[0-9a-f]{12}):(?P<numerics>[a-z0-9-]+):(?P<parameters>[0-9a-f]{8}):(?P<seed>[0-9]{1,16})"
+    r":(?P<sent>[0-9]{1,18}(?:,[0-9]{1,18})*)(?P<done>:done)?"
+)
 RESUME_REMEDY = "write the text again without it"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which text, and how many characters of each of its samples the client has. As text, the id of an event.
+class ResumeToken:
+    """Which text an answer is of, and where it goes on. `str(token)` is the id of an event.
 
-    `done` is of the last event: the client has all that there is.
+    Attributes:
+        checkpoint: the first 12 hex digits of its identity.
+        numerics: the numerics mode, such as `cpu-int8`.
+        parameters: the first 8 hex digits of the SHA-256 of the request's parameters.
+        seed: the seed.
+        sent: for each sample, how many of its characters the client has.
+        done: True in the id of the last event: there is nothing left to send.
     """
 
     checkpoint: str
@@ -37,66 +47,78 @@ class Place:
 
     def __str__(self) -> str:
         sent = ",".join(map(str, self.sent))
-        end = ":done" if self.done else ""
-        return f"{self.checkpoint}:{self.numerics}:{self.parameters}:{self.seed}:{sent}{end}"
+        suffix = ":done" if self.done else ""
+        return f"{self.checkpoint}:{self.numerics}:{self.parameters}:{self.seed}:{sent}{suffix}"
 
     @classmethod
-    def beginning(cls, request: GenerateRequest, card: ModelCard) -> "Place":
-        """Where the answer to a request in force begins."""
+    def beginning(cls, request: GenerateRequest, card: ModelCard) -> "ResumeToken":
+        """The token of a resolved request of which nothing has been sent yet."""
         parameters = Parameters.model_validate(request.parameters()).model_dump()
         canonical = json.dumps(parameters, sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
         return cls(card.checkpoint, card.numerics, digest, request.seed or 0, (0,) * request.num_samples)
 
     @classmethod
-    def parse(cls, text: str) -> "Place":
-        """What an id says.
+    def parse(cls, text: str) -> "ResumeToken":
+        """The token that an event's id stands for.
 
         Raises:
-            InputError: it is none.
+            InputError: the text is not the id of an event of this server.
         """
-        match = FORM.fullmatch(text) if len(text) <= MAX_TOKEN_LENGTH else None
-        if match is None or int(match[4]) >= SEED_LIMIT:
-            raise InputError(FIELD, f"is not the id of one of this server's events; {RESUME_REMEDY}")
-        sent = tuple(map(int, match[5].split(",")))
-        return cls(match[1], match[2], match[3], int(match[4]), sent, match[6] is not None)
+        match = RESUME_TOKEN.fullmatch(text) if len(text) <= MAX_TOKEN_LENGTH else None
+        if match is None or int(match["seed"]) >= SEED_LIMIT:
+            raise InputError(HEADER, f"is not the id of one of this server's events; {RESUME_REMEDY}")
+        return cls(
+            checkpoint=match["checkpoint"],
+            numerics=match["numerics"],
+            parameters=match["parameters"],
+            seed=int(match["seed"]),
+            sent=tuple(map(int, match["sent"].split(","))),
+            done=match["done"] is not None,
+        )
 
 
 def resume(
-    asked: GenerateRequest, header: str | None, vocabulary: Vocabulary, card: ModelCard
-) -> tuple[GenerateRequest, Place]:
-    """The request in force, and the place from which on its text is sent: the beginning without a header.
+    request: GenerateRequest, header: str | None, vocabulary: Vocabulary, card: ModelCard
+) -> tuple[GenerateRequest, ResumeToken]:
+    """The resolved request, and the token from which its answer goes on: the beginning if there is no header.
 
     Raises:
-        InputError: the header is malformed, or the id of another text.
+        InputError: the header is malformed, or the id of an event of another text.
     """
     if not header:
-        in_force = asked.in_force(vocabulary)
-        return in_force, Place.beginning(in_force, card)
-    place = Place.parse(header)
-    if asked.seed not in (None, place.seed):
-        raise InputError(FIELD, f"is of a text with seed {place.seed}, not {asked.seed}; {RESUME_REMEDY}")
-    in_force = asked.model_copy(update={"seed": place.seed}).in_force(vocabulary)
-    if place.checkpoint == card.former:
+        resolved = request.resolved(vocabulary)
+        return resolved, ResumeToken.beginning(resolved, card)
+    token = ResumeToken.parse(header)
+    if request.seed not in (None, token.seed):
+        raise InputError(HEADER, f"is of a text with seed {token.seed}, not {request.seed}; {RESUME_REMEDY}")
+    resolved = request.model_copy(update={"seed": token.seed}).resolved(vocabulary)
+    if token.checkpoint == card.former:
         raise InputError(
-            FIELD, f"names this checkpoint by {card.former}, {FORMER}; it is {card.checkpoint} now; {RESUME_REMEDY}"
+            HEADER,
+            f"names this checkpoint by {card.former}, {FORMER}; it is {card.checkpoint} now; {RESUME_REMEDY}",
         )
-    _check(place, Place.beginning(in_force, card), in_force.max_new_tokens)
-    return in_force, place
+    _check_same_text(token, ResumeToken.beginning(resolved, card), resolved.max_new_tokens)
+    return resolved, token
 
 
-def _check(place: Place, beginning: Place, longest: int) -> None:
-    """Refuse a place in another text than the one with this beginning."""
-    if (place.checkpoint, place.numerics) != (beginning.checkpoint, beginning.numerics):
-        there, here = (f"{one.checkpoint} on {one.numerics}" for one in (place, beginning))
-        raise InputError(FIELD, f"is of a text by {there}, but {here} writes here; {RESUME_REMEDY}")
-    if place.parameters != beginning.parameters:
-        raise InputError(FIELD, f"is of a text with other parameters; ask with the same ones, or {RESUME_REMEDY}")
-    if len(place.sent) != len(beginning.sent):
+def _check_same_text(token: ResumeToken, beginning: ResumeToken, max_new_tokens: int) -> None:
+    """Refuse a token of another text than the one that `beginning` is of.
+
+    Raises:
+        InputError: it is of another checkpoint, numerics mode or request.
+    """
+    if (token.checkpoint, token.numerics) != (beginning.checkpoint, beginning.numerics):
+        there = f"{token.checkpoint} on {token.numerics}"
+        here = f"{beginning.checkpoint} on {beginning.numerics}"
+        raise InputError(HEADER, f"is of a text by {there}, but {here} writes here; {RESUME_REMEDY}")
+    if token.parameters != beginning.parameters:
+        raise InputError(HEADER, f"is of a text with other parameters; ask with the same ones, or {RESUME_REMEDY}")
+    if len(token.sent) != len(beginning.sent):
         raise InputError(
-            FIELD, f"counts {len(place.sent)} samples, not num_samples {len(beginning.sent)}; {RESUME_REMEDY}"
+            HEADER, f"counts {len(token.sent)} samples, not num_samples {len(beginning.sent)}; {RESUME_REMEDY}"
         )
-    if max(place.sent) > longest:
+    if max(token.sent) > max_new_tokens:
         raise InputError(
-            FIELD, f"counts {max(place.sent)} characters, but max_new_tokens is {longest}; {RESUME_REMEDY}"
+            HEADER, f"counts {max(token.sent)} characters, but max_new_tokens is {max_new_tokens}; {RESUME_REMEDY}"
         )

@@ -1,6 +1,8 @@
-"""The API's routes: from HTTP to the engine and back. Admission is decided before any header goes out."""
+"""The API's routes, without `/v1`: from HTTP to the engine and back.
 
-import logging
+Whether a request is refused is decided before any header is sent.
+"""
+
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -8,44 +10,44 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from sse_starlette import EventSourceResponse
 
 from app.api.dependencies import ServiceDependency
-from app.api.json_response import GrowingAnswer, whole
+from app.api.json_response import StreamedJsonResponse, buffered_json
 from app.api.logprobs import json_line
 from app.api.report import ReportRequest, report_on
 from app.api.responses import Answer
-from app.api.resume import FIELD, resume
+from app.api.resume import HEADER, resume
 from app.api.schemas import GenerateQuery, GenerateRequest, ScoreRequest, limit_length
-from app.api.score import Score, score
+from app.api.score import Score, write_score
 from app.api.snapshots import SnapshotQuery
-from app.api.stream_response import JobStream
-from app.observability.exchange import meter_of
+from app.api.stream_response import EventStreamResponse
+from app.observability.exchange import record_of
 from app.security.middleware import is_head
-from app.security.rate_limit import claim_streams
+from app.security.rate_limit import claim_sequences
 from app.serving.service import Service
+from model.cancellation import CancelCheck
 
-logger = logging.getLogger(__name__)
 router = APIRouter()
-
 
 NO_STORE = {"Cache-Control": "no-store"}
 JSON_HEADERS = NO_STORE | {"Content-Type": "application/json"}
-STREAM_HEADERS = {  # as sse-starlette's
+STREAM_HEADERS = {  # those of sse-starlette
     **NO_STORE,
     "Connection": "keep-alive",
     "X-Accel-Buffering": "no",
     "Content-Type": "text/event-stream; charset=utf-8",
 }
-IN_QUERY = ("lastEventId", "last-event-id", "last_event_id", "Last-Event-ID")
+LAST_EVENT_ID_NAMES = ("lastEventId", "last-event-id", "last_event_id", "Last-Event-ID")
 LAST_EVENT_ID_QUERY = {
-    "name": IN_QUERY[0],
+    "name": LAST_EVENT_ID_NAMES[0],
     "in": "query",
     "required": False,
     "schema": {"type": "string"},
-    "description": f"The same as the header, which wins, for clients that cannot send one; or as {IN_QUERY[1]}.",
+    "description": f"The same as the header, which wins, for clients that cannot send one; or as "
+    f"{LAST_EVENT_ID_NAMES[1]}.",
 }
 LastEventId = Annotated[
     str | None,
     Header(
-        alias=FIELD,
+        alias=HEADER,
         description="The id of the last `text` event that has come, of an answer to the same request: go on after "
         "it. The seed may be left out. Ignored where the answer is one JSON object.",
     ),
@@ -76,42 +78,59 @@ async def get_generate(
 
 
 async def generate(
-    asked: GenerateRequest, last_event_id: str | None, request: Request, service: Service
+    body: GenerateRequest, last_event_id: str | None, request: Request, service: Service
 ) -> Response:
-    """Admit the request, or refuse it; then stream its answer or wait for all of it."""
-    accept = request.headers.get("accept", "")
-    streamed = asked.stream and not ("application/json" in accept and "text/event-stream" not in accept)
-    asked = limit_length(asked, service.settings.max_new_tokens)
-    serving = service.current
-    last_event_id = (last_event_id or _last_event_id(request)) if streamed else None
-    in_force, place = resume(asked, last_event_id, serving.vocabulary, serving.card)
+    """Admit the request, or refuse it; then stream its answer, or wait until it is complete."""
+    streamed = body.stream and not _wants_json(request)
     if not streamed:
-        in_force.check_size()
-    if in_force.report:
+        last_event_id = None
+    elif not last_event_id:
+        last_event_id = _last_event_id_of_query(request)
+    body = limit_length(body, service.settings.max_new_tokens)
+    serving = service.current
+    resolved, token = resume(body, last_event_id, serving.vocabulary, serving.card)
+    if not streamed:
+        resolved.check_size()
+    if resolved.report:
         serving.checkpoint.require_index()
-    if place.done:  # an `EventSource` asks again and again, until it hears that there is nothing more
+    if token.done:  # an `EventSource` asks again and again, until 204 says that there is nothing more
         return Response(status_code=204, headers=NO_STORE)
-    if is_head(request):  # no text is written for nobody
-        in_force.streams(serving.vocabulary, place.sent)
+    if is_head(request):
+        resolved.sequences(serving.vocabulary, token.sent)  # for its refusals; nothing is generated
         return StreamingResponse(iter(()), headers=STREAM_HEADERS if streamed else JSON_HEADERS)
-    claim_streams(request, in_force.num_samples)
-    job = serving.engine.submit(in_force.streams(serving.vocabulary, place.sent))
-    meter = meter_of(request.scope)
-    meter.asked(in_force.prompt)
-    answer = Answer(job, in_force, serving.card, serving.checkpoint, place, service.reports, meter)
+    claim_sequences(request, resolved.num_samples)
+    handle = serving.engine.submit(resolved.sequences(serving.vocabulary, token.sent))
+    record = record_of(request.scope)
+    record.received(resolved.prompt)
+    answer = Answer(handle, resolved, serving.card, serving.checkpoint, token, service.reports, record)
     if streamed:
-        return JobStream(job, answer.events(), service.settings)
-    return await whole(job, answer.whole(), request)
+        return EventStreamResponse(handle, answer.events(), service.settings)
+    return await buffered_json(handle, answer.as_json(), request)
+
+
+def _wants_json(request: Request) -> bool:
+    """Whether the Accept header names JSON and not event streams."""
+    accept = request.headers.get("accept", "")
+    return "application/json" in accept and "text/event-stream" not in accept
+
+
+def _last_event_id_of_query(request: Request) -> str | None:
+    """What polyfills of `EventSource` put into the query, since a page cannot set the header."""
+    for name in LAST_EVENT_ID_NAMES:
+        value = request.query_params.get(name)
+        if value:
+            return value
+    return None
 
 
 @router.post("/score", response_model=Score)
 async def post_score(body: ScoreRequest, request: Request, service: ServiceDependency) -> Response:
     """How likely the model finds each character of a text after a prompt, by the rules by which it writes."""
     serving = service.current
-    in_force = body.in_force(serving.vocabulary)
-    claim_streams(request, 1)
-    job = serving.engine.submit([in_force.stream(serving.vocabulary)])
-    return GrowingAnswer(job, score(job, in_force, serving.card, serving.vocabulary))
+    resolved = body.resolved(serving.vocabulary)
+    claim_sequences(request, 1)
+    handle = serving.engine.submit([resolved.sequence(serving.vocabulary)])
+    return StreamedJsonResponse(handle, write_score(handle, resolved, serving.card, serving.vocabulary))
 
 
 @router.post("/report")
@@ -119,17 +138,13 @@ async def post_report(body: ReportRequest, request: Request, service: ServiceDep
     """What in a text is copied from the training text, what is invented, and how good it is, beside real text."""
     serving = service.current
     serving.checkpoint.require_index()
-    with service.reports.place():
-        stream = body.stream(serving.checkpoint)
-        claim_streams(request, 1)
-        job = serving.engine.submit([stream]) if stream else None
-        return await whole(job, report_on(body.text, serving.checkpoint, job, service.reports), request)
-
-
-def _last_event_id(request: Request) -> str | None:
-    """What polyfills of `EventSource` put into the query, for a page cannot set the header."""
-    found = [request.query_params[name] for name in IN_QUERY if request.query_params.get(name)]
-    return found[0] if found else None
+    with service.reports.admit():
+        sequence = body.sequence(serving.checkpoint)
+        claim_sequences(request, 1)
+        handle = None if sequence is None else serving.engine.submit([sequence])
+        return await buffered_json(
+            handle, report_on(body.text, serving.checkpoint, handle, service.reports), request
+        )
 
 
 @router.get("/snapshots", response_model=dict[str, Any])
@@ -137,17 +152,18 @@ async def get_snapshots(
     query: Annotated[SnapshotQuery, Query()], request: Request, service: ServiceDependency
 ) -> Response:
     """The same prompt and seed at each snapshot of a training run; none if there are none."""
-    if is_head(request):  # no text is written for nobody
+    if is_head(request):  # nothing is generated
         return StreamingResponse(iter(()), headers=JSON_HEADERS)
-    gallery = service.current.gallery
+    store = service.current.snapshot_store
 
-    async def write() -> str:
-        return json_line(
-            await service.snapshots.run(lambda check_cancelled: gallery.write(query.wanted(), check_cancelled))
-        )
+    def generate_texts(check_cancelled: CancelCheck) -> dict[str, Any]:
+        return store.generate(query.text(), check_cancelled)
 
-    with service.snapshots.place():
-        return await whole(None, write(), request)
+    async def content() -> str:
+        return json_line(await service.snapshots.run(generate_texts))
+
+    with service.snapshots.admit():
+        return await buffered_json(None, content(), request)
 
 
 @router.get("/info")
@@ -162,7 +178,15 @@ async def live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@router.get("/health/ready")
+@router.get(
+    "/health/ready",
+    responses={
+        503: {
+            "description": "The server stops, or its generator has failed.",
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        }
+    },
+)
 async def ready(service: ServiceDependency) -> JSONResponse:
     """The model is loaded and the server takes work; 503 while it stops."""
     if service.current.engine.ready:

@@ -1,80 +1,66 @@
-"""From a scored text's likelihoods to the JSON answer of `/score`, which goes out while the text is read."""
+"""The answer of `/score`: from a sequence's log-probabilities to JSON, which is sent while the text is read."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
-from pydantic import BaseModel, ConfigDict
-
-from app.api.logprobs import DetailsWriter, json_line
+from app.api.logprobs import AnswerModel, Character, DetailsWriter, json_line
 from app.api.report import bits_of
 from app.api.schemas import ScoreRequest
 from app.serving.model_card import ModelCard
 from app.serving.request_handle import RequestHandle
+from model.sampling.sampler import Logprob
 from model.vocabulary import Vocabulary
 
 
-class _Told(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-class Alternative(_Told):
-    """A character that could have come instead, or the one that came."""
-
-    char: str
-    """The character."""
-    prob: float
-    """Its probability by the model alone."""
-    final: float
-    """Its probability after temperature and filters."""
-
-
-class Character(Alternative):
-    """How likely the model found one character; the same that `/generate` tells with `details`."""
-
-    rank: int
-    """1 for the likeliest."""
-    entropy: float
-    """How open the model held the choice, in bits."""
-    alternatives: list[Alternative]
-    """The likeliest characters, the likeliest first."""
-
-
-class Score(_Told):
-    """The answer of `POST /score`."""
+class ScoreHead(AnswerModel):
+    """What is known before any character is scored."""
 
     checkpoint: str
     """First 12 hex digits of the checkpoint's identity."""
     numerics: str
     """Device and number format."""
     characters: int
-    """How many characters are told of."""
+    """How many characters are scored."""
+
+
+class Score(ScoreHead):
+    """The answer of `POST /score`."""
+
     chars: list[Character]
     """Each of them."""
     bits_per_character: float
     """The mean surprise of those, by the model alone."""
 
 
-async def score(
-    job: RequestHandle, request: ScoreRequest, card: ModelCard, vocabulary: Vocabulary
+async def write_score(
+    handle: RequestHandle, request: ScoreRequest, card: ModelCard, vocabulary: Vocabulary
 ) -> AsyncIterator[str]:
-    """The answer to a request in force, in parts. It can be large, so none of it waits for the rest.
+    """The JSON of a `Score`, part by part: it can be large, so what is ready does not wait for the rest.
+
+    Args:
+        handle: of the sequence that scores the text.
+        request: a resolved request.
+        card: of the model that scores.
+        vocabulary: of that model.
 
     Raises:
-        SoliloquyError: the job was ended early.
+        SoliloquyError: the engine has ended the request early.
     """
     writer = DetailsWriter(vocabulary)
-    told = request.text[request.first :]
-    head = {"checkpoint": card.checkpoint, "numerics": card.numerics, "characters": len(told)}
-    before = f'{json_line(head)[:-1]},"chars":['
+    scored = request.text[request.first :]
+    head = ScoreHead(checkpoint=card.checkpoint, numerics=card.numerics, characters=len(scored))
+    before = f'{json_line(head.fields())[:-1]},"chars":['
     read = 0
     bits = 0.0
-    while pieces := await job.take():
-        likelihoods = [one for _, piece in pieces for one in piece.logprobs]
+    while chunks := await handle.take():
+        likelihoods: list[Logprob] = []
+        for _, chunk in chunks:
+            likelihoods += chunk.logprobs
         if likelihoods:
-            chars = writer.write(told[read : read + len(likelihoods)], likelihoods)
+            chars = writer.write(scored[read : read + len(likelihoods)], likelihoods)
             read += len(likelihoods)
             bits += bits_of(likelihoods)
             yield before + ",".join(chars)
             before = ","
-        await asyncio.sleep(0)  # others' turn, however fast the text is read
-    yield f'],"bits_per_character":{bits / len(told):.6g}}}'
+        await asyncio.sleep(0)  # let others run, however fast the text is read
+    yield f'],"bits_per_character":{bits / len(scored):.6g}}}'

@@ -1,4 +1,7 @@
-"""One request and its answer, as they pass: what was written, how fast, and how it ended."""
+"""One HTTP request and its answer as they pass: what was written, how fast, and how it ended.
+
+Counts it in the metrics at the end. Knows nothing of log lines, spans or routes.
+"""
 
 import time
 from collections.abc import Sequence
@@ -10,7 +13,7 @@ from app.observability.metrics import Metrics
 from app.serving.request_handle import RequestHandle
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-LEFT = 499  # no answer: its client has left
+CLIENT_LEFT = 499  # the status of a request whose client left before there was an answer
 REASON_OF_STATUS = {
     400: "invalid",
     401: "unauthorized",
@@ -24,82 +27,89 @@ REASON_OF_STATUS = {
 }
 
 
-class Meter:
-    """What is known of the text that is written for one request. Belongs to the event loop."""
+class RequestRecord:
+    """What is recorded of the text that is generated for one request. Belongs to the event loop."""
 
     def __init__(self, metrics: Metrics | None = None, keep_prompt: bool = False) -> None:
-        self._metrics, self._keep_prompt = metrics, keep_prompt
-        self._last = 0.0
-        self.job: RequestHandle | None = None
+        self._metrics = metrics
+        self._keep_prompt = keep_prompt
+        self._last_flush = 0.0
+        self.handle: RequestHandle | None = None
         self.prompt: str | Sequence[str] | None = None
         self.characters = 0
-        self.first_character: float | None = None  # seconds since the job was queued
+        self.first_character: float | None = None  # seconds since the request was queued
         self.streaming = False
         self.slow = False
         self.error: str | None = None
 
-    def asked(self, prompt: str | Sequence[str]) -> None:
-        """What the text follows."""
+    def received(self, prompt: str | Sequence[str]) -> None:
+        """Record the prompt, if prompts are logged."""
         if self._keep_prompt:
             self.prompt = prompt
 
     def wrote(self, characters: int) -> None:
-        """So many more characters go out."""
+        """Count characters that are about to be sent."""
         self.characters += characters
         if self._metrics is None:
             return
-        now, before = time.monotonic(), self._last
-        self._last = now
+        now = time.monotonic()
+        gap = now - self._last_flush
+        self._last_flush = now
         self._metrics.characters += characters
-        if self.first_character is None and self.job is not None:
-            self.first_character = now - self.job.submitted
+        if self.first_character is None and self.handle is not None:
+            self.first_character = now - self.handle.submitted
             self._metrics.first_character.observe(self.first_character)
         elif self.streaming:
-            self._metrics.gap.observe(now - before)
+            self._metrics.gap.observe(gap)
 
     def failed(self, error: Exception) -> None:
-        """What has begun cannot be finished."""
+        """Record why an answer that has begun cannot be finished."""
         self.error = type(error).__name__
 
     def dropped(self) -> None:
-        """The client took nothing for too long."""
+        """Record that the client was dropped because it read nothing for too long."""
         self.slow = True
 
 
-def meter_of(scope: Scope) -> Meter:
-    """The meter of a request; one that nobody reads, if the request is not observed."""
-    meter: Meter = scope.get("state", {}).get("meter") or Meter()
-    return meter
+def record_of(scope: Scope) -> RequestRecord:
+    """The record of a request; a new one, which nobody reads, if the request is not observed."""
+    record: RequestRecord = scope.get("state", {}).get("record") or RequestRecord()
+    return record
 
 
 class Exchange:
-    """One request and its answer, as they pass."""
+    """One request and its answer: wraps `receive` and `send` of ASGI, and remembers what passes through them."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, metrics: Metrics, meter: Meter) -> None:
-        self.scope, self._receive, self._send = scope, receive, send
-        self._metrics, self.meter = metrics, meter
+    def __init__(self, scope: Scope, receive: Receive, send: Send, metrics: Metrics, record: RequestRecord) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self._metrics = metrics
+        self.record = record
         self.started = time.monotonic()
         self.request_id = log.request_id(dict(scope["headers"]).get(b"x-request-id"))
         self.status: int | None = None
         self.complete = False
         self.left = False
-        scope.setdefault("state", {})["meter"] = meter
+        scope.setdefault("state", {})["record"] = record
 
     @property
     def method(self) -> str:
-        """The method, if it is one of those in use."""
+        """The method, or `_OTHER` if it is none of those in use: a label of metrics must have few values."""
         method: str = self.scope["method"]
         return method if method in METHODS else "_OTHER"
 
     @property
     def route(self) -> str:
-        """The template of the path, of which there are few; `other` if it is none of the app's, or if the request
-        was refused before it was looked up."""
-        scope, endpoint = self.scope, self.scope.get("endpoint")
-        if "route" in scope:
-            return str(scope["route"].path_format)
+        """The path's template, such as `/v1/models/{name}`.
+
+        `other` if the path is none of the app's, or if the request was refused before it was routed.
+        """
+        if "route" in self.scope:
+            return str(self.scope["route"].path_format)
+        endpoint = self.scope.get("endpoint")
         if endpoint is not None:  # of files, or of a route that is not FastAPI's
-            for route in scope["app"].routes:
+            for route in self.scope["app"].routes:
                 if endpoint in (getattr(route, "app", None), getattr(route, "endpoint", None)):
                     return str(route.path_format)
         return "other"
@@ -112,41 +122,42 @@ class Exchange:
 
     @property
     def cancelled(self) -> bool:
-        """True if the client left before it had its answer."""
-        return self.status == LEFT or (self.left and not self.complete)
+        """True if the client left before it had the whole answer."""
+        return self.status == CLIENT_LEFT or (self.left and not self.complete)
 
     async def receive(self) -> Message:
-        """From the client; see it leave."""
+        """The next message from the client; remembers if the client has left."""
         message = await self._receive()
         if message["type"] == "http.disconnect" and not self.complete:
             self.left = True
         return message
 
     async def send(self, message: Message) -> None:
-        """To the client, with the request's id."""
+        """Send a message to the client, with the request's id among the headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
             message = {**message, "headers": headers}
             if any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers):
-                self.meter.streaming = True
+                self.record.streaming = True
                 self._metrics.streams += 1
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self.complete = True
         await self._send(message)
 
     def end(self) -> None:
-        """Count it."""
-        metrics, status = self._metrics, LEFT if self.status is None else self.status
-        self.status = status
-        metrics.requests.labels(self.method, self.route, str(status)).inc()
+        """Count the request in the metrics, once it has ended."""
+        metrics = self._metrics
+        if self.status is None:
+            self.status = CLIENT_LEFT
+        metrics.requests.labels(self.method, self.route, str(self.status)).inc()
         metrics.duration.labels(self.route).observe(time.monotonic() - self.started)
-        metrics.streams -= self.meter.streaming
+        metrics.streams -= self.record.streaming
         if self.reason is not None:
             metrics.rejections.labels(self.reason).inc()
         if self.cancelled:
             metrics.cancellations.inc()
-        if self.meter.slow:
+        if self.record.slow:
             metrics.slow_readers.inc()
-        if self.meter.streaming and self.meter.error is not None:
+        if self.record.streaming and self.record.error is not None:
             metrics.stream_errors.inc()

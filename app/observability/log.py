@@ -1,6 +1,6 @@
-"""Log lines: one line to read, or one JSON object, for each event. Owns their form and the ids that they carry.
+"""Log lines: one line of text, or one JSON object, for each event. Owns their format and the ids that they carry.
 
-No text of others can make a line of its own, or end one. Knows nothing of requests but what is bound to them.
+No text from a client can begin or end a line. Knows nothing of requests but the ids that are bound to them.
 """
 
 import asyncio
@@ -19,11 +19,21 @@ from app.settings import ServerSettings
 
 MAX_ALIKE = 10  # lines of one kind in a period
 MAX_REFUSED = 600  # access lines of refused requests in a period, of each status
-MAX_KINDS = 200  # beyond that, lines count as one kind
-PERIOD = 60.0  # seconds
-MAX_KIND = 100  # characters of a message that tell what kind it is
-TOLD = ("duration", "client", "characters", "first_character", "cancelled", "slow", "reason", "error", "prompt")
-SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+MAX_KINDS = 200  # kinds told apart in a period; lines of any others count as one kind
+REPEATS_PERIOD = 60.0  # seconds
+MAX_KIND_LENGTH = 100  # characters at the beginning of a message that decide its kind
+TEXT_FIELDS = (
+    "duration",
+    "client",
+    "characters",
+    "first_character",
+    "cancelled",
+    "slow",
+    "reason",
+    "error",
+    "prompt",
+)
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 logger = logging.getLogger(__name__)
 _bound: ContextVar[Mapping[str, str] | None] = ContextVar("bound", default=None)
 
@@ -39,15 +49,18 @@ def bound() -> Mapping[str, str]:
 
 
 def request_id(header: bytes | None) -> str:
-    """The id that a client gave its request, if it is a sane one; else a new one."""
-    if header is not None and SANE_ID.fullmatch(header):
+    """The id that a client gave its request, if it is short and of plain characters; else a new one."""
+    if header is not None and REQUEST_ID.fullmatch(header):
         return header.decode()
     return uuid.uuid4().hex
 
 
 def configuration(settings: ServerSettings, repeats: "Repeats | None" = None) -> dict[str, Any]:
-    """For `logging.config.dictConfig`. As uvicorn does, it writes lines to read of what was asked to the standard
-    output, all others to the standard error; JSON goes to the latter."""
+    """The configuration for `logging.config.dictConfig`.
+
+    As text, access lines go to the standard output and all others to the standard error, as with uvicorn; as JSON,
+    all lines go to the standard error.
+    """
     access = "stderr" if settings.log_format == "json" else "stdout"
     return {
         "version": 1,
@@ -75,17 +88,17 @@ class Binder(logging.Filter):
     """Gives each record the ids that are bound where it was logged."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lets all records pass."""
+        """True: all records pass."""
         vars(record).update(bound())
         return True
 
 
 class Repeats(logging.Filter):
-    """Lets a few lines of each kind pass in a period, and counts the others; `sweep` tells how many there were.
+    """Lets a few lines of each kind pass in a period and counts the others; `sweep` logs how many were left out.
 
-    Of a kind are lines of one logger and level with the same message before its arguments are put in, or with an
-    exception of the same type from the same place; and access lines of one status. Those of answered requests all
-    pass: how many there are is for who runs the server to know.
+    Two lines are of one kind if they have the same logger and level, and the same message before its arguments are
+    put in, or an exception of the same type raised at the same line of code. Access lines are of one kind if they
+    have the same status; those of requests that were not refused all pass.
     """
 
     def __init__(self) -> None:
@@ -108,40 +121,41 @@ class Repeats(logging.Filter):
         return count <= (MAX_ALIKE if status is None else MAX_REFUSED)
 
     def sweep(self) -> None:
-        """Call it now and then: once a period has passed, it begins the next, and says what was left out."""
+        """Begin the next period if this one has passed, and log what was left out; called ten times a second."""
         now = time.monotonic()
-        if now - self._began < PERIOD:
+        if now - self._began < REPEATS_PERIOD:
             return
         counts = self._counts
         self._counts = {}
         self._began = now
         for (name, level, *what), count in counts.items():
-            most = MAX_REFUSED if name == "app.access" else MAX_ALIKE
-            if count > most:
-                words = " ".join(str(one) for one in what)
-                told = logging.getLogger(str(name))
-                told.log(
-                    int(str(level)), "%d more lines like this were left out: %s", count - most, words,
+            limit = MAX_REFUSED if name == "app.access" else MAX_ALIKE
+            if count > limit:
+                logging.getLogger(str(name)).log(
+                    int(str(level)),
+                    "%d more lines like this were left out: %s",
+                    count - limit,
+                    " ".join(str(part) for part in what),
                     extra={"is_summary": True},
-                )  # fmt: skip
+                )
 
 
 def kind_of(record: logging.LogRecord, status: int | None) -> tuple[object, ...]:
-    """Logger, level, and what else makes two lines alike."""
+    """Logger, level, and what else makes two lines alike; `status` is that of an access line."""
     if status is not None:
         return record.name, record.levelno, "refused with", status
     error = record.exc_info[1] if record.exc_info else None
     if error is None:
-        return record.name, record.levelno, str(record.msg).strip().partition("\n")[0][:MAX_KIND]
+        return record.name, record.levelno, str(record.msg).strip().partition("\n")[0][:MAX_KIND_LENGTH]
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    place = "nowhere" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-    return record.name, record.levelno, type(error).__name__, "at", place
+    line = "nowhere" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return record.name, record.levelno, type(error).__name__, "at", line
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, logger, request and message on one line; the lines of a traceback follow, indented."""
+    """Formats time, level, logger, request and message as one line; the lines of a traceback follow, indented."""
 
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
@@ -151,7 +165,7 @@ class TextFormatter(logging.Formatter):
         """The line."""
         own = vars(record)
         request = f"[{own['request_id']}] " if "request_id" in own else ""
-        message = record.getMessage() + "".join(f" {name}={own[name]}" for name in TOLD if name in own)
+        message = record.getMessage() + "".join(f" {name}={own[name]}" for name in TEXT_FIELDS if name in own)
         lines = [f"{self.formatTime(record)} {record.levelname} {record.name}: {request}{printable(message)}"]
         if record.exc_info:
             lines += [f"    {printable(line)}" for line in self.formatException(record.exc_info).splitlines()]
@@ -159,7 +173,7 @@ class TextFormatter(logging.Formatter):
 
 
 def make_json_formatter() -> logging.Formatter:
-    """One JSON object a line, of ASCII; a traceback is its `exc_info`."""
+    """A formatter that makes one JSON object a line, of ASCII; a traceback is its `exc_info`."""
     return JsonFormatter(
         "%(levelname)s %(name)s %(message)s",
         rename_fields={"levelname": "level", "name": "logger"},
@@ -169,13 +183,16 @@ def make_json_formatter() -> logging.Formatter:
 
 
 def printable(text: str) -> str:
-    """The text, with escapes in the place of line ends and of all else that is not to be seen."""
+    """The text, with line ends and all other characters that cannot be seen escaped as in Python."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
-def tell_failure(task: asyncio.Task[Any]) -> None:
-    """Log what ended a task that nobody waits for."""
-    if not task.cancelled() and (error := task.exception()) is not None:
+def log_failure(task: asyncio.Task[Any]) -> None:
+    """Log the error that ended a task that nobody awaits; for `Task.add_done_callback`."""
+    if task.cancelled():
+        return
+    error = task.exception()
+    if error is not None:
         logger.error("a task failed", exc_info=error)

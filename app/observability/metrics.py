@@ -1,6 +1,6 @@
-"""What Prometheus is told at `/metrics`. Owns names, units, labels and buckets.
+"""The metrics for Prometheus at `/metrics`. Owns names, units, labels and buckets.
 
-Each app has a registry of its own. What the service knows already is read when it is asked for. Knows nothing of
+Each app has a registry of its own. What the service counts already is read when `/metrics` is. Knows nothing of
 what requests say.
 """
 
@@ -15,11 +15,12 @@ from prometheus_client.registry import Collector
 
 from app.serving.service import Service
 
+# Upper bounds of the histograms' buckets, in seconds
 DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 WAITS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 GAPS = (0.026, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)  # few are under 0.025
 LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
-LAG_PERIOD = 1.0
+LAG_PERIOD = 1.0  # seconds between two measurements of the event loop
 REFUSAL_REASONS = (
     "invalid",
     "unauthorized",
@@ -33,10 +34,11 @@ REFUSAL_REASONS = (
 
 
 class Metrics:
-    """What is counted while requests pass. `characters` and `streams` belong to the event loop alone."""
+    """What is counted while requests are answered. `characters` and `streams` belong to the event loop alone."""
 
     def __init__(self, service: Service) -> None:
-        self.registry = own = CollectorRegistry()
+        own = CollectorRegistry()
+        self.registry = own
         self.characters = 0
         self.streams = 0
         self.requests = Counter(
@@ -74,24 +76,24 @@ class Metrics:
             "soliloquy_event_loop_lag_seconds", "How late the event loop wakes", buckets=LAGS, registry=own
         )
         for reason in REFUSAL_REASONS:
-            self.rejections.labels(reason)  # told as 0, so that the first one is seen as a change
+            self.rejections.labels(reason)  # exported as 0, so that the first one is seen as a change
         own.register(ServiceCollector(service, self))
         ProcessCollector(registry=own)
         PlatformCollector(registry=own)
 
     def router(self) -> APIRouter:
-        """The route that tells all of it, as text or as OpenMetrics."""
+        """The route that exports all of it, in Prometheus' own format or as OpenMetrics."""
         router = APIRouter()
 
         @router.get("/metrics", include_in_schema=False)
-        async def tell(request: Request) -> Response:
+        async def export(request: Request) -> Response:
             encode, media_type = choose_encoder(request.headers.get("accept", ""))
             return Response(encode(self.registry), headers={"content-type": media_type})
 
         return router
 
     async def watch_loop(self) -> None:
-        """Measure, until cancelled, how long the event loop keeps others waiting."""
+        """Measure, until cancelled, how late the event loop wakes a task."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LAG_PERIOD
@@ -100,13 +102,14 @@ class Metrics:
 
 
 class ServiceCollector(Collector):
-    """What the service and its engines know, read when it is asked for, whatever is being served by then."""
+    """What the service and its engines count, read when `/metrics` is, whatever is being served by then."""
 
     def __init__(self, service: Service, metrics: Metrics) -> None:
-        self._service, self._metrics = service, metrics
+        self._service = service
+        self._metrics = metrics
 
     def collect(self) -> Iterable[Metric]:
-        """Each of them."""
+        """All of them, as prometheus_client calls for them."""
         yield from self._gauges()
         yield from self._counters()
         card = self._service.current.card
@@ -114,7 +117,8 @@ class ServiceCollector(Collector):
         yield InfoMetricFamily("soliloquy_checkpoint", "What new texts are written by", about)
 
     def _gauges(self) -> Iterator[Metric]:
-        engine, engines = self._service.current.engine, self._service.engines
+        engine = self._service.current.engine
+        engines = self._service.engines
         for name, documentation, value in (
             ("ready", "1 while new work is taken", engine.ready),
             ("slots", "Texts that can be written at once", engine.generator.backend.slots),

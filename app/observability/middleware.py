@@ -1,16 +1,16 @@
-"""What each request tells of itself: its id, a line in the log, figures for Prometheus, a span for traces.
+"""Observes every request: its id, a line in the log, metrics, and a span for traces.
 
-Owns the outermost middleware and the `Meter`. Status, duration, refusals, open streams and clients that leave are
-seen from there, whatever answers. Only who writes text has to say so, to the meter of its request:
+Status, duration, refusals, open streams and clients that leave are seen from this layer, whatever answers. What it
+cannot see is recorded by whoever generates text, in the record of the request:
 
-    meter = meter_of(request.scope)
-    meter.asked(prompt)         what the text follows; kept only if the settings say that prompts are logged
-    meter.wrote(len(text))      each time that text has come and is about to go out
-    meter.failed(error)         the stream has begun and ends with this
+    record = record_of(request.scope)
+    record.received(prompt)     kept only if the settings say that prompts are logged
+    record.wrote(len(text))     each time that text has come and is about to be sent
+    record.failed(error)        the stream has begun and ends with this error
 
-`JobStream` and `whole` tell it the job. Who refuses a request for a reason that the status does not tell sets
-`request.state.reason` to one of `metrics.REASON_OF_STATUS`; who refuses one before it reaches the app calls
-`RequestObserver.refused`.
+`EventStreamResponse`, `StreamedJsonResponse` and `buffered_json` add the request's handle. Code that refuses a
+request for a reason that the status does not tell sets `request.state.reason` to one of `metrics.REFUSAL_REASONS`;
+code that refuses a connection before there is a request calls `RequestObserver.refused`.
 """
 
 import asyncio
@@ -20,11 +20,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.observability import log
-from app.observability.exchange import LEFT, REASON_OF_STATUS, Exchange, Meter
+from app.observability.exchange import CLIENT_LEFT, REASON_OF_STATUS, Exchange, RequestRecord
 from app.observability.metrics import Metrics
 from app.serving.service import Service
 from app.settings import ServerSettings
@@ -40,37 +39,41 @@ MAX_PATH_LENGTH = 200
 
 
 class Observe:
-    """Pure ASGI: neither buffers nor hides a disconnect."""
+    """Middleware that observes; pure ASGI, so that it neither buffers nor hides a disconnect."""
 
     def __init__(self, app: ASGIApp, observer: "RequestObserver") -> None:
-        self.app, self._observer = app, observer
+        self.app = app
+        self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on, and tell of it in the end."""
+        """Pass everything on; count, log and trace it when the request has ended."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         observer = self._observer
-        meter = Meter(observer.metrics, observer.settings.log_prompts)
-        exchange = Exchange(scope, receive, send, observer.metrics, meter)
-        span = observer.tracing.start(exchange) if observer.tracing else None
-        ids = {} if span is None else {"trace_id": f"{span.get_span_context().trace_id:032x}"}
-        log.bind(request_id=exchange.request_id, **ids)  # never unbound: uvicorn logs what fails in the same task
+        record = RequestRecord(observer.metrics, observer.settings.log_prompts)
+        exchange = Exchange(scope, receive, send, observer.metrics, record)
+        ids = {"request_id": exchange.request_id}
+        span = None
+        if observer.tracing is not None:
+            span = observer.tracing.start(exchange)
+            ids["trace_id"] = f"{span.get_span_context().trace_id:032x}"
+        log.bind(**ids)  # never unbound: uvicorn logs what fails in the same task
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except Exception as error:
             exchange.status = exchange.status or 500
-            meter.failed(error)
+            record.failed(error)
             raise
         finally:
             exchange.end()
             log_access(exchange)
-            if observer.tracing and span:
+            if observer.tracing is not None and span is not None:
                 observer.tracing.end(span, exchange)
 
 
 class RequestObserver:
-    """The instruments of one app.
+    """The metrics and the tracing of one app.
 
     Raises:
         InputError: tracing is on, but what it needs is not installed.
@@ -81,25 +84,17 @@ class RequestObserver:
         self.metrics = Metrics(service)
         self.tracing = make_tracing(self.settings)
 
-    def install(self, app: FastAPI) -> None:
-        """Observe the app from outside of all else: the answers to unexpected errors too, which Starlette makes
-        outside of all middleware. Call it last."""
-        app.state.observer = self
-        if self.settings.metrics:
-            app.include_router(self.metrics.router())
-        build = app.build_middleware_stack
-        app.build_middleware_stack = lambda: Observe(build(), self)  # type: ignore[method-assign]
-
     def refused(self, status: int) -> None:
-        """A connection was refused with this status, before there was a request to observe."""
-        if reason := REASON_OF_STATUS.get(status):
+        """Count a connection that was refused with this status, before there was a request to observe."""
+        reason = REASON_OF_STATUS.get(status)
+        if reason is not None:
             self.metrics.rejections.labels(reason).inc()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """What goes on while the app runs."""
+        """Measure the event loop while the app runs; send the last spans when it ends."""
         watching = asyncio.create_task(self.metrics.watch_loop())
-        watching.add_done_callback(log.tell_failure)
+        watching.add_done_callback(log.log_failure)
         try:
             yield
         finally:
@@ -109,10 +104,10 @@ class RequestObserver:
 
 
 def make_tracing(settings: ServerSettings) -> "Tracing | None":
-    """Tracing, if it is on.
+    """The tracing of an app; None if it is off.
 
     Raises:
-        InputError: what it needs is not installed.
+        InputError: the packages it needs are not installed.
     """
     if not settings.tracing:
         return None
@@ -124,25 +119,27 @@ def make_tracing(settings: ServerSettings) -> "Tracing | None":
 
 
 def log_access(exchange: Exchange) -> None:
-    """One line for the request: never its query, which may be a prompt, nor its headers, which may be keys."""
-    scope, meter, status = exchange.scope, exchange.meter, exchange.status or LEFT
+    """Log one line for the request: never its query, which may be a prompt, nor its headers, which may be keys."""
+    scope = exchange.scope
+    record = exchange.record
+    status = exchange.status or CLIENT_LEFT
     path = scope.get("raw_path", scope["path"].encode()).partition(b"?")[0].decode("latin-1")[:MAX_PATH_LENGTH]
-    facts = {
+    fields = {
         "method": exchange.method,
         "path": path,
         "route": exchange.route,
         "status": status,
         "duration": round(time.monotonic() - exchange.started, 4),
         "client": scope["client"][0] if scope.get("client") else None,
-        "characters": meter.characters or None,
-        "first_character": meter.first_character and round(meter.first_character, 4),
-        "answer_id": meter.job and meter.job.id,
+        "characters": record.characters or None,
+        "first_character": record.first_character and round(record.first_character, 4),
+        "answer_id": record.handle and record.handle.id,
         "cancelled": exchange.cancelled or None,
-        "slow": meter.slow or None,
+        "slow": record.slow or None,
         "reason": exchange.reason,
-        "error": meter.error,
-        "prompt": meter.prompt,
+        "error": record.error,
+        "prompt": record.prompt,
     }
     level = logging.DEBUG if exchange.route in QUIET and status < 400 else logging.INFO
-    told = {name: fact for name, fact in facts.items() if fact is not None}
-    logger.log(level, "%s %s %d", exchange.method, path, status, extra=told)
+    known = {name: value for name, value in fields.items() if value is not None}
+    logger.log(level, "%s %s %d", exchange.method, path, status, extra=known)

@@ -1,7 +1,7 @@
-"""A span for each request, by OpenTelemetry's conventions for HTTP, with one for the wait and one for the writing.
+"""A span for each request, by OpenTelemetry's conventions for HTTP, with child spans for waiting and for writing.
 
 Imported only if tracing is on, for it needs the extra `soliloquy[tracing]`. The standard OTEL_ variables say where
-spans go and which are taken. No span tells of a query or of an error's message: they may hold a prompt.
+spans are sent and which are sampled. No span has a query or an error's message: they may contain a prompt.
 """
 
 import threading
@@ -16,14 +16,16 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
+from app.serving.request_handle import RequestHandle
+
 if TYPE_CHECKING:
     from app.observability.exchange import Exchange
 
-CLOSE_SECONDS = 3  # for the last spans to go out; a collector that is away must not hold the server
+CLOSE_SECONDS = 3  # for the last spans to be sent; a collector that is down must not keep the server from ending
 
 
 class Tracing:
-    """Owns a provider of its own: nothing global is changed."""
+    """A tracer with a provider of its own: nothing global is changed."""
 
     def __init__(self) -> None:
         resource = Resource.create()
@@ -34,7 +36,7 @@ class Tracing:
         self._tracer = self.provider.get_tracer("soliloquy")
 
     def start(self, exchange: "Exchange") -> Span:
-        """The span of a request, below that of its client if a `traceparent` names one."""
+        """Begin the span of a request, a child of its client's span if a `traceparent` header names one."""
         scope = exchange.scope
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         attributes: dict[str, AttributeValue] = {
@@ -56,43 +58,43 @@ class Tracing:
         )
 
     def end(self, span: Span, exchange: "Exchange") -> None:
-        """Tell how the request ended, and when its first character came."""
-        meter, status = exchange.meter, exchange.status
-        if exchange.scope.get("client"):  # as a trusted proxy has told by now
+        """End the span, with how the request ended and when its first character came."""
+        record = exchange.record
+        status = exchange.status
+        if exchange.scope.get("client"):  # now that a trusted proxy's header has been read
             span.set_attribute("client.address", exchange.scope["client"][0])
         if exchange.route != "other":
             span.update_name(f"{exchange.method} {exchange.route}")
             span.set_attribute("http.route", exchange.route)
         if status is not None:
             span.set_attribute("http.response.status_code", status)
-        if meter.job is not None:
-            span.set_attribute("soliloquy.answer_id", meter.job.id)
-            span.set_attribute("soliloquy.characters", meter.characters)
-            self._children(span, exchange)
+        if record.handle is not None:
+            span.set_attribute("soliloquy.answer_id", record.handle.id)
+            span.set_attribute("soliloquy.characters", record.characters)
+            self._add_children(span, record.handle)
         if exchange.cancelled:
             span.set_attribute("soliloquy.cancelled", True)
-        if meter.error is not None or (status or 0) >= 500:
-            span.set_attribute("error.type", meter.error or str(status))
+        if record.error is not None or (status or 0) >= 500:
+            span.set_attribute("error.type", record.error or str(status))
             span.set_status(StatusCode.ERROR)
         span.end()
 
-    def _children(self, span: Span, exchange: "Exchange") -> None:
-        """`wait`: for a slot, and while the prompt is read; `write`: from the first character on."""
-        job = exchange.meter.job
-        assert job is not None
-        context, end = set_span_in_context(span), time.time_ns()
-        first = end if job.first_character is None else _wall(job.first_character)
-        self._tracer.start_span("wait", context, start_time=_wall(job.submitted)).end(first)
-        if job.first_character is not None:
+    def _add_children(self, span: Span, handle: RequestHandle) -> None:
+        """Add `wait`, for a slot and while the prompt is read, and `write`, from the first character on."""
+        context = set_span_in_context(span)
+        end = time.time_ns()
+        first = end if handle.first_character is None else _wall_time(handle.first_character)
+        self._tracer.start_span("wait", context, start_time=_wall_time(handle.submitted)).end(first)
+        if handle.first_character is not None:
             self._tracer.start_span("write", context, start_time=first).end(end)
 
     def close(self) -> None:
-        """Send what has not been sent, if that does not take too long."""
+        """Send what has not been sent, for CLOSE_SECONDS at most."""
         closing = threading.Thread(target=self.provider.shutdown, daemon=True)
         closing.start()
         closing.join(CLOSE_SECONDS)
 
 
-def _wall(moment: float) -> int:
+def _wall_time(moment: float) -> int:
     """A moment of the monotonic clock, in nanoseconds since 1970."""
     return time.time_ns() - round((time.monotonic() - moment) * 1e9)

@@ -17,16 +17,22 @@ from model.errors import InputError
 logger = logging.getLogger(__name__)
 
 MAX_KEYS_BYTES = 1024 * 1024
-OPEN = frozenset({"/", "/info", "/docs", "/openapi.json"})  # without a key, and all below these:
+OPEN_PATHS = frozenset({"/", "/info", "/docs", "/openapi.json"})
 OPEN_FOLDERS = ("/static/", "/health/")
 API_KEY_PATTERN = re.compile(r"[!-~]+")  # what a header can carry, without spaces
-BEARER = re.compile(rb"bearer +([!-~]+) *", re.IGNORECASE)
+BEARER = re.compile(rb"bearer +(?P<key>[!-~]+) *", re.IGNORECASE)
+
+
+def is_open(path: str) -> bool:
+    """Whether a path is answered without a key on any server."""
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
 
 
 class ApiKeys:
-    """The keys that open this server, none if it is open.
+    """The keys of this server; there are none, and it is false, if anyone may use the server.
 
-    Only digests are kept, with a salt of this process: what a key's owner is called tells nothing of the key.
+    Only digests are kept, with a salt of this process: the name of a key's owner, which is part of its digest, says
+    nothing about the key.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -38,13 +44,13 @@ class ApiKeys:
         return bool(self._digests)
 
     def owner(self, key: str) -> str | None:
-        """What the owner of a key is called; None if it is not one of ours. Takes the same time for any."""
+        """A name for the owner of a key; None if the key is not valid. Takes the same time for any key."""
         digest = self._digest(key)
         matches = [hmac.compare_digest(digest, one) for one in self._digests]
         return digest.hex()[:16] if any(matches) else None
 
     def reload(self) -> None:
-        """Read the file again; the old keys stay if it cannot be used, or if there is none."""
+        """Read the keys again; the old ones stay if the new ones cannot be used, and an open server stays open."""
         if not self:
             return
         try:
@@ -58,10 +64,10 @@ class ApiKeys:
 
 
 def read_keys(settings: ServerSettings) -> list[str]:
-    """The keys that the settings name, in either form.
+    """The keys of the settings, given directly or by a file.
 
     Raises:
-        InputError: there are none where they should be, or one that no client could send. It does not tell them.
+        InputError: the file has none, or a key is one that no client could send. The message does not quote keys.
     """
     given: list[tuple[str, str]] = []
     if settings.api_keys is not None:
@@ -77,7 +83,7 @@ def read_keys(settings: ServerSettings) -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The keys in a file."""
+    """The keys in a file: its lines, but for blank ones and comments (#)."""
     try:
         lines = [line.strip() for line in decode_text(read_bounded(path, MAX_KEYS_BYTES)).splitlines()]
     except (OSError, ValueError) as error:
@@ -90,19 +96,19 @@ def _lines(path: Path) -> list[str]:
 
 
 class KeyCheck:
-    """Middleware that wants a key (401) for all that is not open, and notes whose it is."""
+    """Middleware that refuses requests without a valid key (401), and notes whose key it is as `state.key`."""
 
     def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
         self.app = app
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Look at the Authorization header."""
-        if scope["type"] != "http" or scope["path"] in OPEN or scope["path"].startswith(OPEN_FOLDERS):
+        """Check the Authorization header."""
+        if scope["type"] != "http" or is_open(scope["path"]):
             await self.app(scope, receive, send)
             return
         match = BEARER.fullmatch(dict(scope["headers"]).get(b"authorization", b""))
-        owner = self._keys.owner(match[1].decode("ascii")) if match else None
+        owner = self._keys.owner(match["key"].decode("ascii")) if match else None
         if owner is None:
             await self._problem(match is not None).response(scope["path"])(scope, receive, send)
             return
@@ -110,7 +116,7 @@ class KeyCheck:
         await self.app(scope, receive, send)
 
     @staticmethod
-    def _problem(sent: bool) -> Problem:
-        challenge = 'Bearer error="invalid_token"' if sent else "Bearer"
-        detail = "this API key is not valid" if sent else "send an API key: Authorization: Bearer KEY"
+    def _problem(has_key: bool) -> Problem:
+        challenge = 'Bearer error="invalid_token"' if has_key else "Bearer"
+        detail = "this API key is not valid" if has_key else "send an API key: Authorization: Bearer KEY"
         return Problem(401, detail, headers={"WWW-Authenticate": challenge})

@@ -1,29 +1,26 @@
-"""What guards the service at its door: keys, sizes, host names, and the headers that guard a browser.
+"""Middleware that guards the app: host names, sizes, HEAD, and the headers that guard a browser.
 
-Pure ASGI: nothing here buffers an answer or hides a disconnect. Knows nothing of what is asked for.
+Pure ASGI: nothing here buffers an answer or hides a disconnect. Knows nothing of the routes, and nothing of the
+order of the layers (`app/application.py`).
 """
 
-import logging
 import re
 from collections.abc import Collection
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.problems import Problem
-from app.security.api_keys import ApiKeys, KeyCheck
-from app.security.rate_limit import RateLimit, StreamCeiling
-from app.settings import ServerSettings, listed, origin_pattern, parse_rate
-
-logger = logging.getLogger(__name__)
+from app.settings import origin_pattern
 
 MAX_BODY_BYTES = 256 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 MAX_URL_BYTES = 32 * 1024
-HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]*)?")
-GUARDS = {
+HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]*)?")  # of a Host header, with or without a port
+SECURITY_HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
@@ -34,43 +31,23 @@ CORS_METHODS = ("GET", "HEAD", "POST")
 CORS_EXPOSED = ("Retry-After", "RateLimit", "RateLimit-Policy", "X-Request-ID")
 
 
-def install(app: FastAPI, settings: ServerSettings, keys: "ApiKeys") -> None:
-    """Guard the app as the settings say; what is added last is the first to see a request."""
-    app.add_middleware(HeadRequests)
-    if settings.streams_per_client is not None:
-        app.add_middleware(StreamCeiling, most=settings.streams_per_client)
-    if settings.rate_limit is not None:
-        app.add_middleware(RateLimit, rate=parse_rate(settings.rate_limit))
-    app.state.keys = keys
-    if keys:
-        app.add_middleware(KeyCheck, keys=keys)
-    app.add_middleware(SizeLimits)
-    if settings.trusted_hosts is not None:
-        app.add_middleware(TrustedHosts, trusted=listed(settings.trusted_hosts.lower()))
-    build = app.build_middleware_stack
-
-    def build_guarded() -> ASGIApp:
-        """Around the answers to unexpected errors too, which Starlette makes outside of all middleware."""
-        inner = build()
-        if settings.cors_origins is not None:
-            inner = CORSMiddleware(
-                inner,
-                allow_origins=("*",) if settings.cors_origins == "*" else (),
-                allow_origin_regex=origin_pattern(settings.cors_origins),
-                allow_methods=CORS_METHODS,
-                allow_headers=("*",),  # whoever may ask may say what they like: clients have headers of their own
-                allow_private_network=True,
-                expose_headers=CORS_EXPOSED,
-            )
-        return SecurityHeaders(inner)
-
-    app.build_middleware_stack = build_guarded  # type: ignore[method-assign]
+def cors(origins: str) -> Middleware:
+    """The layer that lets pages of these origins call the API from a browser; `origins` as in the settings."""
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=("*",) if origins == "*" else (),
+        allow_origin_regex=origin_pattern(origins),
+        allow_methods=CORS_METHODS,
+        allow_headers=("*",),  # clients have headers of their own, and none of them means anything here
+        allow_private_network=True,
+        expose_headers=CORS_EXPOSED,
+    )
 
 
-def guarded(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """An answer's headers with those that guard a browser, where the answer has none of its own."""
+def with_security_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """An answer's headers, and those that guard a browser where the answer has none of its own."""
     own = {name.lower() for name, _ in headers}
-    return headers + [(name, value) for name, value in GUARDS.items() if name not in own]
+    return headers + [(name, value) for name, value in SECURITY_HEADERS.items() if name not in own]
 
 
 class SecurityHeaders:
@@ -80,27 +57,27 @@ class SecurityHeaders:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, with the headers."""
+        """Add the headers to the answer."""
 
-        async def send_guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = guarded(list(message.get("headers", ())))
+                message["headers"] = with_security_headers(list(message.get("headers", ())))
             await send(message)
 
-        await self.app(scope, receive, send_guarded)
+        await self.app(scope, receive, send_with_headers)
 
 
 class HeadRequests:
     """Middleware that answers HEAD as GET, without the body (RFC 9110, 9.3.2), on every route that has GET.
 
-    Routes are told by `is_head`, so that none does work whose result nobody gets.
+    A route asks `is_head`, so that it does no work whose result nobody gets.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Ask for GET inside; for all outside, such as the log, the request stays what it is."""
+        """Show the inner layers GET; for the outer ones, such as the log, the request stays HEAD."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self.app(scope, receive, send)
             return
@@ -124,9 +101,10 @@ def is_head(request: Request) -> bool:
 
 
 class TrustedHosts:
-    """Middleware that refuses requests for other host names (400): a page elsewhere may have its name lead here.
+    """Middleware that refuses requests for other host names (400).
 
-    Health checks and metrics are for whoever comes: those who ask for them know an address only.
+    It guards against DNS rebinding: a page of another site whose name is made to lead to this server. Health checks
+    and metrics are answered under any name, for those who ask for them know only an address.
     """
 
     def __init__(self, app: ASGIApp, trusted: Collection[str]) -> None:
@@ -135,7 +113,7 @@ class TrustedHosts:
         self._endings = tuple(name[1:] for name in trusted if name.startswith("*"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Look at the Host header."""
+        """Check the Host header."""
         if scope["type"] != "http" or _is_for_operators(scope) or self._trusts(scope):
             await self.app(scope, receive, send)
             return
@@ -145,7 +123,7 @@ class TrustedHosts:
     def _trusts(self, scope: Scope) -> bool:
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
         match = HOST.fullmatch(host)
-        return match is not None and (match[1] in self._names or match[1].endswith(self._endings))
+        return match is not None and (match["name"] in self._names or match["name"].endswith(self._endings))
 
 
 def _is_for_operators(scope: Scope) -> bool:
@@ -154,45 +132,54 @@ def _is_for_operators(scope: Scope) -> bool:
 
 
 class SizeLimits:
-    """Middleware that refuses a URL (414), a head (431) or a body (413) that is too large; a body whose length is
-    announced before any of it is read, another one as soon as it is."""
+    """Middleware that refuses a URL (414), a head (431) or a body (413) that is too large.
+
+    A body whose Content-Length is too large is refused before any of it is read, another one as soon as too much of
+    it has come.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check what is announced, then count what comes."""
+        """Check the head, then count the bytes of the body as they come."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if problem := self._problem(scope):
+        problem = self._problem(scope)
+        if problem is not None:
             await problem.response(scope["path"])(scope, receive, send)
             return
-        received, begun = 0, False
+        received = 0
+        answered = False
 
         async def receive_counted() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > MAX_BODY_BYTES and not begun:  # later it is too late to refuse, and nobody keeps the rest
+            if (
+                received > MAX_BODY_BYTES and not answered
+            ):  # afterwards it is too late to refuse, and nothing is kept
                 raise HTTPException(413, self._body_detail())
             return message
 
-        async def send_noted(message: Message) -> None:
-            nonlocal begun
-            begun = True
+        async def send_and_note(message: Message) -> None:
+            nonlocal answered
+            answered = True
             await send(message)
 
-        await self.app(scope, receive_counted, send_noted)
+        await self.app(scope, receive_counted, send_and_note)
 
     def _problem(self, scope: Scope) -> Problem | None:
-        url = len(scope.get("raw_path") or b"") + len(scope["query_string"])
-        if url > MAX_URL_BYTES:
+        """Why the request's head is refused, if it is."""
+        url_bytes = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+        if url_bytes > MAX_URL_BYTES:
             return Problem(414, f"the URL is over {MAX_URL_BYTES} bytes; send what is long as the body of a POST")
-        if url + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEAD_BYTES:
+        header_bytes = sum(len(name) + len(value) + len(": \r\n") for name, value in scope["headers"])
+        if url_bytes + header_bytes > MAX_HEAD_BYTES:
             return Problem(431, f"the request's headers are over {MAX_HEAD_BYTES} bytes")
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if length.isdigit() and int(length) > MAX_BODY_BYTES:
             return Problem(413, self._body_detail())
         return None
 

@@ -1,6 +1,6 @@
-"""How much one client may ask for: requests in a time, texts at once, characters in a text. Owns who a client is.
+"""Limits for each client: requests in a period, and sequences generated at once. Owns who counts as one client.
 
-All counts are in memory and bounded; what is counted for a request is given back however the request ends.
+All counts are in memory and bounded; what is counted for a request is released however the request ends.
 """
 
 import asyncio
@@ -22,15 +22,19 @@ from app.problems import Problem
 from model.errors import InputError
 
 LIMITED = frozenset({"/generate", "/score", "/report", "/snapshots", "/v1/completions"})
-MAX_COUNTERS = 65_536  # some 20 MB; each client that asked in the last two windows has one or two
-REFUSAL_GAP = 0.02  # seconds between two refusals: who asks on and on has to wait, and others notice nothing
-REFUSAL_WAIT = 5.0  # at most, enough for 250 that ask at once; when it is not, by chance within it
-CEILING_RETRY = 5  # seconds: nobody knows how long its other texts will take
+MAX_COUNTERS = 65_536  # some 20 MB; each client with a request in the last two windows has one or two
+REFUSAL_GAP = 0.02  # seconds between two refusals, so that a flood of refused requests does not slow down others
+REFUSAL_WAIT = 5.0  # seconds that a refusal waits at most; enough for 250 at once
+CONCURRENCY_RETRY = 5  # seconds: an arbitrary time, for nobody knows how long the client's other texts will take
 
 
 def client_of(scope: Scope) -> str:
-    """Who asks: the owner of a valid key, else an address. An IPv6 subscriber has a whole /64 of them."""
-    if key := scope.get("state", {}).get("key"):
+    """Whose request it is: the owner of a valid key, else an address, or the /64 of an IPv6 address.
+
+    A /64 is what one IPv6 subscriber has.
+    """
+    key = scope.get("state", {}).get("key")
+    if key:
         return f"key {key}"
     host, _ = scope.get("client") or ("", 0)
     try:
@@ -45,13 +49,13 @@ def client_of(scope: Scope) -> str:
 
 
 class Counters(MemoryStorage):
-    """limits' own memory, but bounded, and without its thread that walks over all counters at each request.
+    """The memory storage of `limits`, but bounded, and without its thread that visits all counters at each request.
 
-    For one rate: then counters expire in the order in which they were begun.
+    It is for a single rate: only then do counters expire in the order in which they were begun.
     """
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Count, and forget what has expired, or the oldest if there are too many."""
+        """Count, and drop the counters that have expired, and the oldest ones if there are too many."""
         count = self.get(key) + amount
         self.storage[key] = count
         now = time.time()
@@ -65,7 +69,7 @@ class Counters(MemoryStorage):
 
 
 class RateLimit:
-    """Middleware that refuses a client's requests over the rate (429), and tells every client where it stands.
+    """Middleware that refuses a client's requests over the rate (429), and adds what is left of it to every answer.
 
     The header fields are those of the IETF's draft-ietf-httpapi-ratelimit-headers-11.
     """
@@ -78,7 +82,7 @@ class RateLimit:
         self._next_refusal = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count the request, if it is one that costs."""
+        """Count the request, if its path is limited."""
         if scope["type"] != "http" or scope["path"] not in LIMITED:
             await self.app(scope, receive, send)
             return
@@ -88,7 +92,7 @@ class RateLimit:
         seconds = max(1, math.ceil(reset - time.time()))
         fields = {"RateLimit-Policy": self._policy, "RateLimit": f'"default";r={remaining};t={seconds}'}
         if not allowed:
-            await self._take_turn()
+            await self._pace_refusal()
             await self._problem(seconds, fields).response(scope["path"])(scope, receive, send)
             return
 
@@ -99,16 +103,20 @@ class RateLimit:
 
         await self.app(scope, receive, send_with_fields)
 
-    async def _take_turn(self) -> None:
-        """Refusals go out one after another: many at once would keep the texts of others waiting."""
+    async def _pace_refusal(self) -> None:
+        """Wait until the next refusal may be sent: many at once would keep the texts of others waiting.
+
+        Refusals are REFUSAL_GAP apart. When so many wait that one would take longer than REFUSAL_WAIT, it waits for
+        a random part of that instead.
+        """
         now = time.monotonic()
-        turn = max(now, self._next_refusal)
-        if turn > now + REFUSAL_WAIT:
-            turn = now + REFUSAL_WAIT * random.random()
+        due = max(now, self._next_refusal)
+        if due > now + REFUSAL_WAIT:
+            due = now + REFUSAL_WAIT * random.random()
         else:
-            self._next_refusal = turn + REFUSAL_GAP
-        with suppress(asyncio.CancelledError):  # when the server stops, all turns have come
-            await asyncio.sleep(turn - now)
+            self._next_refusal = due + REFUSAL_GAP
+        with suppress(asyncio.CancelledError):  # the server stops: refuse at once
+            await asyncio.sleep(due - now)
 
     def _problem(self, seconds: int, fields: dict[str, str]) -> Problem:
         detail = f"over {self._rate.amount} requests in {self._rate.get_expiry()} seconds; wait {seconds} seconds"
@@ -116,61 +124,66 @@ class RateLimit:
 
 
 class Claim:
-    """What one request has of its client's share; `client` counts the texts that it has being written."""
+    """The sequences that count for one request. `counts` has those of each client, `limit` at most."""
 
-    def __init__(self, counts: Counter[str], client: str, most: int) -> None:
-        self._counts, self._client, self._most = counts, client, most
+    def __init__(self, counts: Counter[str], client: str, limit: int) -> None:
+        self._counts = counts
+        self._client = client
+        self._limit = limit
         self._held = 0
 
-    def take(self, texts: int, field: str) -> None:
-        """Count texts that are about to be written.
+    def acquire(self, sequences: int, field: str) -> None:
+        """Count sequences that are about to be submitted.
 
         Raises:
-            InputError: so many never are allowed; names `field`.
+            InputError: so many are never allowed; names `field`.
             HTTPException: the client has too many already (429).
         """
-        if texts > self._most:
-            raise InputError(field, f"one client may have {self._most} texts written at once, not {texts}")
-        if self._counts[self._client] + texts > self._most:
-            detail = f"this client has {self._counts[self._client]} texts being written, of {self._most} at most"
-            raise HTTPException(429, detail, {"Retry-After": str(CEILING_RETRY)})
-        self._counts[self._client] += texts
-        self._held += texts
+        if sequences > self._limit:
+            raise InputError(field, f"one client may have {self._limit} texts written at once, not {sequences}")
+        active = self._counts[self._client]
+        if active + sequences > self._limit:
+            detail = f"this client has {active} texts being written, of {self._limit} at most"
+            raise HTTPException(429, detail, {"Retry-After": str(CONCURRENCY_RETRY)})
+        self._counts[self._client] += sequences
+        self._held += sequences
 
-    def give_back(self) -> None:
-        """The request has ended."""
+    def release(self) -> None:
+        """Count them no more: the request has ended."""
         self._counts[self._client] -= self._held
         self._held = 0
         if self._counts[self._client] <= 0:
             del self._counts[self._client]
 
 
-class StreamCeiling:
-    """Middleware that gives each request a `Claim` and takes it back when it has ended, in whatever way."""
+class ConcurrencyLimit:
+    """Middleware that gives each request a `Claim` and releases it when the request has ended, in whatever way."""
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app = app
-        self._most = most
+        self._limit = limit
         self.counts: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, then count its texts no more."""
+        """Pass the request on, then release its claim."""
         if scope["type"] != "http" or scope["path"] not in LIMITED:
             await self.app(scope, receive, send)
             return
-        claim = scope.setdefault("state", {})["claim"] = Claim(self.counts, client_of(scope), self._most)
+        claim = Claim(self.counts, client_of(scope), self._limit)
+        scope.setdefault("state", {})["claim"] = claim
         try:
             await self.app(scope, receive, send)
         finally:
-            claim.give_back()
+            claim.release()
 
 
-def claim_streams(request: Request, texts: int, field: str = "num_samples") -> None:
-    """Count texts for the request's client, before they are submitted; until the request has ended.
+def claim_sequences(request: Request, sequences: int, field: str = "num_samples") -> None:
+    """Count sequences for the request's client until the request has ended; called before they are submitted.
 
     Raises:
-        InputError, HTTPException: they are too many.
+        InputError: so many are never allowed; names `field`.
+        HTTPException: the client has too many already (429).
     """
     claim: Claim | None = getattr(request.state, "claim", None)
     if claim is not None:
-        claim.take(texts, field)
+        claim.acquire(sequences, field)

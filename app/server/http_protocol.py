@@ -1,7 +1,7 @@
-"""uvicorn's connections, with deadlines and bounds; and uvicorn's configuration from ours.
+"""HTTP connections: uvicorn's, with deadlines and bounds; and the configuration of uvicorn.
 
 A client that sends slowly, or without end, or does not read, costs a socket and some kilobytes for a bounded time.
-Knows how HTTP is framed, nothing of what is asked for.
+Knows how HTTP is framed; nothing of routes.
 """
 
 import asyncio
@@ -21,21 +21,21 @@ from uvicorn.server import ServerState
 
 from app.observability.middleware import RequestObserver
 from app.problems import Problem
-from app.security.middleware import MAX_HEAD_BYTES, guarded
-from app.server.listening import Room
+from app.security.middleware import MAX_HEAD_BYTES, with_security_headers
+from app.server.listening import ConnectionLimit
 from app.server.paths import canonical
 from app.settings import ServerSettings, listed
 
 logger = logging.getLogger(__name__)
 
-SEND_BUFFER = 64 * 1024  # the kernel's, of which it makes two; if not set, it takes megabytes for a slow reader
-WRITE_BUFFER = 32 * 1024  # asyncio's, beyond which whoever writes has to wait
-SPARE_BYTES = 1024 * 1024  # of a request that has its answer already, read for the client's sake
-SPARE_SECONDS = 2.0
-GRACE = 1.0  # seconds after which it is clear that an answer's own `send_timeout` did not end it
-PROBE_SECONDS = 0.025  # between two looks at a client that has sent all that it will
+SEND_BUFFER = 64 * 1024  # bytes in the kernel, which doubles it; unset, it grows to megabytes for a slow reader
+WRITE_BUFFER = 32 * 1024  # bytes in asyncio, beyond which writers have to wait
+MAX_DISCARDED = 1024 * 1024  # bytes of a request that are still read once it has been answered, so that it can end
+LINGER_SECONDS = 2.0  # that a connection stays open after a refusal, so that the client can read it
+GRACE_SECONDS = 1.0  # after which an answer's own `send_timeout` should have ended it
+PROBE_SECONDS = 0.025  # between two checks of a client that has sent all that it will
 HEAD_BEGINNING = b"HTTP/1.1 "  # of every answer, whatever its status
-MAX_ZEROS = 6  # before the size of a chunk; some clients allow for 16 digits in all
+MAX_ZEROS = 6  # before the size of a chunk; some clients allow 16 digits in all
 HOST_FIELD = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._~%!$&'()*+,;=-]*)(:[0-9]*)?", re.IGNORECASE)  # RFC 3986 3.2.2
 CUT_OFF = "the connection ended before all of the request had come"
 REFUSALS = {
@@ -48,12 +48,17 @@ REFUSALS = {
 
 
 class ServerConfig(uvicorn.Config):
-    """How uvicorn serves the app: nothing is believed or kept that the settings do not name."""
+    """uvicorn's configuration: no proxy is trusted, and no protocol is spoken, that the settings do not name.
 
-    def __init__(self, app: FastAPI, settings: ServerSettings, room: Room | None = None, **more: Any) -> None:
+    `more` are further options of uvicorn.
+    """
+
+    def __init__(
+        self, app: FastAPI, settings: ServerSettings, limit: ConnectionLimit | None = None, **more: Any
+    ) -> None:
         self.settings = settings
         self.observer: RequestObserver = app.state.observer
-        self.room = room or Room()
+        self.connection_limit = limit or ConnectionLimit()
         own: dict[str, Any] = {
             "host": settings.host,
             "port": settings.port,
@@ -68,14 +73,15 @@ class ServerConfig(uvicorn.Config):
 
 
 class RefusedRequestError(h11.RemoteProtocolError):
-    """What h11 would let pass, and this server does not; its words are for the client."""
+    """A request that h11 accepts and this server does not; the message is for the client."""
 
 
-class Exchanges(h11.Connection):
-    """h11's view of one connection, stricter with requests, and with bytes that may be sent ahead of an answer.
+class ServerConnection(h11.Connection):
+    """h11's state of one connection, stricter with requests, and able to send bytes ahead of an answer.
 
-    Refused besides what h11 refuses: what another server might frame in another way, which is how requests are
-    smuggled (RFC 9112 6.1, 11.2), what names no host (3.2), and other versions (RFC 9110 15.6.6).
+    Besides what h11 refuses, it refuses requests that another server might frame in another way, which is how
+    requests are smuggled (RFC 9112 6.1, 11.2), that name no host (3.2), or that are of another version of HTTP
+    (RFC 9110 15.6.6).
     """
 
     def __init__(self, max_head_bytes: int) -> None:
@@ -86,10 +92,10 @@ class Exchanges(h11.Connection):
         self._zeros = 0  # before the size of the next chunk
 
     def next_event(self) -> Any:
-        """As h11's; a request is checked, and the absolute form of its target taken apart.
+        """The next event as h11 has it; a request is checked and brought to origin form.
 
         Raises:
-            h11.RemoteProtocolError: it is not valid HTTP.
+            h11.RemoteProtocolError: what has come is not valid HTTP.
         """
         event = super().next_event()
         if not isinstance(event, h11.Request):
@@ -100,7 +106,7 @@ class Exchanges(h11.Connection):
         return self.request
 
     def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]
-        """As h11's, less what has been sent ahead."""
+        """The bytes of an event as h11 has them, without those that have been sent ahead."""
         sent = super().send(event)
         if isinstance(event, h11.Response | h11.InformationalResponse):
             has_length = any(name == b"content-length" for name, _ in event.headers)
@@ -112,9 +118,10 @@ class Exchanges(h11.Connection):
         return sent
 
     def send_ahead(self) -> bytes:
-        """A byte that can go out now, whatever comes next; none if there is no such byte.
+        """A byte that can be sent now, whatever comes next; empty if there is no such byte.
 
-        It is one of a head, or a zero before the size of a chunk, which changes nothing (RFC 9112 7.1).
+        It is one of those that every head begins with, or a zero before the size of a chunk, which does not change
+        the size (RFC 9112 7.1).
         """
         if self.our_state is h11.SEND_RESPONSE and self._sent_ahead < len(HEAD_BEGINNING):
             self._sent_ahead += 1
@@ -126,10 +133,12 @@ class Exchanges(h11.Connection):
 
 
 def to_origin_form(request: h11.Request) -> h11.Request:
-    """The request with a path for its target: of `http://example.org/info`, whose host counts (RFC 9112 3.2.2).
+    """The request with a path as its target, also if it was an address such as `http://example.org/info`.
+
+    The host of such an address replaces the Host header (RFC 9112 3.2.2).
 
     Raises:
-        RefusedRequestError: the target is neither, nor the `*` of OPTIONS.
+        RefusedRequestError: the target is neither a path nor an address, nor the `*` of OPTIONS.
     """
     target = request.target
     if target.startswith(b"/") or (target == b"*" and request.method == b"OPTIONS"):
@@ -151,7 +160,7 @@ def to_origin_form(request: h11.Request) -> h11.Request:
 
 
 def check(request: h11.Request) -> None:
-    """Refuse what h11 lets pass.
+    """Refuse what h11 accepts and this server does not.
 
     Raises:
         RefusedRequestError: the request's version, framing or host cannot be relied on.
@@ -170,16 +179,17 @@ def check(request: h11.Request) -> None:
 class Connection(H11Protocol):
     """One client's connection.
 
-    A request's head must come within `request_timeout`, its body within the same time again; else 408. A client
-    that takes nothing of what is sent for `send_timeout` is cut off. What is not HTTP gets a problem object.
+    A request's head must come within `request_timeout`, and its body within the same time again; else it is refused
+    (408). A client that reads nothing of what is sent for `send_timeout` is disconnected. What is not HTTP is
+    refused with a problem object.
 
-    A client that has sent all it will (a half-closed connection) gets its answers to their end. It looks like one
-    that has gone, until something is written to it: then a client that is not there answers with a reset. So a byte
-    is sent ahead at once, and the reset that follows ends the text.
+    A client that has closed its sending side (a half-closed connection) gets its answers to their end. It looks
+    like one that has left, until something is written to it: a client that has left answers that with a reset. So a
+    byte is sent ahead at once, and the reset that follows cancels the request.
     """
 
     config: ServerConfig
-    conn: Exchanges
+    conn: ServerConnection
 
     def __init__(
         self,
@@ -189,20 +199,20 @@ class Connection(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.conn = Exchanges(MAX_HEAD_BYTES)
-        self._awaited: object = None  # the state of the other side that must end in time
+        self.conn = ServerConnection(MAX_HEAD_BYTES)
+        self._awaited: object = None  # h11's state of the client that must end before the deadline
         self._deadline: asyncio.TimerHandle | None = None
-        self._reading: asyncio.TimerHandle | None = None  # looks whether the other side reads
-        self._spare: int | None = None
-        self._over = False  # nothing more is read from here
-        self._has_sent_all = False
-        self._looks = 0  # at a client that has sent all
-        self._looking: asyncio.TimerHandle | None = None
+        self._read_check: asyncio.TimerHandle | None = None  # of whether the client reads
+        self._discardable: int | None = None  # bytes still read of a request that has been answered before its end
+        self._over = False  # True once nothing that comes is handled any more
+        self._has_sent_all = False  # True once the client has closed its sending side
+        self._probes = 0  # of a client that has sent all
+        self._probe_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Bound what waits in buffers, and begin to wait for a request."""
+        """Bound the buffers, and begin to wait for a request."""
         super().connection_made(transport)
-        self.config.room.enter(self)
+        self.config.connection_limit.opened(self)
         if self.client is not None:
             self.client = (plain_address(self.client[0]), self.client[1])
         accepted = transport.get_extra_info("socket")
@@ -212,85 +222,87 @@ class Connection(H11Protocol):
         self._await(h11.IDLE)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
-        self.config.room.leave(self)
-        for timer in (self._deadline, self._reading, self._looking):
+        """Stop all timers."""
+        self.config.connection_limit.closed(self)
+        for timer in (self._deadline, self._read_check, self._probe_timer):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Part of a request, or of what is left of one that has its answer."""
-        if self._spare is not None:
-            self._spare -= len(data)
-            if self._spare < 0:
+        """Handle part of a request, or discard what is left of one that has been answered."""
+        if self._discardable is not None:
+            self._discardable -= len(data)
+            if self._discardable < 0:
                 self.flow.pause_reading()
-                self._leave()
+                self._linger()
         if self._over:
             return
         super().data_received(data)
         if self._is_answering:
-            self.config.room.occupy(self)
+            self.config.connection_limit.mark_busy(self)
         self._watch()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """The client sends no more; True if the connection stays open for what it is still to get."""
+        """The client has closed its sending side; returns True if the connection stays open for its answer."""
         self._has_sent_all = True
         if self._over or self.transport.is_closing():
             return False
         if self._is_cut_off:
             self._refuse(400, CUT_OFF)
         elif self._is_answering:
-            if self._looking is None:
-                self._look()
+            if self._probe_timer is None:
+                self._probe()
             return True
         return False
 
     @property
     def _is_answering(self) -> bool:
-        """True while there is a request whose answer is not complete."""
+        """True while a request waits for the end of its answer."""
         return self.cycle is not None and not self.cycle.response_complete
 
     @property
     def _is_cut_off(self) -> bool:
-        """True while part of a request is there."""
+        """True while part of a request, but not all of it, has come."""
         begun = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
         return begun or self.conn.their_state is h11.SEND_BODY
 
-    def _look(self) -> None:
-        """Whether a client that has sent all is still there.
+    def _probe(self) -> None:
+        """Check whether a client that has sent all is still there; repeated while its answer is not complete.
 
-        Rarer and rarer it is sent a byte ahead, if nothing else is under way: one that has gone answers that with a
-        reset, which is seen at the next look.
+        At every probe whose number is a power of two, it is sent a byte ahead, if nothing else is under way. A
+        client that has left answers that with a reset, which the next probe sees.
         """
         if self.transport.is_closing() or not self._is_answering:
-            self._looking = None
+            self._probe_timer = None
             return
         if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.transport.abort()
             return
-        is_power_of_two = self._looks & (self._looks - 1) == 0
-        if is_power_of_two and not self.transport.get_write_buffer_size() and (ahead := self.conn.send_ahead()):
-            self.transport.write(ahead)
-        self._looks += 1
-        self._looking = self.loop.call_later(PROBE_SECONDS, self._look)
+        is_power_of_two = self._probes & (self._probes - 1) == 0
+        if is_power_of_two and not self.transport.get_write_buffer_size():
+            ahead = self.conn.send_ahead()
+            if ahead:
+                self.transport.write(ahead)
+        self._probes += 1
+        self._probe_timer = self.loop.call_later(PROBE_SECONDS, self._probe)
 
-    def let_go(self) -> None:
-        """Close at once: another client needs the place of this one, which waits for a request."""
+    def close_idle(self) -> None:
+        """Close at once, for another client: this one only waits for a request."""
         self.transport.abort()
 
     def _should_upgrade(self) -> bool:
-        """False, and not a word in the log: HTTP lets a server pass over an upgrade."""
+        """False, and nothing is logged: HTTP lets a server ignore an upgrade."""
         return False
 
     def on_response_complete(self) -> None:
-        """An answer has been written; perhaps before all of the request was there."""
-        self._spare = SPARE_BYTES if self.conn.their_state is h11.SEND_BODY else None
+        """An answer is complete; perhaps before all of its request has come."""
+        self._discardable = MAX_DISCARDED if self.conn.their_state is h11.SEND_BODY else None
         super().on_response_complete()
         if not self._is_answering and not self.transport.get_write_buffer_size():
-            self.config.room.free(self)
+            self.config.connection_limit.mark_idle(self)
         if self._has_sent_all and not self._is_answering:
-            if self._is_cut_off and not self._over and self._spare is None:
+            if self._is_cut_off and not self._over and self._discardable is None:
                 self._refuse(400, CUT_OFF)
             self.transport.close()
         if self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0]:  # of a request sent meanwhile
@@ -299,34 +311,35 @@ class Connection(H11Protocol):
             self._watch_reader()
 
     def pause_writing(self) -> None:
-        """The other side is slower than this one."""
+        """The client reads more slowly than the server writes."""
         super().pause_writing()
         self._watch_reader()
 
     def send_400_response(self, msg: str) -> None:
-        """Instead of uvicorn's plain text, while it handles h11's error. A client that still sends can read it."""
+        """Send a problem object instead of uvicorn's plain text; called while h11's error is being handled."""
         error = sys.exception()
         status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
         self._refuse(status, str(error) if isinstance(error, RefusedRequestError) else None)
-        self._spare = SPARE_BYTES
-        self._leave()
+        self._discardable = MAX_DISCARDED
+        self._linger()
 
-    def _leave(self) -> None:
-        """Close when the client has had time to read its answer: closed before it has sent all, it might not."""
+    def _linger(self) -> None:
+        """Close after LINGER_SECONDS: closed while the client still sends, its answer might be lost."""
         self._over = True
         self._unset_keepalive_if_required()
         self._await(None)
         if not self.transport.is_closing():
             self.transport.write_eof()
-            self._deadline = self.loop.call_later(SPARE_SECONDS, self.transport.close)
+            self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _watch(self) -> None:
-        """Set the deadline for what is awaited now."""
+        """Set a new deadline if the client is expected to send something else than before."""
         state = self.conn.their_state
         if not self._over and state is not self._awaited:
             self._await(state)
 
     def _await(self, state: object) -> None:
+        """Set the deadline for the end of a state of the client, if the client must send something to end it."""
         self._awaited = state
         if self._deadline is not None:
             self._deadline.cancel()
@@ -335,13 +348,14 @@ class Connection(H11Protocol):
             self._deadline = self.loop.call_later(self.config.settings.request_timeout, self._on_late)
 
     def _on_late(self) -> None:
+        """The deadline has passed: refuse what has come of a request, and close."""
         if self.cycle is not None or self.conn.trailing_data[0]:
             logger.info("a request did not come within %g seconds", self.config.settings.request_timeout)
             self._refuse(408)
-        self.transport.close()  # a connection that was only opened, as browsers do, hears nothing
+        self.transport.close()  # without an answer if it was only opened, as browsers do ahead of a request
 
     def _refuse(self, status: int, detail: str | None = None) -> None:
-        """Answer in the place of the app, if there is no answer yet; the connection is of no use any more."""
+        """Answer instead of the app, if no answer has begun; nothing more is handled on this connection."""
         self._over = True
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
@@ -352,24 +366,29 @@ class Connection(H11Protocol):
         status = status if status in REFUSALS else 400
         self.config.observer.refused(status)
         request = self.conn.request if self.conn.our_state is h11.SEND_RESPONSE else None
-        path = request.target.partition(b"?")[0].decode("ascii") if request else ""
-        path = canonical(unquote(path), self.config.settings.root_path)
+        path = ""
+        if request is not None:
+            path = unquote(request.target.partition(b"?")[0].decode("ascii"))
+        path = canonical(path, self.config.settings.root_path)
         answer = Problem(status, detail or REFUSALS[status]).response(path)
-        headers = guarded([*self.server_state.default_headers, *answer.raw_headers, (b"connection", b"close")])
+        headers = with_security_headers(
+            [*self.server_state.default_headers, *answer.raw_headers, (b"connection", b"close")]
+        )
         head = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
         body = b"" if request and request.method == b"HEAD" else answer.body
         for event in (head, h11.Data(data=bytes(body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
 
     def _watch_reader(self) -> None:
-        """Cut the client off if it takes nothing of what waits for it."""
-        if self._reading is not None:
-            self._reading.cancel()
+        """Disconnect the client later if it has read nothing by then of what waits for it."""
+        if self._read_check is not None:
+            self._read_check.cancel()
         waiting = self.transport.get_write_buffer_size()
-        seconds = self.config.settings.send_timeout + GRACE
-        self._reading = self.loop.call_later(seconds, self._on_unread, waiting)
+        seconds = self.config.settings.send_timeout + GRACE_SECONDS
+        self._read_check = self.loop.call_later(seconds, self._on_unread, waiting)
 
     def _on_unread(self, before: int) -> None:
+        """Disconnect the client if it has not read since `before` bytes waited for it."""
         waiting = self.transport.get_write_buffer_size()
         if not waiting or not (self.flow.write_paused or self.cycle.response_complete):
             return  # it has caught up
@@ -381,7 +400,7 @@ class Connection(H11Protocol):
 
 
 def plain_address(host: str) -> str:
-    """An address as its owner writes it: IPv4 comes as `::ffff:192.0.2.1` to a socket that serves both."""
+    """An address in its usual form: a socket for both IPv6 and IPv4 has `::ffff:192.0.2.1` for `192.0.2.1`."""
     try:
         address = ip_address(host)
     except ValueError:

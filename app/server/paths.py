@@ -1,4 +1,4 @@
-"""The path that a request is for: one spelling of each, made before anything looks at it.
+"""Canonical paths: one spelling of each, made before anything else looks at a request.
 
 `//metrics`, `/./metrics`, `/x/../metrics` and, behind the prefix `/gpt`, `/gpt/metrics` all are `/metrics` for the
 routes, the key check, the rate limit and the trusted hosts alike. Knows nothing of what the paths lead to.
@@ -6,23 +6,14 @@ routes, the key check, the rate limit and the trusted hosts alike. Knows nothing
 
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.settings import ServerSettings
-
-
-def install(app: FastAPI, settings: ServerSettings) -> None:
-    """Put the paths right outside of all else. Call it last."""
-    build = app.build_middleware_stack
-    app.build_middleware_stack = lambda: CanonicalPaths(build(), settings.root_path)  # type: ignore[method-assign]
-
 
 def canonical(path: str, root_path: str = "") -> str:
-    """The path, decoded already, without empty segments, dot segments (RFC 3986 5.2.4) and the prefix.
+    """The path without empty segments, dot segments (RFC 3986 5.2.4) and the prefix `root_path`.
 
-    What is not a path, such as `*`, stays as it is.
+    The path is percent-decoded already. What is not a path, such as `*`, is returned as it is.
     """
     if not path.startswith("/"):
         return path
@@ -41,10 +32,10 @@ def canonical(path: str, root_path: str = "") -> str:
 
 
 class CanonicalPaths:
-    """Middleware that gives the app canonical paths without the prefix, and its redirects relative addresses.
+    """Middleware that gives the app canonical paths without the prefix, and makes its redirects relative.
 
-    An address with a host, or one that begins at the root, would be wrong behind a proxy that shows the server
-    below a path or under another name.
+    A redirect to an address with a host, or to one that begins at the root, would be wrong behind a proxy that
+    shows the server below a path or under another name.
     """
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
@@ -52,13 +43,13 @@ class CanonicalPaths:
         self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer for the canonical path."""
+        """Pass the request on with its canonical path."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         sent_path: bytes = scope.get("raw_path") or scope["path"].encode()
-        path = canonical(scope["path"], scope.get("root_path", ""))  # of the ASGI server, then our own
-        path = canonical(path, self._root_path)
+        path = canonical(scope["path"], scope.get("root_path", ""))  # the prefix that the ASGI server was told
+        path = canonical(path, self._root_path)  # and that of the settings
 
         async def send_relative(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] == 307:
@@ -70,7 +61,10 @@ class CanonicalPaths:
 
 
 def relative(sent_path: bytes, location: str) -> str:
-    """A redirect that adds or takes away the slash at the end, as seen from the path that the client sent."""
+    """The address of a redirect, relative to the path that the client sent.
+
+    Starlette redirects only to add or to remove a slash at the end of the path.
+    """
     target = urlsplit(location)
     name = target.path.rstrip("/").rpartition("/")[2]
     slashes = len(sent_path) - len(sent_path.rstrip(b"/"))

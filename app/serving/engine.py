@@ -1,4 +1,4 @@
-"""Continuous batching: one thread owns the generator and steps all active streams together.
+"""Continuous batching: one thread owns the generator and steps all active sequences together.
 
 Requests join and leave between steps; asyncio only moves text. Knows nothing of HTTP.
 """
@@ -17,16 +17,25 @@ from model.generation.sequence import Chunk, TextSequence
 logger = logging.getLogger(__name__)
 
 MAX_FAILURES = 3
-RETRY_SECONDS = 10  # seconds until another server has probably taken over
+STOPPED_RETRY_SECONDS = 10  # until another server has probably taken over
+FULL_RETRY_SECONDS = 5  # until a slot has probably become free
 
 
 class Engine:
     """A bounded queue in front of a generator's slots.
 
-    Any thread may call `submit`, `drain`, `retire` and `RequestHandle.cancel`; all else belongs to its own.
+    Any thread may call `submit`, `drain`, `retire` and `RequestHandle.cancel`; all else is for the engine's own
+    thread. A step that fails ends the sequences that were active; those that wait are generated afterwards.
 
-    `steps` counts calls of the generator, `failures` those that failed. A step that fails ends the texts that were
-    being written; those that wait are written after it. When the generator cannot go on, `failed` is true.
+    Args:
+        generator: what is stepped; the engine's alone from now on.
+        queue_size: sequences that may wait for a slot.
+        buffer_characters: characters of one request that may wait for its reader.
+
+    Attributes:
+        steps: calls of the generator.
+        failures: how many of them failed.
+        failed: True once the generator cannot go on.
     """
 
     def __init__(self, generator: Generator, queue_size: int, buffer_characters: int) -> None:
@@ -36,11 +45,11 @@ class Engine:
         self._changed = threading.Condition()
         self._waiting: deque[tuple[RequestHandle, TextSequence]] = deque()
         self._active: dict[TextSequence, RequestHandle] = {}
-        self._free = generator.free_slots  # as `submit` may count on, under the condition
+        self._free = generator.free_slots  # kept under the condition, for `submit`, which is of another thread
         self._drain_at: float | None = None
         self._retiring = False
         self._closing = False
-        self._in_a_row = 0  # failures since a text was finished
+        self._failures_in_a_row = 0  # since a sequence was finished
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
         self.steps = 0
         self.failures = 0
@@ -53,67 +62,67 @@ class Engine:
 
     @property
     def active(self) -> int:
-        """Streams that have a slot."""
+        """How many sequences have a slot."""
         return len(self._active)
 
     @property
     def waiting(self) -> int:
-        """Streams that wait for one."""
+        """How many sequences wait for one."""
         return len(self._waiting)
 
     @property
     def idle(self) -> bool:
-        """True while nothing is written and nothing waits."""
+        """True while no sequence is active or waits."""
         return not self._active and not self._waiting
 
     @property
     def ended(self) -> bool:
-        """True once the thread has."""
+        """True once the thread has ended."""
         return self._thread.ident is not None and not self._thread.is_alive()
 
     def start(self) -> None:
         """Start the engine's thread."""
         self._thread.start()
 
-    def submit(self, streams: Sequence[TextSequence]) -> RequestHandle:
-        """Queue the streams of one request; call it from the event loop that will read them.
+    def submit(self, sequences: Sequence[TextSequence]) -> RequestHandle:
+        """Queue the sequences of one request; called from the event loop that will read them.
 
         Raises:
-            InputError: there never is room for so many.
+            InputError: there is never room for so many.
             QueueFullError: there is not room for all of them now.
             DrainingError, EngineFailedError: no work is taken any more.
         """
-        most = self.generator.backend.slots + self._queue_size
-        if len(streams) > most:
-            raise InputError("num_samples", f"this server takes {most} at most, not {len(streams)}")
+        limit = self.generator.backend.slots + self._queue_size
+        if len(sequences) > limit:
+            raise InputError("num_samples", f"this server takes {limit} at most, not {len(sequences)}")
         with self._changed:
             if self.failed:
                 raise EngineFailedError("the generator has failed; the server must be restarted")
             if self._drain_at is not None or self._retiring or self._closing:
-                raise DrainingError("the server is stopping", retry_after=RETRY_SECONDS)
-            if len(self._waiting) + len(streams) > self._free + self._queue_size:
-                raise QueueFullError(
-                    f"all {self.generator.backend.slots} slots are writing and the queue is full", retry_after=5
-                )
-            job = RequestHandle(streams, self._buffer_characters, self._notify, lambda: self.active)
-            self._waiting.extend((job, stream) for stream in streams)
+                raise DrainingError("the server is stopping", retry_after=STOPPED_RETRY_SECONDS)
+            if len(self._waiting) + len(sequences) > self._free + self._queue_size:
+                slots = self.generator.backend.slots
+                message = f"all {slots} slots are writing and the queue is full"
+                raise QueueFullError(message, retry_after=FULL_RETRY_SECONDS)
+            handle = RequestHandle(sequences, self._buffer_characters, self._notify, lambda: self.active)
+            self._waiting.extend((handle, sequence) for sequence in sequences)
             self._changed.notify()
-        return job
+        return handle
 
     def drain(self, seconds: float) -> None:
-        """Take no new work; end with an error what has not finished after `seconds`."""
+        """Take no new work, and end with an error the requests that have not finished after `seconds`."""
         with self._changed:
             self._drain_at = time.monotonic() + seconds
             self._changed.notify()
 
     def retire(self) -> None:
-        """Take no new work; the thread ends when all that was taken is written."""
+        """Take no new work; the thread ends when all that was taken is finished."""
         with self._changed:
             self._retiring = True
             self._changed.notify()
 
     def close(self) -> None:
-        """End everything and wait for the thread."""
+        """End all requests and wait for the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -125,51 +134,58 @@ class Engine:
             self._changed.notify()
 
     def _main(self) -> None:
+        """Generate until the engine is to end; the thread's function."""
         try:
-            while self._work():
+            while not self._run_until_failure():
                 self._recover()
-        except Exception:  # the thread's boundary: every client must hear of it, whatever it is
+        except Exception:  # the thread's boundary: whatever it is, every client must be told
             logger.exception("the generator cannot go on")
             self.failed = True
         finally:
             with self._changed:
                 self._closing = True
-                self._end(self._jobs())
+                self._end_requests(self._handles())
 
-    def _work(self) -> bool:
-        """Write until the engine is to end, or True: a step failed."""
+    def _run_until_failure(self) -> bool:
+        """Generate; returns True when the engine is to end, False after a step that failed."""
         try:
             while self._wait_for_work():
                 self._drop_cancelled()
                 self._admit()
                 self._step()
-        except Exception:  # NaN, a kernel's error: a fault of one moment, or so we hope
+        except Exception:  # NaN, or a kernel's error: perhaps a transient one, so `_recover` tries again
             logger.exception("a step of the generator failed")
             self.failures += 1
-            return True
-        return False
+            return False
+        return True
 
     def _recover(self) -> None:
-        """End the streams that were being written and make the generator as new.
+        """End the requests that were active and reset the generator.
 
         Raises:
-            RuntimeError: it fails again and again. And whatever its device raises if that is lost.
+            RuntimeError: MAX_FAILURES steps have failed, and no sequence was finished between them.
+            Exception: whatever the device raises if it is lost.
         """
-        self._in_a_row += 1
+        self._failures_in_a_row += 1
         with self._changed:
-            self._end(set(self._active.values()), EngineFailedError("the generator failed; ask for the rest again"))
+            error = EngineFailedError("the generator failed; ask for the rest again")
+            self._end_requests(set(self._active.values()), error)
         self.generator.reset()
-        if self._in_a_row >= MAX_FAILURES:
+        if self._failures_in_a_row >= MAX_FAILURES:
             raise RuntimeError(f"{MAX_FAILURES} failures, and no text finished between them")
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to do; False when the engine is to end."""
         with self._changed:
             while not self._closing:
-                remaining = None if self._drain_at is None else self._drain_at - time.monotonic()
-                if remaining is not None:
-                    self._end(self._jobs() if remaining <= 0 else self._not_begun())
-                    remaining = None if remaining <= 0 else remaining
+                remaining: float | None = None
+                if self._drain_at is not None:
+                    remaining = self._drain_at - time.monotonic()
+                    if remaining > 0:
+                        self._end_requests(self._not_begun())
+                    else:
+                        self._end_requests(self._handles())
+                        remaining = None
                 if self._retiring and self.idle:
                     return False
                 if self._has_work():
@@ -178,79 +194,97 @@ class Engine:
         return False
 
     def _has_work(self) -> bool:
-        if self._waiting and (self.generator.free_slots or any(job.cancelled for job, _ in self._waiting)):
+        """Whether there is something to admit, to step or to drop."""
+        if self._waiting and (self.generator.free_slots or any(handle.cancelled for handle, _ in self._waiting)):
             return True
-        return any(job.cancelled or not job.full for job in self._active.values())
+        return any(handle.cancelled or not handle.full for handle in self._active.values())
 
     def _drop_cancelled(self) -> None:
-        """Free the slots and queue places of clients that have gone."""
-        for stream in [stream for stream, job in self._active.items() if job.cancelled]:
-            self._leave(stream)
-        gone: deque[tuple[RequestHandle, TextSequence]] = deque()
-        with self._changed:  # in one pass: thousands may leave together, and more while we look
-            waiting, self._waiting = self._waiting, deque()
-            for entry in waiting:
-                (gone if entry[0].cancelled else self._waiting).append(entry)
-        for job, _ in gone:
-            job.leave()
+        """Remove the sequences of cancelled requests from the slots and the queue."""
+        for sequence in [sequence for sequence, handle in self._active.items() if handle.cancelled]:
+            self._remove(sequence)
+        cancelled: list[RequestHandle] = []
+        kept: deque[tuple[RequestHandle, TextSequence]] = deque()
+        with self._changed:  # in one pass: thousands may be cancelled together, and more while this runs
+            for handle, sequence in self._waiting:
+                if handle.cancelled:
+                    cancelled.append(handle)
+                else:
+                    kept.append((handle, sequence))
+            self._waiting = kept
+        for handle in cancelled:
+            handle.release_one()
 
     def _admit(self) -> None:
-        """Let in as many as there are slots for; the steps read their prompts a little at a time."""
+        """Give the free slots to those that have waited longest; steps then read their prompts part by part."""
         with self._changed:
             while self._waiting and self.generator.free_slots:
-                job, stream = self._waiting.popleft()
+                handle, sequence = self._waiting.popleft()
                 self._free -= 1
-                self._active[stream] = job
-                self.generator.add(stream)
+                self._active[sequence] = handle
+                self.generator.add(sequence)
 
     def _step(self) -> None:
-        """On with each stream whose reader keeps up."""
-        running = [stream for stream, job in self._active.items() if not job.full]
-        if running:
-            self.steps += 1
-            woken: list[RequestHandle] = []
-            try:
-                for stream, piece in self.generator.step(running):
-                    if job := self._deliver(stream, piece):
-                        woken.append(job)
-            finally:  # a text may have ended before the step failed at another
-                RequestHandle.wake(woken)
+        """Step the sequences whose readers keep up, and hand over what they release."""
+        running = [sequence for sequence, handle in self._active.items() if not handle.full]
+        if not running:
+            return
+        self.steps += 1
+        woken: list[RequestHandle] = []
+        try:
+            for sequence, chunk in self.generator.step(running):
+                handle = self._active[sequence]
+                if self._deliver(handle, sequence, chunk):
+                    woken.append(handle)
+        finally:  # a sequence may have ended before the step failed at another
+            RequestHandle.wake(woken)
 
-    def _deliver(self, stream: TextSequence, piece: Chunk) -> RequestHandle | None:
-        """Hand the piece over; the job, if its reader has to be woken."""
-        job = self._active[stream]
-        if piece.finish_reason is not None:
-            self._in_a_row = 0
-            self._leave(stream)  # first, so that a client that knows the end finds the slot free
-        told = piece.text or piece.finish_reason is not None
-        return job if told and job.put(stream, piece) else None
+    def _deliver(self, handle: RequestHandle, sequence: TextSequence, chunk: Chunk) -> bool:
+        """Hand a chunk over to its request; returns True if the reader has to be woken."""
+        has_ended = chunk.finish_reason is not None
+        if has_ended:
+            self._failures_in_a_row = 0
+            self._remove(sequence)  # first, so that a client that has seen the end finds the slot free
+        if not chunk.text and not has_ended:
+            return False
+        return handle.put(sequence, chunk)
 
-    def _leave(self, stream: TextSequence) -> None:
-        job = self._active.pop(stream)
-        self.generator.remove(stream)
+    def _remove(self, sequence: TextSequence) -> None:
+        """Take a sequence out of its slot."""
+        handle = self._active.pop(sequence)
+        self.generator.remove(sequence)
         with self._changed:
             self._free += 1
-        job.leave()
+        handle.release_one()
 
-    def _jobs(self) -> set[RequestHandle]:
-        return {job for job, _ in self._waiting} | set(self._active.values())
+    def _handles(self) -> set[RequestHandle]:
+        """The requests that have active or waiting sequences."""
+        return {handle for handle, _ in self._waiting} | set(self._active.values())
 
     def _not_begun(self) -> set[RequestHandle]:
-        """The jobs all of whose streams wait, once no slot is free for them."""
+        """The requests none of whose sequences has a slot; none of them while a slot is free."""
         if self.generator.free_slots:
             return set()
-        return {job for job, _ in self._waiting} - set(self._active.values())
+        return {handle for handle, _ in self._waiting} - set(self._active.values())
 
-    def _end(self, jobs: set[RequestHandle], error: SoliloquyError | None = None) -> None:
-        """Tell these clients that their texts will not be finished; with the condition held."""
+    def _end_requests(self, handles: set[RequestHandle], error: SoliloquyError | None = None) -> None:
+        """End these requests before their texts are finished; called with the condition held.
+
+        Without an `error`, it is that the generator has failed or, if it has not, that the server stops.
+        """
         if error is None and self.failed:
             error = EngineFailedError("the generator failed before the text was finished")
-        for stream in [stream for stream, job in self._active.items() if job in jobs]:
-            self._leave(stream)
-        for job, _ in [entry for entry in self._waiting if entry[0] in jobs]:
-            job.leave()
-        self._waiting = deque(entry for entry in self._waiting if entry[0] not in jobs)
-        for job in jobs:
-            job.fail(
-                error or DrainingError("the server stopped before the text was finished", retry_after=RETRY_SECONDS)
-            )
+        elif error is None:
+            message = "the server stopped before the text was finished"
+            error = DrainingError(message, retry_after=STOPPED_RETRY_SECONDS)
+        for sequence in [sequence for sequence, handle in self._active.items() if handle in handles]:
+            self._remove(sequence)
+        kept: deque[tuple[RequestHandle, TextSequence]] = deque()
+        for handle, sequence in self._waiting:
+            if handle in handles:
+                handle.release_one()
+            else:
+                kept.append((handle, sequence))
+        self._waiting = kept
+        for handle in handles:
+            handle.fail(error)

@@ -1,4 +1,4 @@
-"""The model card: what is being served, for `/info` and the page."""
+"""The model card: facts about what is served, for `/info` and the page. Owns the fields of `/info`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,15 +11,25 @@ from model.vocabulary import TYPEWRITER
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Facts about the checkpoint and the machine it runs on.
+    """Facts about the checkpoint and the machine it runs on. Losses are in nats per character.
 
-    `identity` is the SHA-256 of all that decides a text, `checkpoint` its beginning; `former` is that of what it
-    was before it covered the vocabulary, which is not told, but known where it is met. `parameters` counts as
-    nanoGPT does, without position embeddings. `val_loss`, `baselines` and the points of `curve` (step, train, val)
-    are in nats per character. `default_prompt` is what a text follows where no prompt is given; `replacements` says
-    what to write for common characters outside the vocabulary.
-    `seconds`, `preset` and `steps` are of the training run. `report` tells whether texts can be reported on,
-    `snapshots` the steps at which the run beside it was kept.
+    Attributes:
+        checkpoint: the first 12 hex digits of `identity`.
+        identity: the SHA-256 (hex) of all that decides a text: weights, configuration, vocabulary.
+        former: the first 12 hex digits of an older identity, which did not cover the vocabulary; not published, but
+            recognised in requests, for a better refusal.
+        parameters: their number as nanoGPT counts: without position embeddings.
+        positions: the kind of positions, such as rotary.
+        vocabulary: all characters in the order of their ids.
+        default_prompt: what an empty prompt stands for.
+        replacements: what to write for common characters that are not in the vocabulary.
+        val_method: how `val_loss` was computed.
+        baselines: losses of simpler models, by name.
+        curve: the loss curve of training, of points with `step`, `train` and `val`.
+        trained: the date of training, in ISO format.
+        seconds, preset, steps: of the training run.
+        report: whether the checkpoint has what `/report` needs.
+        snapshots: the steps at which a snapshot of the training run was kept.
     """
 
     checkpoint: str
@@ -51,9 +61,12 @@ class ModelCard:
     @classmethod
     def of(cls, checkpoint: Checkpoint, numerics: Numerics, snapshots: Sequence[int] = ()) -> "ModelCard":
         """The card of a checkpoint as it is served here."""
-        config, training, vocabulary = checkpoint.config, checkpoint.training, checkpoint.vocabulary
-        recipe, points = training.get("recipe", {}), training.get("curve", [])
-        foreign = [character for character in TYPEWRITER if character not in vocabulary.characters]
+        config = checkpoint.config
+        training = checkpoint.training
+        vocabulary = checkpoint.vocabulary
+        recipe = training.get("recipe", {})
+        curve = training.get("curve", [])
+        unknown = [character for character in TYPEWRITER if character not in vocabulary.characters]
         return cls(
             checkpoint=checkpoint.identity[:12],
             identity=checkpoint.identity,
@@ -63,7 +76,7 @@ class ModelCard:
             positions=config.positions,
             vocabulary="".join(vocabulary.characters),
             default_prompt=vocabulary.default_prompt,
-            replacements={character: vocabulary.replacement(character) for character in foreign},
+            replacements={character: vocabulary.replacement(character) for character in unknown},
             n_layer=config.n_layer,
             n_head=config.n_head,
             n_embd=config.n_embd,
@@ -73,7 +86,7 @@ class ModelCard:
             val_loss=training.get("val_loss"),
             val_method=training.get("val_method"),
             baselines=training.get("baselines"),
-            curve=[{key: _rounded(point[key]) for key in ("step", "train", "val")} for point in points],
+            curve=[{key: _rounded(point[key]) for key in ("step", "train", "val")} for point in curve],
             trained=training.get("date"),
             seconds=training.get("seconds"),
             preset=recipe.get("preset"),
@@ -83,7 +96,7 @@ class ModelCard:
         )
 
     def content(self) -> dict[str, Any]:
-        """The card as JSON, with the vocabulary's size beside its characters."""
+        """The JSON fields of `/info`."""
         content = asdict(self) | {"vocabulary_size": len(self.vocabulary)}
         del content["former"]
         return content

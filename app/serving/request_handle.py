@@ -1,6 +1,6 @@
-"""One request on its way: the streams it asked for, and the text that waits for its reader.
+"""One request while it runs: its sequences, and the chunks of text that wait for its reader.
 
-The engine's thread puts pieces in; the event loop takes them out. Knows nothing of slots or of HTTP.
+The engine's thread puts chunks in; the event loop takes them out. Knows nothing of slots or of HTTP.
 """
 
 import asyncio
@@ -14,111 +14,131 @@ from model.errors import SoliloquyError
 from model.generation.sequence import Chunk, TextSequence
 
 FRAME_SECONDS = 0.025  # between two flushes of a text
-FLUSHED_STREAMS = 16  # that can be flushed so often
-MAX_STRETCH = 4.0
+MAX_FAST_SEQUENCES = 16  # that are flushed so often; with more of them, flushes become rarer
+MAX_STRETCH = 4.0  # how many times rarer they become at most
+
+
+def one_active() -> int:
+    """The count of active sequences for a handle that belongs to no engine."""
+    return 1
 
 
 class RequestHandle:
-    """A request's streams and its bounded buffer.
+    """A request's sequences and its bounded buffer; made on the event loop that reads it.
 
-    `released` is set once none of its streams has a slot or waits for one. `active` tells how many streams are
-    being written, for whomever.
+    Args:
+        sequences: what the request asks for.
+        buffer_characters: how much text may wait before `full` is true.
+        on_change: called, from any thread, when the engine may have something to do: text was taken from a full
+            buffer, or the request was cancelled.
+        active: how many sequences are being generated, for all requests.
+
+    Attributes:
+        submitted: when it was queued, by the monotonic clock, in seconds.
+        first_character: when its first character came, likewise; None before that.
+        released: set once none of its sequences has a slot or waits for one.
     """
 
     def __init__(
         self,
-        streams: Sequence[TextSequence],
+        sequences: Sequence[TextSequence],
         buffer_characters: int,
         on_change: Callable[[], None],
-        active: Callable[[], int] = lambda: 1,
+        active: Callable[[], int] = one_active,
     ) -> None:
         self.id = uuid.uuid4().hex
-        self.streams = list(streams)
+        self.sequences = list(sequences)
         self.submitted = time.monotonic()
         self.first_character: float | None = None
         self.cancelled = False
         self.released = threading.Event()
         self._limit = buffer_characters
-        self._on_change, self._active = on_change, active
+        self._on_change = on_change
+        self._active = active
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
-        self._lock = threading.Lock()
-        self._pieces: list[tuple[TextSequence, Chunk]] = []
+        self._lock = threading.Lock()  # of the chunks and of how much they are
+        self._chunks: list[tuple[TextSequence, Chunk]] = []
         self._buffered = 0
         self._error: SoliloquyError | None = None
-        self._unfinished = len(self.streams)
-        self._holding = len(self.streams)
+        self._unfinished = len(self.sequences)  # whose end has not been taken; of the event loop
+        self._holding = len(self.sequences)  # that have a slot or wait for one; of the engine's thread
 
     @property
     def full(self) -> bool:
         """True while the reader is too far behind for more text."""
         return self._buffered >= self._limit
 
-    def put(self, stream: TextSequence, piece: Chunk) -> bool:
-        """Hand a piece over, from the engine's thread; True if the reader has to be woken."""
+    def put(self, sequence: TextSequence, chunk: Chunk) -> bool:
+        """Append a chunk, from the engine's thread; returns True if the reader has to be woken."""
         if self.first_character is None:
             self.first_character = time.monotonic()
         with self._lock:
-            first = not self._pieces
-            self._pieces.append((stream, piece))
-            self._buffered += max(1, len(piece.text)) + sum(len(one.alternatives) for one in piece.logprobs)
-        return first
+            was_empty = not self._chunks
+            self._chunks.append((sequence, chunk))
+            self._buffered += max(1, len(chunk.text)) + sum(len(one.alternatives) for one in chunk.logprobs)
+        return was_empty
 
-    def leave(self) -> None:
-        """One stream has given its slot or its place in the queue back, from the engine's thread."""
+    def release_one(self) -> None:
+        """Note that one sequence has left its slot or the queue, from the engine's thread."""
         self._holding -= 1
         if not self._holding:
             self.released.set()
 
     def fail(self, error: SoliloquyError) -> None:
-        """End the job with an error, from the engine's thread."""
+        """End the request with an error, from the engine's thread."""
         self._error = error
         RequestHandle.wake([self])
 
     def cancel(self) -> None:
-        """Nobody reads any more: give up what is unwritten. Harmless when the job has ended."""
+        """Give up what is not generated yet: nobody reads it. Harmless when the request has ended."""
         self.cancelled = True
         self._on_change()
 
     async def take(self) -> list[tuple[TextSequence, Chunk]]:
-        """Wait for pieces and take all of them; empty once every stream has ended.
+        """Wait for chunks and take all of them; an empty list once every sequence has ended.
 
         Raises:
-            SoliloquyError: the job was ended early; what was written before it has been taken.
+            SoliloquyError: the request was ended early; what was generated before has been taken.
         """
         while self._unfinished:
             self._arrived.clear()
             with self._lock:
-                pieces, self._pieces = self._pieces, []
-                was_full, self._buffered = self.full, 0
+                chunks = self._chunks
+                was_full = self.full
+                self._chunks = []
+                self._buffered = 0
             if was_full:
                 self._on_change()
-            if pieces:
-                self._unfinished -= sum(piece.finish_reason is not None for _, piece in pieces)
-                return pieces
+            if chunks:
+                self._unfinished -= sum(chunk.finish_reason is not None for _, chunk in chunks)
+                return chunks
             if self._error is not None:
                 raise self._error
             await self._arrived.wait()
         return []
 
     async def pause(self) -> None:
-        """Until the text may be flushed again. The more are written, the rarer: else frames of one character each
-        would take the time that all of them need. Texts are flushed together, which costs less than each by itself.
+        """Wait until the text may be flushed again.
+
+        The more sequences there are, the rarer each is flushed: frames of one character each would take the time
+        that all of them need. All texts are flushed at the same moments, which costs less than each by itself.
         """
-        seconds = FRAME_SECONDS * min(MAX_STRETCH, max(1.0, self._active() / FLUSHED_STREAMS))
+        stretch = max(1.0, self._active() / MAX_FAST_SEQUENCES)
+        seconds = FRAME_SECONDS * min(MAX_STRETCH, stretch)
         if seconds:
             now = self._loop.time()
             seconds = round((now + seconds) / FRAME_SECONDS) * FRAME_SECONDS - now
         await asyncio.sleep(seconds)
 
     @staticmethod
-    def wake(jobs: Iterable["RequestHandle"]) -> None:
-        """Wake the readers of these jobs, from the engine's thread: with one system call for each loop."""
+    def wake(handles: Iterable["RequestHandle"]) -> None:
+        """Wake the readers of these requests, from the engine's thread; one system call for each event loop."""
         arrived = defaultdict(list)
-        for job in jobs:
-            arrived[job._loop].append(job._arrived)
+        for handle in handles:
+            arrived[handle._loop].append(handle._arrived)
         for loop, events in arrived.items():
-            if not loop.is_closed():  # a client of a server that has gone
+            if not loop.is_closed():  # as that of a server that has stopped is
                 loop.call_soon_threadsafe(_set_all, events)
 
 

@@ -1,8 +1,8 @@
-"""The snapshots of a training run beside its checkpoint, each a model that writes one short text.
+"""The snapshots of a training run: one short text by each of them. Owns where they are and how they are loaded.
 
-They are the checkpoints in NAME-snapshots, beside the checkpoint NAME that is served. They are read when one is
-first wanted, and write one after another in a thread of their own (`Service.snapshots`): texts being streamed do
-not wait for them.
+They are the checkpoints in NAME-snapshots, beside the checkpoint NAME that is served. They are read at the first
+request for them, and generate one after another in a thread of their own (`Service.snapshots`), so that streams do
+not wait for them. Knows nothing of HTTP.
 """
 
 import os
@@ -21,7 +21,7 @@ from model.sampling.sampler import Sampling
 
 @dataclass(frozen=True)
 class SnapshotText:
-    """The one text that each snapshot is to write; an empty prompt is the snapshot's own default."""
+    """What each snapshot is to write; an empty prompt stands for the snapshot's own default."""
 
     prompt: str
     seed: int
@@ -31,19 +31,19 @@ class SnapshotText:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The weights after so many steps of training, ready to write."""
+    """The model after `step` steps of training, ready to write."""
 
     step: int
     checkpoint: Checkpoint
     generator: Generator
 
-    def write(self, wanted: SnapshotText, check_cancelled: CancelCheck) -> str:
-        """One text; `check_cancelled` is called with each piece of it.
+    def generate(self, wanted: SnapshotText, check_cancelled: CancelCheck) -> str:
+        """The text; `check_cancelled` is called after each chunk of it, and raises when the work is to end.
 
         Raises:
             UnknownCharactersError: the prompt has characters outside the snapshot's vocabulary.
         """
-        [stream] = make_sequences(
+        [sequence] = make_sequences(
             self.checkpoint.vocabulary,
             wanted.sampling,
             prompt=wanted.prompt or self.checkpoint.vocabulary.default_prompt,
@@ -52,29 +52,37 @@ class Snapshot:
             max_new_tokens=wanted.max_new_tokens,
             stop=(),
         )
-        written = []
-        with closing(self.generator.write(stream)) as pieces:  # its slot is free, however this ends
-            for piece in pieces:
-                written.append(piece.text)
+        texts: list[str] = []
+        with closing(self.generator.write(sequence)) as chunks:  # which frees its slot, however this ends
+            for chunk in chunks:
+                texts.append(chunk.text)
                 check_cancelled()
-        return "".join(written)
+        return "".join(texts)
 
 
-class Gallery:
-    """The snapshots beside a checkpoint folder; `steps` lists them. One thread at a time may write."""
+class SnapshotStore:
+    """The snapshots beside a checkpoint folder; `steps` lists them. One thread at a time may use it."""
 
     def __init__(self, folder: Path, numerics: Numerics) -> None:
         folder = Path(os.path.abspath(folder))
         self._folder = folder.parent / f"{folder.name}-snapshots"
         self._numerics = numerics
-        names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
-        steps = sorted(int(name) for name in names if name.isdecimal())
-        complete = [step for step in steps if has_checkpoint(self._folder / _name(step))]
-        self.steps = [step for step in complete if _name(step) in names]
-        self._snapshots: list[Snapshot] = []
+        self.steps = self._find_steps()
+        self._snapshots: list[Snapshot] = []  # those that have been read, in the order of `steps`
 
-    def write(self, wanted: SnapshotText, check_cancelled: CancelCheck) -> dict[str, Any]:
-        """What each snapshot writes, and the loss curve of their run; `check_cancelled` is called often.
+    def _find_steps(self) -> list[int]:
+        """The steps of all complete snapshots, in ascending order."""
+        if not self._folder.is_dir():
+            return []
+        names = {path.name for path in self._folder.iterdir()}
+        steps = sorted(int(name) for name in names if name.isdecimal())
+        named = [step for step in steps if _name(step) in names]  # not, say, `7` for `000007`
+        return [step for step in named if has_checkpoint(self._folder / _name(step))]
+
+    def generate(self, wanted: SnapshotText, check_cancelled: CancelCheck) -> dict[str, Any]:
+        """The JSON fields of the answer: what each snapshot writes, and the loss curve of their training run.
+
+        `check_cancelled` is called often, and raises when the work is to end.
 
         Raises:
             CheckpointError, UnknownCharactersError: a snapshot cannot be read, or cannot read the prompt.
@@ -82,7 +90,7 @@ class Gallery:
         for step in self.steps[len(self._snapshots) :]:
             check_cancelled()
             self._snapshots.append(self._load(step))
-        texts = [{"step": one.step, "text": one.write(wanted, check_cancelled)} for one in self._snapshots]
+        texts = [{"step": one.step, "text": one.generate(wanted, check_cancelled)} for one in self._snapshots]
         if not texts:
             return {"parameters": None, "curve": [], "snapshots": []}
         last = self._snapshots[-1].checkpoint
@@ -90,10 +98,11 @@ class Gallery:
         return {"parameters": last.parameter_count, "curve": curve, "snapshots": texts}
 
     def _load(self, step: int) -> Snapshot:
+        """Read one snapshot."""
         checkpoint = read_checkpoint(self._folder / _name(step))
         return Snapshot(step, checkpoint, load_generator(checkpoint, self._numerics, slots=1, threads=1))
 
 
 def _name(step: int) -> str:
-    """Of a snapshot's folder."""
+    """The name of a snapshot's folder."""
     return f"{step:06d}"

@@ -1,4 +1,4 @@
-"""Work that threads do for requests, one bounded place for each kind: none waits behind another kind.
+"""Bounded thread pools for work other than generation, one for each kind, so that no kind waits for another.
 
 The engine has a queue of its own (`app.serving.engine`). Knows nothing of HTTP or of what the work is.
 """
@@ -13,63 +13,66 @@ from typing import TypeVar
 from model.cancellation import CancelCheck
 from model.errors import DeadlineError, QueueFullError
 
-RETRY_SECONDS = 5  # seconds until a place has probably become free
+WORK_RETRY_SECONDS = 5  # until another request has probably been answered
 
-Result = TypeVar("Result")
+WorkResult = TypeVar("WorkResult")
 
 
 class CancelledWorkError(Exception):
-    """Nobody waits for the work any more; never leaves its thread."""
+    """Raised inside work that nobody waits for any more; it never leaves the thread."""
 
 
 class WorkQueue:
-    """Threads for one kind of work, and how many requests may have it done or wait for it.
+    """Threads for one kind of work, with a bound on the requests that have it done or wait for it.
 
-    A thread cannot be ended from outside. So work is handed a `CancelCheck`, which it must call often, and which
-    raises once its client has gone, its time is over, or the server stops.
+    A thread cannot be ended from outside. So work is passed a `CancelCheck`, a function that it must call often and
+    that raises once its client has left, its time is over, or the server stops.
 
     Args:
-        name: of one such work, for its refusals, such as "report".
+        name: of one piece of such work, for refusals, such as "report".
         threads: that work at once.
-        places: of requests that have such work in progress or waiting.
-        seconds: from when work is handed over until it is given up.
+        capacity: requests that may have such work in progress or waiting.
+        seconds: from when work is submitted until it is given up.
+
+    Attributes:
+        admitted: requests that are within `admit` now.
     """
 
-    def __init__(self, name: str, threads: int, places: int, seconds: float) -> None:
+    def __init__(self, name: str, threads: int, capacity: int, seconds: float) -> None:
         self.name = name
-        self._places = places
+        self._capacity = capacity
         self._seconds = seconds
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._in_progress: set[threading.Event] = set()
-        self.taken = 0
+        self.admitted = 0
 
     @property
     def in_progress(self) -> int:
-        """Work that is being done or waits for a thread."""
+        """How many pieces of work are being done or wait for a thread."""
         return len(self._in_progress)
 
     @property
     def idle(self) -> bool:
-        """True while nobody has such work done."""
-        return not self.taken and not self._in_progress
+        """True while no request has such work done."""
+        return not self.admitted and not self._in_progress
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place for one request, for as long as it lasts; taken before anything is done for it.
+    def admit(self) -> Iterator[None]:
+        """Count one request for as long as the context lasts; entered before anything is done for it.
 
         Raises:
-            QueueFullError: there is none.
+            QueueFullError: as many as the capacity are counted already.
         """
-        if self.taken >= self._places:
-            raise QueueFullError(f"all {self._places} places for a {self.name} are taken", RETRY_SECONDS)
-        self.taken += 1
+        if self.admitted >= self._capacity:
+            raise QueueFullError(f"all {self._capacity} places for a {self.name} are taken", WORK_RETRY_SECONDS)
+        self.admitted += 1
         try:
             yield
         finally:
-            self.taken -= 1
+            self.admitted -= 1
 
-    async def run(self, work: Callable[[CancelCheck], Result]) -> Result:
-        """What the work returns. If the caller is cancelled, the work ends soon after.
+    async def run(self, work: Callable[[CancelCheck], WorkResult]) -> WorkResult:
+        """Run the work in a thread and return its result. If the caller is cancelled, the work ends soon after.
 
         Raises:
             DeadlineError: it took too long.
@@ -80,7 +83,7 @@ class WorkQueue:
             if cancelled.is_set():
                 raise CancelledWorkError
 
-        def begin() -> Result:
+        def begin() -> WorkResult:
             check_cancelled()
             return work(check_cancelled)
 
@@ -94,7 +97,7 @@ class WorkQueue:
             raise DeadlineError(
                 f"the {self.name} was not ready within {self._seconds:g} seconds; "
                 "try again later, or ask for less text",
-                RETRY_SECONDS,
+                WORK_RETRY_SECONDS,
             ) from None
         finally:
             cancelled.set()

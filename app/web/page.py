@@ -1,4 +1,7 @@
-"""The page: one template, in the language that its reader asks for, and static files. Owns what guards them."""
+"""The page: one template in several languages, static files, and the API's documentation page.
+
+Owns their security policies, and which language a reader gets. Knows nothing of how requests are answered.
+"""
 
 import base64
 import hashlib
@@ -20,7 +23,9 @@ from app.api.schemas import GenerateRequest
 
 ROOT = Path(__file__).parent.parent.parent
 DEFAULT_LANGUAGE = "en"
-RANGE = re.compile(r"\s*([a-z]{1,8})(?:-[a-z0-9-]*)?\s*(?:;\s*q=([01](?:\.[0-9]{0,3})?)\s*)?", re.IGNORECASE)
+LANGUAGE_RANGE = re.compile(  # of an Accept-Language header, such as "es-MX;q=0.8"
+    r"\s*(?P<code>[a-z]{1,8})(?:-[a-z0-9-]*)?\s*(?:;\s*q=(?P<quality>[01](?:\.[0-9]{0,3})?)\s*)?", re.IGNORECASE
+)
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -30,7 +35,7 @@ SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
 class PageFiles(StaticFiles):
-    """Static files that a browser asks about again, so that a new version is seen at once."""
+    """Static files that a browser revalidates each time, so that it sees a new version at once."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """The file, or 304 if the browser has it."""
@@ -40,7 +45,7 @@ class PageFiles(StaticFiles):
 
 
 def install(app: FastAPI) -> None:
-    """Give the app its page, the page's files and the API's page; texts are read now."""
+    """Add the page, its files and the API's documentation page to the app; templates and texts are read now."""
     app.include_router(make_router())
     app.include_router(make_docs_router(app.title))
     app.mount("/static", PageFiles(directory=ROOT / "static", packages=[SWAGGER]))
@@ -49,10 +54,12 @@ def install(app: FastAPI) -> None:
 def make_router() -> APIRouter:
     """The route of the page. `texts.json` has one object of texts for each language."""
     texts: dict[str, dict[str, Any]] = json.loads((ROOT / "templates" / "texts.json").read_text(encoding="utf-8"))
-    languages = {code: own.get("language", code) for code, own in texts.items()}
-    templates, router = Jinja2Templates(ROOT / "templates"), APIRouter()
+    languages = {code: translated.get("language", code) for code, translated in texts.items()}
+    templates = Jinja2Templates(ROOT / "templates")
     templates.env.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-    templates.env.trim_blocks = templates.env.lstrip_blocks = True
+    templates.env.trim_blocks = True
+    templates.env.lstrip_blocks = True
+    router = APIRouter()
 
     @router.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page(request: Request, lang: str | None = None) -> HTMLResponse:
@@ -75,9 +82,11 @@ def make_router() -> APIRouter:
     return router
 
 
-def numbers(longest: int) -> dict[str, dict[str, int | None]]:
-    """Lowest, highest and default value of each number that the page lets type, as the API has them; the default of
-    one that the server draws is None. `longest` is the most that this server writes."""
+def numbers(max_new_tokens: int) -> dict[str, dict[str, int | None]]:
+    """The lowest, highest and default value of each number field of the page, by the fields' limits in the API.
+
+    The default of `seed`, which the server draws, is None. `max_new_tokens` is the most that this server writes.
+    """
     found: dict[str, dict[str, int | None]] = {}
     for name in ("max_new_tokens", "num_samples", "seed"):
         field = GenerateRequest.model_fields[name]
@@ -86,13 +95,14 @@ def numbers(longest: int) -> dict[str, dict[str, int | None]]:
             limits |= asdict(limit)
         high = limits["le"] if "le" in limits else limits["lt"] - 1
         found[name] = {"low": limits["ge"], "high": high, "default": field.default}
-    written = found["max_new_tokens"]
-    written |= {"high": longest, "default": min(GenerateRequest.model_fields["max_new_tokens"].default, longest)}
+    default = GenerateRequest.model_fields["max_new_tokens"].default
+    found["max_new_tokens"]["high"] = max_new_tokens
+    found["max_new_tokens"]["default"] = min(default, max_new_tokens)
     return found
 
 
 def make_docs_router(title: str) -> APIRouter:
-    """The route of the API's page: FastAPI's, with Swagger UI from this server, for many have no way to another."""
+    """The route of FastAPI's documentation page, with Swagger UI from this server: it needs no Internet."""
     page = get_swagger_ui_html(
         openapi_url="openapi.json",
         title=title,
@@ -110,21 +120,28 @@ def make_docs_router(title: str) -> APIRouter:
 
     @router.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        """What can be asked for, to try out."""
+        """The documentation of the API."""
         return page
 
     return router
 
 
-def choose_language(asked: str | None, accept: str, known: Collection[str]) -> str:
-    """The language asked for by name, else the best that an Accept-Language header names, else English.
+def choose_language(requested: str | None, accept: str, known: Collection[str]) -> str:
+    """The language of the `lang` parameter, else the best known one of an Accept-Language header, else English.
 
-    A header's `es-MX` is `es`; what it does not rank as HTTP does is passed over.
+    `es-MX` in the header counts as `es`; parts of it that are not valid are ignored.
     """
-    if asked in known:
-        return str(asked)
-    ranked: dict[str, float] = {}
-    for match in filter(None, map(RANGE.fullmatch, accept.split(","))):
-        ranked.setdefault(match[1].lower(), float(match[2] or 1))
-    found = [code for code, quality in ranked.items() if code in known and quality > 0]
-    return max(found, key=lambda code: ranked[code], default=DEFAULT_LANGUAGE)
+    if requested is not None and requested in known:
+        return requested
+    qualities: dict[str, float] = {}
+    for part in accept.split(","):
+        match = LANGUAGE_RANGE.fullmatch(part)
+        if match is not None:
+            qualities.setdefault(match["code"].lower(), float(match["quality"] or 1))
+    best = DEFAULT_LANGUAGE
+    best_quality = 0.0
+    for code, quality in qualities.items():
+        if code in known and quality > best_quality:
+            best = code
+            best_quality = quality
+    return best

@@ -82,7 +82,8 @@ class Proxy:
     """nginx by deploy/nginx.conf: only addresses and folders are others, and what an older nginx does not know."""
 
     def __init__(self, folder: Path, upstreams: Sequence[int]) -> None:
-        self._folder, self._program = folder, find_nginx()
+        self._folder = folder
+        self._program = find_nginx()
         self.plain_port, self.port = free_ports(2)
         self.url = f"https://localhost:{self.port}"
         (folder / "nginx.conf").write_text(self._configuration(upstreams))
@@ -101,8 +102,8 @@ class Proxy:
                 f"server 127.0.0.1:{upstream} max_fails=0; " for upstream in upstreams
             ),
         }
-        told = subprocess.run([self._program, "-v"], capture_output=True, text=True, check=True).stderr
-        if [int(part) for part in re.findall(r"[0-9]+", told)[:3]] < [1, 25, 1]:
+        version = subprocess.run([self._program, "-v"], capture_output=True, text=True, check=True).stderr
+        if [int(part) for part in re.findall(r"[0-9]+", version)[:3]] < [1, 25, 1]:
             changes |= {"http2 on;": "", f"{listen};": f"{listen} http2;"}
         text = CONFIGURATION.read_text()
         for old, new in changes.items():

@@ -103,18 +103,18 @@ def test_reports_that_are_fired_and_left_are_in_nobodys_way(analysed: LiveServer
         assert held.ended.acquire(timeout=60)
     answer = httpx.post(f"{analysed.url}/report", json={"text": "free at last"}, timeout=60)
     assert answer.status_code == 200
-    asked = {"prompt": "free", "max_new_tokens": 5, "report": False, "stream": False}
-    assert httpx.post(f"{analysed.url}/generate", json=asked, timeout=60).status_code == 200
+    fields = {"prompt": "free", "max_new_tokens": 5, "report": False, "stream": False}
+    assert httpx.post(f"{analysed.url}/generate", json=fields, timeout=60).status_code == 200
 
 
 def test_more_reports_than_there_are_places_for_are_refused_at_once(analysed: LiveServer, held: Held) -> None:
     state = analysed.app.state.service
     with ExitStack() as clients:
-        for _ in range(service.REPORT_PLACES):
+        for _ in range(service.REPORT_CAPACITY):
             clients.enter_context(fire(analysed, "/report", {"text": "日"}))
         for _ in range(THREADS):
             assert held.begun.acquire(timeout=60)
-        while state.reports.taken < service.REPORT_PLACES:
+        while state.reports.taken < service.REPORT_CAPACITY:
             httpx.get(f"{analysed.url}/health/live")
         answer = httpx.post(f"{analysed.url}/report", json={"text": "free"})
     assert answer.status_code == 503
@@ -125,11 +125,11 @@ def test_more_reports_than_there_are_places_for_are_refused_at_once(analysed: Li
         httpx.get(f"{analysed.url}/health/live")
 
 
-@pytest.mark.parametrize("asked", [{"stream": True}, {"stream": False}, {"num_samples": 3, "stream": True}])
+@pytest.mark.parametrize("fields", [{"stream": True}, {"stream": False}, {"num_samples": 3, "stream": True}])
 def test_the_report_of_a_stream_ends_with_its_client(
-    analysed: LiveServer, held: Held, asked: dict[str, Any]
+    analysed: LiveServer, held: Held, fields: dict[str, Any]
 ) -> None:
-    with fire(analysed, "/generate", {"max_new_tokens": 20, "report": True} | asked):
+    with fire(analysed, "/generate", {"max_new_tokens": 20, "report": True} | fields):
         assert held.begun.acquire(timeout=60)
     assert held.ended.acquire(timeout=60)
 
@@ -148,7 +148,7 @@ def test_a_report_that_takes_too_long_is_a_clear_refusal(
 def test_snapshots_end_with_their_client(analysed: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = threading.Event()
     ended = threading.Event()
-    gallery = analysed.app.state.service.current.gallery
+    snapshot_store = analysed.app.state.service.current.snapshot_store
 
     def write(query: object, check_cancelled: CancelCheck) -> dict[str, Any]:
         begun.set()
@@ -158,7 +158,7 @@ def test_snapshots_end_with_their_client(analysed: LiveServer, monkeypatch: pyte
         finally:
             ended.set()
 
-    monkeypatch.setattr(gallery, "write", write)
+    monkeypatch.setattr(snapshot_store, "generate", write)
     with fire(analysed, "/snapshots", None):
         assert begun.wait(60)
         monkeypatch.undo()
@@ -170,17 +170,17 @@ def test_snapshots_end_with_their_client(analysed: LiveServer, monkeypatch: pyte
 
 def test_a_large_score_that_nobody_reads_is_not_made(server: LiveServer) -> None:
     """55 MB were made and kept for each client, and joined in one go on the event loop."""
-    jobs: list[RequestHandle] = []
+    handles: list[RequestHandle] = []
 
-    def submit(streams: Any) -> RequestHandle:
-        jobs.append(Engine.submit(server.engine, streams))
-        return jobs[-1]
+    def submit(sequences: Any) -> RequestHandle:
+        handles.append(Engine.submit(server.engine, sequences))
+        return handles[-1]
 
     server.engine.submit = submit  # type: ignore[method-assign]
     with fire(server, "/score", {"text": "ab" * 8192, "alternatives": 100}) as client:
         assert client.recv(100).startswith(b"HTTP/1.1 200 OK")
-        while not jobs[0].full:
+        while not handles[0].full:
             httpx.get(f"{server.url}/health/live")
-        assert not jobs[0].released.is_set()
-    assert jobs[0].released.wait(60)
-    assert len(jobs[0].streams[0].written) < 16_384
+        assert not handles[0].released.is_set()
+    assert handles[0].released.wait(60)
+    assert len(handles[0].sequences[0].written) < 16_384

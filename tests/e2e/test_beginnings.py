@@ -46,13 +46,13 @@ def test_no_prompt_is_one_that_the_model_can_read(
     answered its own examples with 422. The vocabulary has the rule now, and `/info` tells what it comes to.
     """
     folder = folder_of(characters, tmp_path / "dna")
-    asked: dict[str, Any] = {"seed": 3, "max_new_tokens": 20, "stream": False}
+    fields: dict[str, Any] = {"seed": 3, "max_new_tokens": 20, "stream": False}
     with live(folder) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         assert client.get("/info").json()["default_prompt"] == prompt
         answers = [
-            client.post("/generate", json=asked | given) for given in ({}, {"prompt": ""}, {"prompt": prompt})
+            client.post("/generate", json=fields | given) for given in ({}, {"prompt": ""}, {"prompt": prompt})
         ]
-        answers.append(client.get("/generate", params=asked | {"stream": "false"}))
+        answers.append(client.get("/generate", params=fields | {"stream": "false"}))
         assert [answer.status_code for answer in answers] == [200] * 4
         bodies = [answer.json() for answer in answers]
         assert len({body["samples"][0]["sha256"] for body in bodies}) == 1

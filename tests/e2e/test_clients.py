@@ -55,7 +55,8 @@ def address(server: LiveServer) -> str:
 @pytest.fixture(scope="module")
 def node() -> Callable[..., Any]:
     """Runs one of the programs for Node, with the packages that it needs, and returns what it prints."""
-    npm, program = shutil.which("npm"), shutil.which("node")
+    npm = shutil.which("npm")
+    program = shutil.which("node")
     if "CI" not in os.environ and not (npm and program):
         pytest.skip("no Node on this machine")
     assert npm
@@ -89,7 +90,7 @@ class Packages(SimpleHTTPRequestHandler):
     def __init__(self, *connection: Any) -> None:
         super().__init__(*connection, directory=str(NODE / "node_modules"))
 
-    def log_message(self, format: str, *told: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
 
 
@@ -108,7 +109,8 @@ def development_server() -> Iterator[str]:
 
 def check(events: Iterable[tuple[str, Any]]) -> None:
     """All of the text came, bit by bit, and what came is what the server says it sent."""
-    texts, names = ["", ""], []
+    texts = ["", ""]
+    names = []
     for name, data in events:
         names.append(name)
         if name == "text":
@@ -124,7 +126,8 @@ def check(events: Iterable[tuple[str, Any]]) -> None:
 
 def parsed(lines: Iterable[str]) -> Events:
     """The events in lines as they came."""
-    events, name = [], ""
+    events = []
+    name = ""
     for line in lines:
         field, _, value = line.rstrip("\n").partition(": ")
         if field == "event":
@@ -228,8 +231,8 @@ def test_an_eventsource_that_is_left_open_stops_after_the_end(server: LiveServer
 
 
 def test_openais_client_for_node(server: LiveServer, node: Callable[..., Any]) -> None:
-    asked = {"model": "tiny", "prompt": ["ROMEO:", "JULIET:"], "n": 2, "seed": 7, "max_tokens": 300}
-    seen = node("openai.mjs", f"{server.url}/v1", json.dumps(asked))
+    fields = {"model": "tiny", "prompt": ["ROMEO:", "JULIET:"], "n": 2, "seed": 7, "max_tokens": 300}
+    seen = node("openai.mjs", f"{server.url}/v1", json.dumps(fields))
     texts = [alone(prompt, 7, 300, sample) for prompt in ("ROMEO:", "JULIET:") for sample in (0, 1)]
     assert seen["models"][0] == "tiny"
     assert [choice["text"] for choice in seen["whole"]["choices"]] == texts

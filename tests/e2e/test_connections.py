@@ -230,7 +230,7 @@ def test_a_body_too_large_is_not_read_to_its_end(
     server: LiveServer, chunked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is refused by its announced length, or once it is over the limit; little more of it is taken then."""
-    monkeypatch.setattr(connections, "SPARE_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.2)
     data = b"a" * 65536
     chunk = b"10000\r\n" + data + b"\r\n" if chunked else data
     head = b"transfer-encoding: chunked\r\n\r\n" if chunked else b"content-length: 209715200\r\n\r\n"
@@ -276,12 +276,12 @@ def test_a_body_that_comes_after_its_answer_does_not_end_the_connection(server: 
 
 def test_a_client_that_never_reads_is_cut_off(hasty: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it was sent does not wait for it for ever, wherever it waits, and the model does not write far ahead."""
-    monkeypatch.setattr(connections, "GRACE", 0.1)
-    jobs: list[RequestHandle] = []
+    monkeypatch.setattr(connections, "GRACE_SECONDS", 0.1)
+    handles: list[RequestHandle] = []
 
-    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
-        jobs.append(type(hasty.engine).submit(hasty.engine, streams))
-        return jobs[-1]
+    def submit(sequences: Sequence[TextSequence]) -> RequestHandle:
+        handles.append(type(hasty.engine).submit(hasty.engine, sequences))
+        return handles[-1]
 
     monkeypatch.setattr(hasty.engine, "submit", submit)
     body = json.dumps({"max_new_tokens": 100_000, "details": True}).encode()
@@ -291,16 +291,16 @@ def test_a_client_that_never_reads_is_cut_off(hasty: LiveServer, monkeypatch: py
             page.sendall(b"GET /static/style.css HTTP/1.1\r\nhost: x\r\n\r\n")
         assert client.recv(1) + page.recv(1) == b"HH"  # both answers have begun; nothing more is read
         until(lambda: not hasty.server_state.connections)  # whatever waits in them
-    assert jobs[0].released.wait(30)
-    told = len(jobs[0].streams[0].written) * 300  # some 300 bytes for each character and its alternatives
-    assert told < 2 * MEBIBYTE
+    assert handles[0].released.wait(30)
+    made = len(handles[0].sequences[0].written) * 300  # some 300 bytes for each character and its alternatives
+    assert made < 2 * MEBIBYTE
 
 
 def test_the_last_of_an_answer_that_nobody_reads_does_not_wait_for_ever(
     hasty: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection was closed when it had been idle for long, but that waited for what was still to be sent."""
-    monkeypatch.setattr(connections, "GRACE", 0.1)
+    monkeypatch.setattr(connections, "GRACE_SECONDS", 0.1)
     with connect(hasty, 4096) as client:
         connection = other_side(hasty, client)
         while not connection.transport.get_write_buffer_size():

@@ -26,14 +26,14 @@ ENDLESS = {"max_new_tokens": 100_000}
 async def events_of(
     client: httpx.AsyncClient,
     url: str,
-    asked: dict[str, Any],
+    fields: dict[str, Any],
     begun: asyncio.Event | None = None,
     at: str = "text",
     headers: dict[str, str] | None = None,
 ) -> list[ServerSentEvent]:
     """All of a stream's events; `begun` is set when the first `at` comes. A body that is cut raises."""
     events: list[ServerSentEvent] = []
-    async with aconnect_sse(client, "POST", f"{url}/generate", json=asked, headers=headers or {}) as source:
+    async with aconnect_sse(client, "POST", f"{url}/generate", json=fields, headers=headers or {}) as source:
         async for event in source.aiter_sse():
             events.append(event)
             if begun is not None and event.event == at:
@@ -44,7 +44,7 @@ async def events_of(
 def expected(seed: int, length: int, weights: int = 0) -> str:
     stream = TextSequence(VOCABULARY, VOCABULARY.encode("ROMEO:"), seed=seed, max_new_tokens=length)
     generator = tiny_generator(checkpoint=tiny_checkpoint(seed=weights))
-    return "".join(piece.text for piece in generator.write(stream))
+    return "".join(chunk.text for chunk in generator.write(stream))
 
 
 def text_of(events: Sequence[ServerSentEvent]) -> str:
@@ -56,19 +56,20 @@ async def test_on_sigterm_a_hundred_streams_and_fifty_that_wait_each_hear_how_it
     with serving(folder, *flags) as (process, url):
         async with httpx.AsyncClient(timeout=60, limits=MANY) as client, asyncio.TaskGroup() as group:
             begun = [asyncio.Event() for _ in range(150)]
-            asked = [ENDLESS if i % 2 else {"max_new_tokens": 3000} for i in range(100)]
+            fields = [ENDLESS if i % 2 else {"max_new_tokens": 3000} for i in range(100)]
             live = [
-                group.create_task(events_of(client, url, *pair)) for pair in zip(asked, begun[:100], strict=True)
+                group.create_task(events_of(client, url, *pair)) for pair in zip(fields, begun[:100], strict=True)
             ]
             await asyncio.gather(*(one.wait() for one in begun[:100]))
             queued = [group.create_task(events_of(client, url, ENDLESS, one, "start")) for one in begun[100:]]
             await asyncio.gather(*(one.wait() for one in begun[100:]))
             process.send_signal(signal.SIGTERM)
-            told = await asyncio.gather(*queued)
-            ready, refused = await client.get(f"{url}/health/ready"), await client.post(f"{url}/generate", json={})
+            answers = await asyncio.gather(*queued)
+            ready = await client.get(f"{url}/health/ready")
+            refused = await client.post(f"{url}/generate", json={})
             ended = await asyncio.gather(*live)
-    assert [[event.event for event in events] for events in told] == [["start", "error"]] * 50
-    for events in told:
+    assert [[event.event for event in events] for events in answers] == [["start", "error"]] * 50
+    for events in answers:
         assert events[-1].json()["status"] == 503
         assert events[-1].json()["retry_after"] > 0
     assert ready.status_code == 503
@@ -110,7 +111,7 @@ async def test_a_failed_step_ends_every_stream_with_an_error_and_the_server_writ
 async def test_a_stream_that_failed_goes_on_where_it_was(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {"prompt": "ROMEO:", "seed": 9, "max_new_tokens": 2000}
+    fields = {"prompt": "ROMEO:", "seed": 9, "max_new_tokens": 2000}
     forward = server.gate.backend.forward
 
     def fail(runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
@@ -119,13 +120,13 @@ async def test_a_stream_that_failed_goes_on_where_it_was(
 
     async with httpx.AsyncClient(timeout=60) as client, asyncio.TaskGroup() as group:
         begun = asyncio.Event()
-        stream = group.create_task(events_of(client, server.url, asked, begun))
+        stream = group.create_task(events_of(client, server.url, fields, begun))
         await begun.wait()
         monkeypatch.setattr(server.gate.backend, "forward", fail)
         first = await stream
         assert first[-1].event == "error"
         last = next(event.id for event in reversed(first) if event.id)
-        rest = await events_of(client, server.url, asked, headers={"last-event-id": last})
+        rest = await events_of(client, server.url, fields, headers={"last-event-id": last})
     assert text_of(first) + text_of(rest) == expected(9, 2000)
 
 
@@ -136,13 +137,15 @@ async def test_a_new_checkpoint_under_load_fails_no_request_and_mixes_no_text(
     tiny_folder(tmp_path / "new", seed=1)
     service: Service = server.app.state.service
     service.settings = service.settings.model_copy(update={"checkpoint": tmp_path / "new"})
-    old, finished, stop = service.current.card.checkpoint, dict[str, int](), asyncio.Event()
+    old = service.current.card.checkpoint
+    finished = dict[str, int]()
+    stop = asyncio.Event()
     texts = {(old, seed): expected(seed, 80) for seed in range(4)}
 
     async def ask_on(client: httpx.AsyncClient, seed: int) -> None:
-        asked = {"prompt": "ROMEO:", "seed": seed, "max_new_tokens": 80}
+        fields = {"prompt": "ROMEO:", "seed": seed, "max_new_tokens": 80}
         while not stop.is_set():
-            events = await events_of(client, server.url, asked)
+            events = await events_of(client, server.url, fields)
             checkpoint = events[0].json()["checkpoint"]
             key = checkpoint, seed
             texts.setdefault(key, expected(seed, 80, weights=1))
@@ -170,15 +173,15 @@ async def test_sighup_reads_the_checkpoint_again(tmp_path: Path) -> None:
         async with httpx.AsyncClient(timeout=60) as client, asyncio.TaskGroup() as group:
             before = (await client.get(f"{url}/info")).json()["checkpoint"]
             begun = asyncio.Event()
-            asked = {"prompt": "ROMEO:", "seed": 2, "max_new_tokens": 20_000}
-            stream = group.create_task(events_of(client, url, asked, begun))
+            fields = {"prompt": "ROMEO:", "seed": 2, "max_new_tokens": 20_000}
+            stream = group.create_task(events_of(client, url, fields, begun))
             await begun.wait()
             shutil.rmtree(tmp_path / "served")
             (tmp_path / "new").rename(tmp_path / "served")
             process.send_signal(signal.SIGHUP)
             while (after := (await client.get(f"{url}/info")).json()["checkpoint"]) == before:
                 await asyncio.sleep(0)
-            new = await events_of(client, url, asked | {"max_new_tokens": 100})
+            new = await events_of(client, url, fields | {"max_new_tokens": 100})
             old = await stream
     assert new[0].json()["checkpoint"] == after
     assert text_of(new) == expected(2, 100, weights=1)

@@ -24,7 +24,7 @@ from schemathesis.schemas import APIOperation
 
 from app.main import create_app
 from app.security import rate_limit as limits
-from app.serving import request_handle as jobs
+from app.serving import request_handle as handles
 from app.settings import ServerSettings
 from model.checkpoint import write_checkpoint
 from tests.conftest import LiveServer
@@ -57,7 +57,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     for step in (0, 9):
         tiny_folder(folder.with_name("tiny-snapshots") / f"{step:06d}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "FRAME_SECONDS", 0)
+        patch.setattr(handles, "FRAME_SECONDS", 0)
         with LiveServer(create_app(ServerSettings(checkpoint=folder, device="cpu", queue_size=1000))) as live:
             yield live
 
@@ -76,7 +76,8 @@ def speak(text: str) -> str:
 
 def tame(case: schemathesis.Case[Any]) -> None:
     """Keep a case short; and what fits the description is to get further than to the first unknown character."""
-    fits, fields = case.meta is None or case.meta.generation.mode.is_positive, case.query
+    fits = case.meta is None or case.meta.generation.mode.is_positive
+    fields = case.query
     if case.method == "POST":
         fields = case.body if isinstance(case.body, dict) else {}
     name = LENGTHS.get(case.path, "")

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse, connect_sse
 
-from app.serving import request_handle as jobs
+from app.serving import request_handle as handles
 from app.serving.request_handle import RequestHandle
 from model.checkpoint import read_checkpoint
 from model.cli import run
@@ -28,11 +28,11 @@ ASKED = {"prompt": "ROMEO:", "max_new_tokens": 120, "seed": 7, "num_samples": 2}
 def expected(prompt: str, seed: int, length: int, sample: int = 0) -> str:
     """The text by the model alone."""
     stream = TextSequence(VOCABULARY, VOCABULARY.encode(prompt), seed=seed, sample=sample, max_new_tokens=length)
-    return "".join(piece.text for piece in tiny_generator().write(stream))
+    return "".join(chunk.text for chunk in tiny_generator().write(stream))
 
 
-def post(server: LiveServer, **asked: Any) -> list[ServerSentEvent]:
-    with httpx.Client() as client, connect_sse(client, "POST", f"{server.url}/generate", json=asked) as source:
+def post(server: LiveServer, **fields: Any) -> list[ServerSentEvent]:
+    with httpx.Client() as client, connect_sse(client, "POST", f"{server.url}/generate", json=fields) as source:
         assert source.response.headers["cache-control"] == "no-store"
         assert source.response.headers["x-accel-buffering"] == "no"
         return list(source.iter_sse())
@@ -132,19 +132,26 @@ def test_details_tell_how_sure_the_model_was(server: LiveServer) -> None:
             assert likeliest == {key: one[key] for key in ("char", "prob", "final")}
 
 
-@pytest.mark.parametrize(("asked", "told"), [(0, 0), (1, 1), (1000, len(VOCABULARY))])
-def test_as_many_alternatives_as_are_asked_for(server: LiveServer, asked: int, told: int) -> None:
-    events = post(server, max_new_tokens=20, seed=1, details=True, alternatives=asked, top_k=4)
-    assert events[0].json()["parameters"]["alternatives"] == told
+@pytest.mark.parametrize(("requested", "resolved"), [(0, 0), (1, 1), (1000, len(VOCABULARY))])
+def test_as_many_alternatives_as_are_asked_for(server: LiveServer, requested: int, resolved: int) -> None:
+    events = post(server, max_new_tokens=20, seed=1, details=True, alternatives=requested, top_k=4)
+    assert events[0].json()["parameters"]["alternatives"] == resolved
     chars = [one for event in events if event.event == "text" for one in event.json()["chars"]]
-    assert [len(one["alternatives"]) for one in chars] == [told] * 20
+    assert [len(one["alternatives"]) for one in chars] == [resolved] * 20
     whole = httpx.post(
         f"{server.url}/generate",
-        json={"max_new_tokens": 20, "seed": 1, "details": True, "alternatives": asked, "top_k": 4, "stream": False},
+        json={
+            "max_new_tokens": 20,
+            "seed": 1,
+            "details": True,
+            "alternatives": requested,
+            "top_k": 4,
+            "stream": False,
+        },
     ).json()
     assert whole["samples"][0]["chars"] == chars
     assert "alternatives" not in whole["receipt"]["parameters"]
-    if told == len(VOCABULARY):
+    if resolved == len(VOCABULARY):
         for one in chars:
             assert sum(other["prob"] for other in one["alternatives"]) == pytest.approx(1, abs=1e-4)
             assert sum(other["final"] > 0 for other in one["alternatives"]) == 4
@@ -156,9 +163,9 @@ def test_a_stream_that_was_cut_goes_on(
     server: LiveServer, method: str, seed: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader who leaves after any event gets the rest, whoever wrote the beginning."""
-    monkeypatch.setattr(jobs, "FRAME_SECONDS", 0.001)
-    asked = {"prompt": "ROMEO:", "max_new_tokens": 120, "num_samples": 2, "stop": "zq"} | seed
-    body = {"params": asked} if method == "GET" else {"json": asked | {"stop": ["zq"]}}
+    monkeypatch.setattr(handles, "FRAME_SECONDS", 0.001)
+    fields = {"prompt": "ROMEO:", "max_new_tokens": 120, "num_samples": 2, "stop": "zq"} | seed
+    body = {"params": fields} if method == "GET" else {"json": fields | {"stop": ["zq"]}}
 
     def read(client: httpx.Client, headers: dict[str, str], most: int) -> list[ServerSentEvent]:
         with connect_sse(client, method, f"{server.url}/generate", headers=headers, **body) as source:
@@ -190,22 +197,23 @@ def test_an_empty_prompt_is_a_line_break(server: LiveServer) -> None:
 
 def test_32_clients_stream_at_once_then_a_queue_then_503(server: LiveServer) -> None:
     """Held between steps: 32 write, 4 wait, the 37th is refused; then all 36 get exactly their text."""
-    engine, gate = server.engine, server.gate
+    engine = server.engine
+    gate = server.gate
     gate.may_pass = lambda: bool(engine._waiting and engine.generator.free_slots)
 
-    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
-        job = type(engine).submit(engine, streams)
+    def submit(sequences: Sequence[TextSequence]) -> RequestHandle:
+        handle = type(engine).submit(engine, sequences)
         with gate.changed:
             gate.changed.notify_all()
-        return job
+        return handle
 
     engine.submit = submit  # type: ignore[method-assign]
     gate.close()
     texts: dict[int, str] = {}
 
     async def one(client: httpx.AsyncClient, seed: int, admitted: anyio.Event) -> None:
-        asked = {"prompt": "JULIET:", "seed": seed, "max_new_tokens": 200}
-        async with aconnect_sse(client, "POST", f"{server.url}/generate", json=asked) as source:
+        fields = {"prompt": "JULIET:", "seed": seed, "max_new_tokens": 200}
+        async with aconnect_sse(client, "POST", f"{server.url}/generate", json=fields) as source:
             assert source.response.status_code == 200
             admitted.set()
             [texts[seed]] = texts_of([event async for event in source.aiter_sse()])
@@ -231,33 +239,33 @@ def test_32_clients_stream_at_once_then_a_queue_then_503(server: LiveServer) -> 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_drops_frees_its_slot(server: LiveServer, stream: bool) -> None:
-    jobs: list[RequestHandle] = []
+    handles: list[RequestHandle] = []
 
-    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
-        jobs.append(type(server.engine).submit(server.engine, streams))
-        return jobs[-1]
+    def submit(sequences: Sequence[TextSequence]) -> RequestHandle:
+        handles.append(type(server.engine).submit(server.engine, sequences))
+        return handles[-1]
 
     server.engine.submit = submit  # type: ignore[method-assign]
-    asked = {"max_new_tokens": 100_000, "stream": stream}
+    fields = {"max_new_tokens": 100_000, "stream": stream}
     if stream:
-        with httpx.Client() as client, connect_sse(client, "POST", f"{server.url}/generate", json=asked) as source:
+        with httpx.Client() as client, connect_sse(client, "POST", f"{server.url}/generate", json=fields) as source:
             assert next(source.iter_sse()).event == "start"
     else:
-        ask_and_leave(server, "/generate", asked)
+        ask_and_leave(server, "/generate", fields)
         server.gate.open()
-    assert jobs[0].released.wait(PATIENCE)
-    assert len(jobs[0].streams[0].written) < 100_000
+    assert handles[0].released.wait(PATIENCE)
+    assert len(handles[0].sequences[0].written) < 100_000
     assert server.engine.generator.free_slots == 32
 
 
 def test_a_client_that_never_reads_is_dropped(impatient_server: LiveServer) -> None:
     """Its text first fills the buffers of both machines; then its slots are freed, and the server goes on."""
-    jobs: list[RequestHandle] = []
+    handles: list[RequestHandle] = []
     engine = impatient_server.engine
 
-    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
-        jobs.append(type(engine).submit(engine, streams))
-        return jobs[-1]
+    def submit(sequences: Sequence[TextSequence]) -> RequestHandle:
+        handles.append(type(engine).submit(engine, sequences))
+        return handles[-1]
 
     engine.submit = submit  # type: ignore[method-assign]
     body = json.dumps({"max_new_tokens": 100_000, "details": True, "num_samples": 16}).encode()
@@ -266,8 +274,8 @@ def test_a_client_that_never_reads_is_dropped(impatient_server: LiveServer) -> N
     with socket.create_connection((url.host, url.port or 0)) as client:
         client.sendall(f"{head}\r\n\r\n".encode() + body)
         assert client.recv(1)  # the answer has begun; nothing more is read
-        assert jobs[0].released.wait(60)
-    assert len(jobs[0].streams[0].written) < 100_000
+        assert handles[0].released.wait(60)
+    assert len(handles[0].sequences[0].written) < 100_000
     assert httpx.get(f"{impatient_server.url}/health/ready").status_code == 200
 
 

@@ -48,12 +48,12 @@ def read_answer(received: bytes) -> tuple[int, bytes]:
 
 
 @pytest.fixture
-def jobs(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> list[RequestHandle]:
+def handles(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> list[RequestHandle]:
     """What the server has been asked to write."""
     found: list[RequestHandle] = []
 
-    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
-        found.append(type(server.engine).submit(server.engine, streams))
+    def submit(sequences: Sequence[TextSequence]) -> RequestHandle:
+        found.append(type(server.engine).submit(server.engine, sequences))
         return found[-1]
 
     monkeypatch.setattr(server.engine, "submit", submit)
@@ -76,7 +76,7 @@ def test_a_half_closed_client_gets_its_whole_text(
             server.gate.step()
             server.gate.step()
         client.shutdown(socket.SHUT_WR)
-        until(lambda: connection._looks > 4)  # and bytes have been sent ahead
+        until(lambda: connection._probes > 4)  # and bytes have been sent ahead
         server.gate.open()
         status, body = read_answer(rest(client))
     assert status == 200
@@ -129,7 +129,7 @@ def test_a_cut_off_request_has_the_form_of_its_path(server: LiveServer) -> None:
 @pytest.mark.parametrize("half_closed", [False, True])
 @pytest.mark.parametrize(("version", "stream"), [("1.1", True), ("1.1", False), ("1.0", False)])
 def test_a_client_that_goes_is_noticed_before_anything_is_written(
-    server: LiveServer, jobs: list[RequestHandle], version: str, stream: bool, half_closed: bool
+    server: LiveServer, handles: list[RequestHandle], version: str, stream: bool, half_closed: bool
 ) -> None:
     """The steps are held: no text would ever be sent to it. So it is with one that waits in the queue."""
     server.gate.close()
@@ -139,23 +139,23 @@ def test_a_client_that_goes_is_noticed_before_anything_is_written(
         until(server.gate.waiting.is_set)
         if half_closed:
             client.shutdown(socket.SHUT_WR)
-            until(lambda: connection._looks > 1)
+            until(lambda: connection._probes > 1)
         if stream:
             with suppress(BlockingIOError):
                 client.recv(65536, socket.MSG_DONTWAIT)  # a client that leaves text unread resets by itself
-    until(lambda: jobs[0].cancelled)
+    until(lambda: handles[0].cancelled)
     server.gate.open()
-    assert jobs[0].released.wait(30)
+    assert handles[0].released.wait(30)
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_a_client_that_goes_while_its_text_is_written_is_noticed(
-    server: LiveServer, jobs: list[RequestHandle], version: str
+    server: LiveServer, handles: list[RequestHandle], version: str
 ) -> None:
     with connect(server) as client:
         client.sendall(post(ASKED | {"max_new_tokens": 100_000}, version))
         assert client.recv(1)
         client.shutdown(socket.SHUT_WR)
         assert client.recv(1)
-    assert jobs[0].released.wait(30)
-    assert len(jobs[0].streams[0].written) < 100_000
+    assert handles[0].released.wait(30)
+    assert len(handles[0].sequences[0].written) < 100_000

@@ -22,7 +22,7 @@ import pytest
 from httpx_sse import connect_sse
 
 from app.server import listening
-from app.server.listening import Room
+from app.server.listening import ConnectionLimit
 from app.settings import ServerSettings
 from model.errors import InputError
 from tests.e2e.test_process import serving
@@ -92,8 +92,8 @@ def test_more_sockets_than_descriptors_keep_nobody_out_and_write_no_log(
     with limited(folder, soft, hard) as server, ExitStack() as stack:
         url = f"http://127.0.0.1:{server.port}"
         client = stack.enter_context(httpx.Client(timeout=60))
-        asked = {"max_new_tokens": 3000}
-        source = stack.enter_context(connect_sse(client, "POST", f"{url}/generate", json=asked))
+        fields = {"max_new_tokens": 3000}
+        source = stack.enter_context(connect_sse(client, "POST", f"{url}/generate", json=fields))
         events = source.iter_sse()
         assert next(events).event == "start"
         for _ in range(sockets):
@@ -115,55 +115,55 @@ def test_more_sockets_than_descriptors_keep_nobody_out_and_write_no_log(
     assert ("enough for" in server.said) == (hard == 64)
 
 
-async def test_connections_that_wait_make_place_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_connections_are_closed_for_new_ones_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "SAFE_SECONDS", 0.0)
-    room = Room(3)
+    limit = ConnectionLimit(3)
     gone: list[str] = []
 
     class Client:
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def let_go(self) -> None:
+        def close_idle(self) -> None:
             gone.append(self.name)
-            room.leave(self)
+            limit.closed(self)
 
     async def come(name: str) -> Client:
-        await room.take_place()
+        await limit.acquire()
         client = Client(name)
-        room.enter(client)
+        limit.opened(client)
         return client
 
     first, second, third = [await come(name) for name in ("first", "second", "third")]
-    room.occupy(first)
-    room.occupy(second)
-    room.free(second)  # has its answer, and waits for less long than the third
+    limit.mark_busy(first)
+    limit.mark_busy(second)
+    limit.mark_idle(second)  # has its answer, and waits for less long than the third
     assert not gone
     fourth = await come("fourth")
     assert gone == ["third"]
     await come("fifth")
     assert gone == ["third", "second"]
-    room.leave(third)
-    room.occupy(fourth)
+    limit.closed(third)
+    limit.mark_busy(fourth)
 
 
-async def test_while_all_have_requests_others_wait_and_come_in_when_one_leaves() -> None:
-    room = Room(1)
+async def test_while_all_are_busy_new_ones_wait_until_one_is_closed() -> None:
+    limit = ConnectionLimit(1)
 
     class Client:
-        def let_go(self) -> None:
+        def close_idle(self) -> None:
             raise AssertionError("it has a request")
 
-    await room.take_place()
+    await limit.acquire()
     busy = Client()
-    room.enter(busy)
-    room.occupy(busy)
-    coming = asyncio.ensure_future(room.take_place())
+    limit.opened(busy)
+    limit.mark_busy(busy)
+    coming = asyncio.ensure_future(limit.acquire())
     await asyncio.sleep(0)
     assert not coming.done()
-    room.leave(busy)
+    limit.closed(busy)
     await coming
-    assert room.is_full
+    assert limit.is_full
 
 
 @pytest.mark.parametrize("spare", [0, 3, 5])
@@ -171,7 +171,7 @@ def test_descriptors_for_nobody_are_one_sentence(monkeypatch: pytest.MonkeyPatch
     in_use = len(os.listdir("/dev/fd"))
     monkeypatch.setattr(listening, "_raise_limit", lambda wanted: in_use + spare)
     with pytest.raises(InputError, match=rf"^connections: this process may have {in_use + spare} files open"):
-        listening.make_room(ServerSettings())
+        listening.reserve_descriptors(ServerSettings())
 
 
 def test_a_host_for_all_serves_ipv4_too(folder: Path) -> None:
@@ -185,12 +185,12 @@ def test_a_host_for_all_serves_ipv4_too(folder: Path) -> None:
         port = httpx.URL(url.replace("[::]", "localhost")).port
         for host in ("127.0.0.1", "[::1]"):
             assert httpx.get(f"http://{host}:{port}/health/live").status_code == 200
-        told = []
+        statuses = []
         for client in ("198.51.100.1", "198.51.100.2", "198.51.100.1"):
             headers = {"x-forwarded-for": client}
             address = f"http://127.0.0.1:{port}/generate?max_new_tokens=1"
-            told.append(httpx.get(address, headers=headers).status_code)
-        assert told == [200, 200, 429]
+            statuses.append(httpx.get(address, headers=headers).status_code)
+        assert statuses == [200, 200, 429]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
@@ -216,7 +216,7 @@ def test_what_is_written_is_not_kept_back(host: str) -> None:
     async def look() -> int:
         [listener, *others] = listening.bind(host, 0)
         listener.listen()
-        accepting = asyncio.create_task(listening.accept(listener, Room(), Accepted))
+        accepting = asyncio.create_task(listening.accept(listener, ConnectionLimit(), Accepted))
         _, writer = await asyncio.open_connection(*listener.getsockname()[:2])
         try:
             return await found

@@ -107,7 +107,8 @@ def test_what_fails_is_logged_with_its_request_and_cause(server: LiveServer, lin
     assert answer.status_code == 500
     assert answer.headers["x-request-id"] == "broken-1"
     assert "the cause" not in answer.text
-    [access], [failure] = lines.read(1), lines.read(1, "uvicorn.error")
+    [access] = lines.read(1)
+    [failure] = lines.read(1, "uvicorn.error")
     assert (access["status"], access["error"], access["request_id"]) == (500, "ValueError", "broken-1")
     assert failure["request_id"] == "broken-1"
     assert failure["exc_info"].startswith("Traceback")
@@ -120,10 +121,10 @@ def test_prompts_are_logged_only_if_the_settings_say_so(folder: Path, kept: bool
         LiveServer(create_app(ServerSettings(checkpoint=folder, device="cpu", log_prompts=kept))) as live,
         logging_to(Lines()) as lines,
     ):
-        asked: dict[str, Any] = {"prompt": SECRET, "max_new_tokens": 5}
-        httpx.post(f"{live.url}/generate", json=asked)
-        httpx.post(f"{live.url}/generate", json=asked | {"stream": False})
-        httpx.get(f"{live.url}/generate", params=asked)
+        fields: dict[str, Any] = {"prompt": SECRET, "max_new_tokens": 5}
+        httpx.post(f"{live.url}/generate", json=fields)
+        httpx.post(f"{live.url}/generate", json=fields | {"stream": False})
+        httpx.get(f"{live.url}/generate", params=fields)
         httpx.get(f"{live.url}/generate", params={"prompt": f"{SECRET}\r\nñ"})
         httpx.post(f"{live.url}/score", json={"text": SECRET})
         httpx.post(f"{live.url}/generate", content=json.dumps(SECRET))
@@ -143,8 +144,10 @@ def test_a_process_logs_json_and_neither_queries_nor_keys(folder: Path) -> None:
         f"--checkpoint={folder}",
         "--log_format=json",
     ]
-    environment, read, url = os.environ | {"SOLILOQUY_API_KEYS": "the-key"}, list[str](), ""
-    asked: dict[str, Any] = {"prompt": SECRET, "max_new_tokens": 5}
+    environment = os.environ | {"SOLILOQUY_API_KEYS": "the-key"}
+    read = list[str]()
+    url = ""
+    fields: dict[str, Any] = {"prompt": SECRET, "max_new_tokens": 5}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -156,7 +159,7 @@ def test_a_process_logs_json_and_neither_queries_nor_keys(folder: Path) -> None:
                     break
             for key in ("the-key", "no-key"):
                 for path in ("/generate", "/nowhere%0d%0aforged"):
-                    httpx.get(f"{url}{path}", params=asked, headers={"authorization": f"Bearer {key}"})
+                    httpx.get(f"{url}{path}", params=fields, headers={"authorization": f"Bearer {key}"})
             process.send_signal(signal.SIGTERM)
             written, errors = process.communicate(timeout=30)
         finally:

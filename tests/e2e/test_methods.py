@@ -32,12 +32,12 @@ def client(server: LiveServer) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def jobs(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> list[RequestHandle]:
+def handles(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> list[RequestHandle]:
     """Those that were submitted."""
     found: list[RequestHandle] = []
 
-    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
-        found.append(type(server.engine).submit(server.engine, streams))
+    def submit(sequences: Sequence[TextSequence]) -> RequestHandle:
+        found.append(type(server.engine).submit(server.engine, sequences))
         return found[-1]
 
     monkeypatch.setattr(server.engine, "submit", submit)
@@ -53,16 +53,17 @@ def jobs(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> list[RequestHan
         *(TEXT, "/generate?temperature=x", "/generate?prompt=%E6%97%A5", "/generate?stream=false"),
     ],
 )
-def test_head_is_get_without_a_body(client: httpx.Client, path: str, jobs: list[RequestHandle]) -> None:
+def test_head_is_get_without_a_body(client: httpx.Client, path: str, handles: list[RequestHandle]) -> None:
     """HEAD was 405 on all but the health checks. It has GET's status and headers, the length where it is known, and
     nothing is written for it: RFC 9110, 9.3.2.
     """
     head = client.head(path)
-    assert jobs == []
+    assert handles == []
     get = client.get(path)
     assert head.status_code == get.status_code
     assert head.content == b""
-    ours, theirs = dict(head.headers), dict(get.headers)
+    ours = dict(head.headers)
+    theirs = dict(get.headers)
     if path != "/metrics" and "content-length" in ours:  # its figures have changed meanwhile
         assert ours["content-length"] == theirs["content-length"]
     assert {name: ours[name] for name in ours if name not in VARYING} == {
@@ -126,7 +127,8 @@ def test_a_resume_point_may_come_in_the_query(client: httpx.Client, name: str) -
     """Polyfills of `EventSource` put it there, for a page cannot set the header: it was refused at every resume."""
     whole = frames(client.get(TEXT))
     texts = [event for event in whole if event["event"] == "text"]
-    have, last = texts[0]["data"]["text"], texts[0]["id"]
+    have = texts[0]["data"]["text"]
+    last = texts[0]["id"]
     rest = frames(client.get(f"/generate?prompt=ROMEO:&max_new_tokens=60&utm_source=x&{name}={last}"))
     assert have + text_of(rest) == text_of(whole)
     assert rest[-1]["data"]["receipt"] == whole[-1]["data"]["receipt"]
@@ -143,7 +145,7 @@ def test_the_header_wins_over_the_query(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("stop", ["", "&stop=e", "&num_samples=3&stop=e&stop=a"])
 def test_who_has_all_is_told_that_there_is_no_more(
-    client: httpx.Client, stop: str, jobs: list[RequestHandle]
+    client: httpx.Client, stop: str, handles: list[RequestHandle]
 ) -> None:
     """An `EventSource` that was left open after `done` asked for the text again and again. `done` has an id, and
     who comes back with it gets 204, on whichever way; who has not seen it gets the end of every sample.
@@ -151,11 +153,11 @@ def test_who_has_all_is_told_that_there_is_no_more(
     whole = frames(client.get(TEXT + stop))
     done = whole[-1]
     assert done["event"] == "done"
-    del jobs[:]
+    del handles[:]
     for headers, query in (({"last-event-id": done["id"]}, ""), ({}, f"&lastEventId={done['id']}")):
         answer = client.get(TEXT + stop + query, headers=headers)
         assert (answer.status_code, answer.content) == (204, b"")
-    assert jobs == []
+    assert handles == []
     last = [event for event in whole if event["event"] == "text"][-1]
     rest = frames(client.get(TEXT + stop, headers={"last-event-id": last["id"]}))
     assert text_of(rest) == ""

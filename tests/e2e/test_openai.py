@@ -39,7 +39,7 @@ def generator() -> Generator:
 def alone(prompt: str, seed: int, length: int, sample: int = 0, sampling: Sampling = PLAIN) -> str:
     """The text by the model alone."""
     stream = TextSequence(VOCABULARY, VOCABULARY.encode(prompt), sampling, seed, sample, length)
-    return "".join(piece.text for piece in generator().write(stream))
+    return "".join(chunk.text for chunk in generator().write(stream))
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,9 @@ def client_of(server: LiveServer) -> OpenAI:
     return OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0)
 
 
-def raw(server: LiveServer, **asked: Any) -> list[str]:
+def raw(server: LiveServer, **fields: Any) -> list[str]:
     """The frames of a stream."""
-    answer = httpx.post(f"{server.url}/v1/completions", json=ASKED | {"stream": True} | asked)
+    answer = httpx.post(f"{server.url}/v1/completions", json=ASKED | {"stream": True} | fields)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.headers["cache-control"] == "no-store"
@@ -78,15 +78,15 @@ def joined(chunks: Sequence[Completion], choices: int) -> list[dict[str, Any]]:
     whole: list[dict[str, Any]] = [{"index": i, "text": "", "finish_reason": None} for i in range(choices)]
     for chunk in chunks:
         [choice] = chunk.choices
-        told = whole[choice.index]
-        assert told["finish_reason"] is None  # nothing comes after the end
-        told["text"] += choice.text
-        told["finish_reason"] = choice.finish_reason
+        merged = whole[choice.index]
+        assert merged["finish_reason"] is None  # nothing comes after the end
+        merged["text"] += choice.text
+        merged["finish_reason"] = choice.finish_reason
         if choice.logprobs is None:
-            told["logprobs"] = None
+            merged["logprobs"] = None
         else:
-            known = told.setdefault("logprobs", {name: [] for name in lists})
-            told["logprobs"] = {name: known[name] + getattr(choice.logprobs, name) for name in lists}
+            known = merged.setdefault("logprobs", {name: [] for name in lists})
+            merged["logprobs"] = {name: known[name] + getattr(choice.logprobs, name) for name in lists}
     return whole
 
 
@@ -119,8 +119,8 @@ def test_the_same_parameters_give_the_text_of_generate(client: OpenAI, server: L
     stop = alone("ROMEO:", 3, 200, 1, Sampling(0.9, 12, 0.8, 0.4))[90:92]
     common = {"prompt": "ROMEO:", "temperature": 0.9, "top_p": 0.8, "seed": 3, "stop": [stop]}
     extra = {"top_k": 12, "min_p": 0.4}
-    asked = common | extra | {"max_new_tokens": 200, "num_samples": 3, "stream": False}
-    native = httpx.post(f"{server.url}/generate", json=asked).json()["samples"]
+    fields = common | extra | {"max_new_tokens": 200, "num_samples": 3, "stream": False}
+    native = httpx.post(f"{server.url}/generate", json=fields).json()["samples"]
     ours = client.completions.create(model="tiny", max_tokens=200, n=3, extra_body=extra, **common).choices  # type: ignore[call-overload]
     assert [(one.text, one.finish_reason) for one in ours] == [
         (one["text"], one["finish_reason"]) for one in native
@@ -186,8 +186,8 @@ def test_a_seed_of_64_bits_counts_modulo_2_to_the_53(client: OpenAI, seed: int, 
 def test_top_p_of_0_leaves_the_likeliest_alone(client: OpenAI, server: LiveServer) -> None:
     greedy = alone("ROMEO:", 7, 120, sampling=Sampling(temperature=0, top_k=None))
     assert client.completions.create(**ASKED | {"top_p": 0}).choices[0].text == greedy
-    asked = {"prompt": "ROMEO:", "seed": 7, "max_new_tokens": 120, "top_p": 0, "stream": False}
-    answer = httpx.post(f"{server.url}/generate", json=asked).json()
+    fields = {"prompt": "ROMEO:", "seed": 7, "max_new_tokens": 120, "top_p": 0, "stream": False}
+    answer = httpx.post(f"{server.url}/generate", json=fields).json()
     assert answer["samples"][0]["text"] == greedy
     assert answer["parameters"]["top_p"] == answer["receipt"]["parameters"]["top_p"] == 0
 
@@ -253,9 +253,9 @@ def test_a_stream_is_what_comes_whole(
     echo: bool,
     logprobs: int | None,
 ) -> None:
-    asked = {"prompt": prompts, "n": n, "seed": seed, "max_tokens": length, "stop": stop, "echo": echo}
-    whole = client.completions.create(model="tiny", logprobs=logprobs, **asked)  # type: ignore[call-overload]
-    chunks = list(client.completions.create(model="tiny", logprobs=logprobs, stream=True, **asked))  # type: ignore[call-overload]
+    fields = {"prompt": prompts, "n": n, "seed": seed, "max_tokens": length, "stop": stop, "echo": echo}
+    whole = client.completions.create(model="tiny", logprobs=logprobs, **fields)  # type: ignore[call-overload]
+    chunks = list(client.completions.create(model="tiny", logprobs=logprobs, stream=True, **fields))  # type: ignore[call-overload]
     assert joined(chunks, len(prompts) * n) == [choice.model_dump() for choice in whole.choices]
     assert {chunk.model for chunk in chunks} == {whole.model}
     for choice in whole.choices:
@@ -279,13 +279,13 @@ def test_logprobs_are_the_details_of_generate(client: OpenAI, server: LiveServer
 @pytest.mark.parametrize("length", [0, 5])
 def test_an_echoed_prompt_has_the_logprobs_of_score(client: OpenAI, server: LiveServer, length: int) -> None:
     def score(prompt: str, text: str) -> list[dict[str, Any]]:
-        asked = {"prompt": prompt, "text": text, "temperature": 1, "alternatives": 2}
-        chars: list[dict[str, Any]] = httpx.post(f"{server.url}/score", json=asked).json()["chars"]
+        fields = {"prompt": prompt, "text": text, "temperature": 1, "alternatives": 2}
+        chars: list[dict[str, Any]] = httpx.post(f"{server.url}/score", json=fields).json()["chars"]
         return chars
 
     prompt = "what light through yonder window breaks"
-    asked: dict[str, Any] = {"prompt": [prompt, "a"], "echo": True, "logprobs": 2, "max_tokens": length, "n": 2}
-    completion = client.completions.create(model="tiny", **asked)
+    fields: dict[str, Any] = {"prompt": [prompt, "a"], "echo": True, "logprobs": 2, "max_tokens": length, "n": 2}
+    completion = client.completions.create(model="tiny", **fields)
     choices = completion.choices
     for choice in choices[:2]:
         assert choice.text.startswith(prompt)
@@ -300,11 +300,12 @@ def test_an_echoed_prompt_has_the_logprobs_of_score(client: OpenAI, server: Live
 
 def check_logprobs(choice: CompletionChoice, chars: list[dict[str, Any] | None], offset: int) -> None:
     """They say what the details `chars` say; None is a character that nothing was said about."""
-    told = choice.logprobs
-    assert told is not None
-    assert told.tokens == list(choice.text)
-    assert told.text_offset == list(range(offset, offset + len(chars)))
-    logprobs, tops = told.token_logprobs or [], told.top_logprobs or []
+    content = choice.logprobs
+    assert content is not None
+    assert content.tokens == list(choice.text)
+    assert content.text_offset == list(range(offset, offset + len(chars)))
+    logprobs = content.token_logprobs or []
+    tops = content.top_logprobs or []
     for character, logprob, top, one in zip(choice.text, logprobs, tops, chars, strict=True):
         if one is None:
             assert logprob is None
@@ -369,21 +370,21 @@ def test_many_at_once_by_the_async_client(server: LiveServer) -> None:
 def test_a_client_that_leaves_frees_its_slots(
     client: OpenAI, server: LiveServer, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs: list[RequestHandle] = []
+    handles: list[RequestHandle] = []
 
-    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
-        jobs.append(type(server.engine).submit(server.engine, streams))
-        return jobs[-1]
+    def submit(sequences: Sequence[TextSequence]) -> RequestHandle:
+        handles.append(type(server.engine).submit(server.engine, sequences))
+        return handles[-1]
 
     monkeypatch.setattr(server.engine, "submit", submit)
-    asked = ASKED | {"max_tokens": 100_000, "n": 3}
+    fields = ASKED | {"max_tokens": 100_000, "n": 3}
     if stream:
-        with client.completions.create(**asked, stream=True) as chunks:
+        with client.completions.create(**fields, stream=True) as chunks:
             next(chunks)
     else:
-        while not jobs:  # a busy server may not have read the request when its client gives up
+        while not handles:  # a busy server may not have read the request when its client gives up
             with pytest.raises(openai.APITimeoutError):
-                client.completions.create(**asked, timeout=0.5)
-    assert jobs[0].released.wait(PATIENCE)
-    assert max(len(one.written) for one in jobs[0].streams) < 100_000
+                client.completions.create(**fields, timeout=0.5)
+    assert handles[0].released.wait(PATIENCE)
+    assert max(len(one.written) for one in handles[0].sequences) < 100_000
     assert server.engine.generator.free_slots == 32

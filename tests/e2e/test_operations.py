@@ -39,9 +39,9 @@ def until(server: LiveServer, name: str, value: float) -> None:
 
 
 def test_figures_move_as_text_is_written(server: LiveServer) -> None:
-    asked = {"max_new_tokens": 200, "num_samples": 2}
-    assert httpx.post(f"{server.url}/generate", json=asked).status_code == 200
-    assert httpx.post(f"{server.url}/generate", json=asked | {"stream": False}).status_code == 200
+    fields = {"max_new_tokens": 200, "num_samples": 2}
+    assert httpx.post(f"{server.url}/generate", json=fields).status_code == 200
+    assert httpx.post(f"{server.url}/generate", json=fields | {"stream": False}).status_code == 200
     now = figures(server)
     assert now["soliloquy_http_requests_total POST /generate 200"] == 2
     assert now["soliloquy_http_request_duration_seconds_count /generate"] == 2
@@ -75,14 +75,14 @@ def test_a_server_that_tells_nothing(folder: Path) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_is_counted(server: LiveServer, stream: bool) -> None:
     server.gate.close()
-    asked = {"max_new_tokens": 100_000, "stream": stream}
+    fields = {"max_new_tokens": 100_000, "stream": stream}
     if stream:
-        with httpx.Client() as client, connect_sse(client, "POST", f"{server.url}/generate", json=asked) as source:
+        with httpx.Client() as client, connect_sse(client, "POST", f"{server.url}/generate", json=fields) as source:
             events = source.iter_sse()
             assert next(events).event == "start"
             assert figures(server)["soliloquy_streams_in_progress"] == 1
     else:
-        ask_and_leave(server, "/generate", asked)
+        ask_and_leave(server, "/generate", fields)
     until(server, "soliloquy_cancellations_total", 1)
     now = figures(server)
     assert now[f"soliloquy_http_requests_total POST /generate {200 if stream else 499}"] == 1

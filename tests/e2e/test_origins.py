@@ -38,11 +38,11 @@ def test_other_origins_may_ask_only_if_they_are_named(serve: Callable[..., Opene
     assert not [name for name in closed.headers if name.startswith("access-control")]
     assert httpx.options(f"{server.url}/generate", headers=preflight).status_code == 405
     with serve(cors_origins="https://friend.example", api_keys="k", rate_limit="9/minute") as friendly:
-        asked = httpx.options(f"{friendly.url}/generate", headers=preflight)
-        assert asked.status_code == 200
-        assert asked.headers["access-control-allow-origin"] == "https://friend.example"
+        answer = httpx.options(f"{friendly.url}/generate", headers=preflight)
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == "https://friend.example"
         assert {"authorization", "content-type", "last-event-id"} <= {
-            name.strip().lower() for name in asked.headers["access-control-allow-headers"].split(",")
+            name.strip().lower() for name in answer.headers["access-control-allow-headers"].split(",")
         }
         for headers, status in (({"authorization": "Bearer k"}, 200), ({}, 401)):
             answer = httpx.post(f"{friendly.url}/generate", json=SHORT, headers=origin | headers)
@@ -63,18 +63,18 @@ ALLOWED += "tauri://localhost, chrome-extension://abcdefgh, capacitor://localhos
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "requested",
     [OPENAI_HEADERS, "openai-organization", "x-requested-with", "cache-control", "last-event-id,traceparent", None],
 )
 def test_where_an_origin_is_allowed_so_are_the_headers_that_it_sends(
-    serve: Callable[..., Opened], asked: str | None
+    serve: Callable[..., Opened], requested: str | None
 ) -> None:
     """OpenAI's client for JavaScript got 400 "Disallowed CORS headers" from a preflight: it says in headers of its
     own what it is, and only a few were on a list. There is no list any more.
     """
     preflight = {"origin": "https://friend.example", "access-control-request-method": "POST"}
-    if asked is not None:
-        preflight["access-control-request-headers"] = asked
+    if requested is not None:
+        preflight["access-control-request-headers"] = requested
     private = {"access-control-request-private-network": "true"}
     with serve(cors_origins="https://friend.example", api_keys="k") as friendly:
         answer = httpx.options(f"{friendly.url}/v1/completions", headers=preflight | private)
@@ -82,7 +82,7 @@ def test_where_an_origin_is_allowed_so_are_the_headers_that_it_sends(
         refused = httpx.options(f"{friendly.url}/v1/completions", headers=preflight | stranger)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "https://friend.example"
-    assert answer.headers.get("access-control-allow-headers") == asked or asked is None
+    assert answer.headers.get("access-control-allow-headers") == requested or requested is None
     assert {"GET", "HEAD", "POST"} == set(answer.headers["access-control-allow-methods"].split(", "))
     assert answer.headers["access-control-allow-private-network"] == "true"
     assert int(answer.headers["access-control-max-age"]) > 0
@@ -157,12 +157,12 @@ def test_a_page_of_another_origin_can_read_every_refusal(friendly: LiveServer) -
 def test_a_page_of_another_origin_learns_when_to_come_again(serve: Callable[..., Opened]) -> None:
     origin = {"origin": "app://."}
     with serve(cors_origins="app://.", rate_limit="1/hour") as server:
-        asked = [httpx.post(f"{server.url}/generate", json=SHORT, headers=origin) for _ in range(2)]
+        answers = [httpx.post(f"{server.url}/generate", json=SHORT, headers=origin) for _ in range(2)]
         server.engine.drain(0)
-        asked.append(httpx.get(f"{server.url}/health/ready", headers=origin))
-    assert [answer.status_code for answer in asked] == [200, 429, 503]
-    assert {answer.headers.get("access-control-allow-origin") for answer in asked} == {"app://."}
-    assert int(asked[1].headers["retry-after"]) > 0
+        answers.append(httpx.get(f"{server.url}/health/ready", headers=origin))
+    assert [answer.status_code for answer in answers] == [200, 429, 503]
+    assert {answer.headers.get("access-control-allow-origin") for answer in answers} == {"app://."}
+    assert int(answers[1].headers["retry-after"]) > 0
 
 
 def test_every_answer_is_guarded(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:

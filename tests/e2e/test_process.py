@@ -82,11 +82,11 @@ def test_asked_to_stop_again_it_ends_what_is_being_written(folder: Path) -> None
 
 
 def test_a_killed_server_starts_again_with_the_same_text(folder: Path) -> None:
-    asked = {"seed": 11, "max_new_tokens": 80, "stream": False}
+    fields = {"seed": 11, "max_new_tokens": 80, "stream": False}
     texts = []
     for _ in range(2):
         with serving(folder) as (process, url):
-            texts.append(httpx.post(f"{url}/generate", json=asked).json()["samples"][0]["text"])
+            texts.append(httpx.post(f"{url}/generate", json=fields).json()["samples"][0]["text"])
             process.kill()
     assert texts[0] == texts[1]
 
@@ -131,6 +131,6 @@ def test_the_bundled_model_is_what_a_fresh_clone_serves() -> None:
         card = httpx.get(f"{url}/info").json()
         assert card["vocabulary_size"] == 65
         assert card["val_loss"] <= 1.50
-        asked = {"prompt": "ROMEO:", "seed": 1, "max_new_tokens": 600, "stream": False}
-        [sample] = httpx.post(f"{url}/generate", json=asked, timeout=60).json()["samples"]
+        fields = {"prompt": "ROMEO:", "seed": 1, "max_new_tokens": 600, "stream": False}
+        [sample] = httpx.post(f"{url}/generate", json=fields, timeout=60).json()["samples"]
         assert re.search(r"\n\n[A-Z][A-Za-z ]+:\n", sample["text"])  # another speaker takes the word

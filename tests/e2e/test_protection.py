@@ -126,10 +126,10 @@ def test_what_would_protect_nobody_is_refused_at_start_by_name(
 
     flags = [f"--checkpoint={folder}", "--device=cpu", f"--{setting}={value}"]
     assert run(ServerSettings, make, flags) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(message)
-    assert told.count("\n") == 1
-    assert "kkk" not in told
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+    assert "kkk" not in error
 
 
 def test_a_client_over_its_rate_is_refused_and_others_are_not(
@@ -174,8 +174,10 @@ def test_nobody_is_believed_to_be_a_proxy_who_is_not_named(
     monkeypatch.setattr(limits, "REFUSAL_GAP", 0)
     for more in ({}, {"trusted_proxies": "10.0.0.0/8"}):
         with serve(rate_limit="2/hour", **more) as server, httpx.Client(base_url=server.url) as client:
-            asked = [client.post("/score", json={"text": "a"}, headers=forwarded(f"192.0.2.{i}")) for i in range(3)]
-            assert [answer.status_code for answer in asked] == [200, 200, 429]
+            answers = [
+                client.post("/score", json={"text": "a"}, headers=forwarded(f"192.0.2.{i}")) for i in range(3)
+            ]
+            assert [answer.status_code for answer in answers] == [200, 200, 429]
 
 
 def test_with_keys_each_has_a_rate_of_its_own(
@@ -183,42 +185,44 @@ def test_with_keys_each_has_a_rate_of_its_own(
 ) -> None:
     monkeypatch.setattr(limits, "REFUSAL_GAP", 0)
     with serve(rate_limit="1/hour", api_keys="one,two") as server, httpx.Client(base_url=server.url) as client:
-        asked = [
+        statuses = [
             client.post("/score", json={"text": "a"}, headers=bearer(key)).status_code
             for key in ("one", "one", "two", "no", "no")
         ]
-        assert asked == [200, 429, 200, 401, 401]
+        assert statuses == [200, 429, 200, 401, 401]
 
 
 def test_a_client_has_so_many_texts_at_once_and_others_have_theirs(serve: Callable[..., Opened]) -> None:
-    asked = {"max_new_tokens": 50}
+    fields = {"max_new_tokens": 50}
     with (
         serve(streams_per_client=3, trusted_proxies="127.0.0.1") as server,
         httpx.Client(base_url=server.url, timeout=30) as client,
     ):
         server.gate.close()
-        with connect_sse(client, "POST", "/generate", json=asked | {"num_samples": 2}) as source:
+        with connect_sse(client, "POST", "/generate", json=fields | {"num_samples": 2}) as source:
             events = source.iter_sse()
             assert next(events).event == "start"
-            refused = client.post("/generate", json=asked | {"num_samples": 2})
+            refused = client.post("/generate", json=fields | {"num_samples": 2})
             assert refused.status_code == 429
             assert refused.headers["retry-after"] == "5"
             assert refused.json()["detail"] == "this client has 2 texts being written, of 3 at most"
-            other = client.post("/generate", json=asked | {"num_samples": 4}, headers=forwarded("192.0.2.9"))
+            other = client.post("/generate", json=fields | {"num_samples": 4}, headers=forwarded("192.0.2.9"))
             assert other.status_code == 422
             assert [error["field"] for error in other.json()["errors"]] == ["num_samples"]
             with (
-                connect_sse(client, "POST", "/generate", json=asked),
-                connect_sse(client, "POST", "/generate", json=asked | {"num_samples": 3}, headers=forwarded("::7")),
+                connect_sse(client, "POST", "/generate", json=fields),
+                connect_sse(
+                    client, "POST", "/generate", json=fields | {"num_samples": 3}, headers=forwarded("::7")
+                ),
             ):
                 assert client.post("/score", json={"text": "a"}).status_code == 429
                 server.gate.open()
                 assert [event.event for event in events][-1] == "done"
         # one was read to its end, two were left, three were refused; each has given back what it had
         for samples in (3, 3):
-            answer = client.post("/generate", json=asked | {"num_samples": samples, "stream": False})
+            answer = client.post("/generate", json=fields | {"num_samples": samples, "stream": False})
             while answer.status_code == 429:  # the clients that left are seen to have left in a moment
-                answer = client.post("/generate", json=asked | {"num_samples": samples, "stream": False})
+                answer = client.post("/generate", json=fields | {"num_samples": samples, "stream": False})
             assert answer.status_code == 200
 
 

@@ -74,16 +74,16 @@ def test_a_client_that_drops_is_missed_at_once(server: LiveServer, proxy: Proxy)
     """Before there is anything to be sent to it."""
     missed = threading.Event()
 
-    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
-        job = type(server.engine).submit(server.engine, streams)
-        cancel = job.cancel
+    def submit(sequences: Sequence[TextSequence]) -> RequestHandle:
+        handle = type(server.engine).submit(server.engine, sequences)
+        cancel = handle.cancel
 
         def cancel_and_tell() -> None:
             cancel()
             missed.set()
 
-        job.cancel = cancel_and_tell  # type: ignore[method-assign]
-        return job
+        handle.cancel = cancel_and_tell  # type: ignore[method-assign]
+        return handle
 
     server.engine.submit = submit  # type: ignore[method-assign]
     server.gate.close()
@@ -149,13 +149,13 @@ def test_metrics_are_not_for_the_public(server: LiveServer, proxy: Proxy, path: 
 def test_clients_are_told_apart_by_their_address_not_by_what_they_say(folder: Path, tmp_path: Path) -> None:
     settings = ServerSettings(checkpoint=folder, device="cpu", trusted_proxies="127.0.0.1", rate_limit="2/minute")
     with LiveServer(create_app(settings)) as server, Proxy(tmp_path, [port(server)]) as proxy:
-        told = []
+        statuses = []
         for address in ("127.0.0.1", "127.0.0.2"):
             with proxy.client(address) as client:
                 for lie in ("198.51.100.1", "198.51.100.2", "198.51.100.3"):
                     answer = client.post("/generate", json=ASKED, headers={"X-Forwarded-For": lie})
-                    told.append(answer.status_code)
-    assert told == [200, 200, 429] * 2
+                    statuses.append(answer.status_code)
+    assert statuses == [200, 200, 429] * 2
 
 
 def test_pages_are_compressed_in_http_2_and_only_by_https(proxy: Proxy) -> None:

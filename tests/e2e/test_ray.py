@@ -105,7 +105,8 @@ class Service:
         """What it has started, and what that has: their names."""
         listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
         lines = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
-        found, more = dict[int, str](), {self.process.pid: ""}
+        found = dict[int, str]()
+        more = {self.process.pid: ""}
         while more:
             found |= more
             more = {int(pid): name for pid, parent, name in lines if int(parent) in more}
@@ -145,7 +146,9 @@ class Reader:
     def __init__(self, url: str) -> None:
         self._url = url
         self.headers: dict[str, str] = {}
-        self.text, self.pieces, self.breaks = "", 0, 0
+        self.text = ""
+        self.chunks = 0
+        self.breaks = 0
 
     @contextmanager
     def answer(self) -> Iterator[Iterator[str]]:
@@ -169,7 +172,7 @@ class Reader:
             assert content["index"] == len(self.text)
             self.text += content["text"]
             self.headers["Last-Event-ID"] = place
-            self.pieces += 1
+            self.chunks += 1
         return name
 
     def finish(self) -> None:
@@ -185,7 +188,7 @@ class Reader:
 
 
 def begin(names: Iterator[str]) -> None:
-    """Read until the first piece of text."""
+    """Read until the first chunk of text."""
     while next(names) != "text":
         pass
 
@@ -195,8 +198,8 @@ def whole() -> str:
     return known("ROMEO:", 7, LONGEST)
 
 
-def ask(url: str, **asked: Any) -> httpx.Response:
-    return httpx.post(url, json=asked | {"stream": False}, timeout=SECONDS)
+def ask(url: str, **fields: Any) -> httpx.Response:
+    return httpx.post(url, json=fields | {"stream": False}, timeout=SECONDS)
 
 
 def test_settings_of_replicas() -> None:
@@ -229,10 +232,12 @@ def test_texts_are_the_models_own(service: Service) -> None:
 
 
 def test_another_replica_goes_on_with_a_text_while_it_is_being_written(service: Service) -> None:
-    first, second = Reader(service.url), Reader(service.url)
+    first = Reader(service.url)
+    second = Reader(service.url)
     with first.answer() as names:
         begin(names)
-        second.text, second.headers = first.text, dict(first.headers)
+        second.text = first.text
+        second.headers = dict(first.headers)
         with second.answer() as rest:  # by the other one: the first one's only slot is taken
             assert next(rest) == "start"
             refused = ask(service.url)
@@ -241,7 +246,7 @@ def test_another_replica_goes_on_with_a_text_while_it_is_being_written(service: 
             assert int(refused.headers["retry-after"]) > 0
             assert list(rest)[-1] == "done"
     assert second.text == whole()
-    assert second.pieces > 20
+    assert second.chunks > 20
 
 
 def test_a_reader_that_leaves_is_written_for_no_more(service: Service) -> None:

@@ -52,7 +52,9 @@ class Reader:
         self._client = client
         self._asked = {"prompt": PROMPT, "seed": seed, "max_new_tokens": length}
         self._headers: dict[str, str] = {}
-        self.text, self.answers, self.done = "", 0, False
+        self.text = ""
+        self.answers = 0
+        self.done = False
         self.began = threading.Event()
 
     def read(self, most: int = sys.maxsize) -> None:
@@ -146,7 +148,9 @@ def test_both_replicas_write_the_same_text(proxy: Proxy) -> None:
 
 
 def test_a_text_cut_anywhere_goes_on_by_the_other_replica(proxy: Proxy) -> None:
-    chance, cuts, answers = random.Random(0), 0, 0
+    chance = random.Random(0)
+    cuts = 0
+    answers = 0
     with proxy, proxy.client() as client:
         for seed in count():
             reader = Reader(client, seed, 600)
@@ -177,13 +181,13 @@ def test_a_rolling_restart_loses_nothing(proxy: Proxy, replicas: list[Replica]) 
     over = threading.Event()
 
     def ask_again_and_again(client: httpx.Client) -> int:
-        asked = 0
+        answered = 0
         while not over.wait(0.02):
             answer = client.post("/generate", json=SHORT)
             assert answer.status_code == 200
             assert answer.json()["samples"][0]["text"] == known(PROMPT, 3, 50)
-            asked += 1
-        return asked
+            answered += 1
+        return answered
 
     with proxy, proxy.client() as client, ThreadPoolExecutor() as pool:
         asking = pool.submit(ask_again_and_again, client)

@@ -115,7 +115,7 @@ def test_each_snapshot_writes_what_it_writes_alone(bundled_server: LiveServer) -
         checkpoint = read_checkpoint(folder / f"{one['step']:06d}")
         prompt = checkpoint.vocabulary.encode("ROMEO:\n")
         stream = TextSequence(checkpoint.vocabulary, prompt, seed=3, max_new_tokens=100)
-        alone = "".join(piece.text for piece in load_generator(checkpoint, INT8, 1, 1).write(stream))
+        alone = "".join(chunk.text for chunk in load_generator(checkpoint, INT8, 1, 1).write(stream))
         assert one["text"] == alone
     losses = [point["val"] for point in answer["curve"]]
     assert losses[-1] < losses[0]

@@ -130,11 +130,11 @@ def test_redirects_and_resumption_keep_the_prefix(show: Shown, location: str, pa
         assert moved.status_code == 307
         assert moved.headers["location"] == "../info?a=b"
         assert client.get(f"{prefix}/info/", follow_redirects=True).json()["block_size"]
-        asked = {"prompt": "ROMEO:", "seed": 3, "max_new_tokens": 40}
-        whole = client.post(f"{prefix}/generate/", json=asked, follow_redirects=True).text
+        fields = {"prompt": "ROMEO:", "seed": 3, "max_new_tokens": 40}
+        whole = client.post(f"{prefix}/generate/", json=fields, follow_redirects=True).text
         first = re.search("^id: (.+)$", whole, re.MULTILINE)
         assert first is not None
-        again = client.post(f"{prefix}/generate", json=asked, headers={"last-event-id": first[1]}).text
+        again = client.post(f"{prefix}/generate", json=fields, headers={"last-event-id": first[1]}).text
         assert texts(whole).endswith(texts(again))
         assert len(texts(again)) < len(texts(whole))
         servers = client.get(f"{prefix}/openapi.json").json().get("servers")

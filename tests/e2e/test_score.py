@@ -16,16 +16,16 @@ from tests.tiny import VOCABULARY
 SAMPLING = {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "min_p": 0.01}
 
 
-def ask(server: LiveServer, **asked: Any) -> httpx.Response:
-    return httpx.post(f"{server.url}/score", json=asked, timeout=60)
+def ask(server: LiveServer, **fields: Any) -> httpx.Response:
+    return httpx.post(f"{server.url}/score", json=fields, timeout=60)
 
 
 @pytest.mark.parametrize(("prompt", "first"), [("ROMEO:", 0), ("", 37), ("what light through yonder window", 199)])
 def test_a_written_text_is_scored_as_it_was_told(server: LiveServer, prompt: str, first: int) -> None:
-    asked = {"prompt": prompt, "alternatives": 7} | SAMPLING
+    fields = {"prompt": prompt, "alternatives": 7} | SAMPLING
     length = {"max_new_tokens": 200, "seed": 5, "details": True, "stream": False}
-    [sample] = httpx.post(f"{server.url}/generate", json=asked | length).json()["samples"]
-    answer = ask(server, **asked, text=sample["text"], first=first)
+    [sample] = httpx.post(f"{server.url}/generate", json=fields | length).json()["samples"]
+    answer = ask(server, **fields, text=sample["text"], first=first)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
@@ -82,24 +82,24 @@ def test_unknown_characters_are_named(server: LiveServer, field: str) -> None:
 
 
 def test_a_client_that_drops_frees_its_slot(server: LiveServer) -> None:
-    jobs: list[RequestHandle] = []
+    handles: list[RequestHandle] = []
 
-    def submit(streams: Sequence[TextSequence]) -> RequestHandle:
-        jobs.append(type(server.engine).submit(server.engine, streams))
-        return jobs[-1]
+    def submit(sequences: Sequence[TextSequence]) -> RequestHandle:
+        handles.append(type(server.engine).submit(server.engine, sequences))
+        return handles[-1]
 
     server.engine.submit = submit  # type: ignore[method-assign]
     ask_and_leave(server, "/score", {"text": "a" * 16_000})
     server.gate.open()
-    assert jobs[0].released.wait(PATIENCE)
-    assert len(jobs[0].streams[0].written) < 16_000
+    assert handles[0].released.wait(PATIENCE)
+    assert len(handles[0].sequences[0].written) < 16_000
     assert server.engine.generator.free_slots == 32
 
 
 def test_the_longest_text_with_all_alternatives_leaves_the_server_to_others(server: LiveServer) -> None:
     answers: list[httpx.Response] = []
-    asked = {"text": "ab" * 2048, "alternatives": 1000}
-    thread = threading.Thread(target=lambda: answers.append(ask(server, **asked)))
+    fields = {"text": "ab" * 2048, "alternatives": 1000}
+    thread = threading.Thread(target=lambda: answers.append(ask(server, **fields)))
     thread.start()
     probes = 0
     while thread.is_alive():
@@ -113,7 +113,8 @@ def test_the_longest_text_with_all_alternatives_leaves_the_server_to_others(serv
 
 def test_a_score_takes_a_place_in_the_queue(server: LiveServer) -> None:
     """With 32 texts held in their slots, 4 scores wait and the fifth is refused."""
-    gate, engine = server.gate, server.engine
+    gate = server.gate
+    engine = server.engine
     gate.may_pass = lambda: bool(engine._waiting and engine.generator.free_slots)
     gate.close()
     texts = [

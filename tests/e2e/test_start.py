@@ -58,7 +58,9 @@ def test_a_rate_without_sense_is_refused_by_name(capsys: pytest.CaptureFixture[s
 @pytest.fixture
 def odd(tmp_path: Path) -> dict[str, Path]:
     """What is no file of keys: never ends, never begins, is not there, is too much."""
-    pipe, large, binary = tmp_path / "pipe", tmp_path / "large", tmp_path / "binary"
+    pipe = tmp_path / "pipe"
+    large = tmp_path / "large"
+    binary = tmp_path / "binary"
     os.mkfifo(pipe)
     with large.open("wb") as file:
         file.truncate(1 << 40)

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from app.main import create_app
 from app.serving.model_card import ModelCard
-from app.serving.snapshots import Gallery
+from app.serving.snapshots import SnapshotStore
 from app.settings import ServerSettings
 from model.analysis.overlap import CopyIndex
 from model.checkpoint import Checkpoint, CurvePoint, TrainingRecord, read_checkpoint, write_checkpoint
@@ -220,7 +220,7 @@ def test_other_folders_beside_the_snapshots_are_none(folder: Path) -> None:
         snapshot.mkdir(parents=True)
         (snapshot / "config.json").touch()
     (folder.with_name("tiny-snapshots") / "000200").mkdir()  # one that is being written
-    assert Gallery(folder, INT8).steps == [9, 100]
+    assert SnapshotStore(folder, INT8).steps == [9, 100]
 
 
 @pytest.mark.parametrize("rung", [(8, 1, 2**62, 2, 0), (8, 1, 2**33, 2**33 - 2, 0), (2**40, 1, 1, 0, 0)])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.serving.snapshots import Gallery
+from app.serving.snapshots import SnapshotStore
 from app.settings import ServerSettings
 from model.atomic_files import STAGE
 from model.checkpoint import write_checkpoint
@@ -186,7 +186,7 @@ def test_every_spelling_of_a_checkpoint_is_read(
     arguments = ["--num_samples=1", "--max_new_tokens=3", "--device=cpu", "--dtype=float32"]
     assert run(SampleSettings, sample, [f"--out_dir={spelling}", *arguments]) == 0
     settings = ServerSettings(checkpoint=Path(spelling))
-    assert Gallery(settings.checkpoint, CPU).steps == [0]
+    assert SnapshotStore(settings.checkpoint, CPU).steps == [0]
     assert settings.checkpoint.resolve().name == tmp_path.name
     assert "number of parameters" in capsys.readouterr().out
 

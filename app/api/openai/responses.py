@@ -1,4 +1,7 @@
-"""From a job's pieces to what OpenAI's clients read of `/v1/completions`: chunks of a stream, or one object."""
+"""From the chunks of a request to the answer of `/v1/completions`: chunks of a stream, or one JSON object.
+
+Owns the form that OpenAI's clients read. Knows nothing of what may be asked for.
+"""
 
 import asyncio
 import json
@@ -6,12 +9,13 @@ import math
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sse_starlette import ServerSentEvent
 
 from app.api.logprobs import json_line
 from app.api.openai.schemas import CompletionRequest
-from app.observability.exchange import Meter
+from app.observability.exchange import RequestRecord
 from app.problems import to_problem
 from app.serving.request_handle import RequestHandle
 from model.errors import SoliloquyError
@@ -21,8 +25,14 @@ from model.vocabulary import Vocabulary
 
 MIN_LOGPROB = -9999.0  # OpenAI's own, for JSON has no infinity
 
-Row = tuple[str, str, str, str]  # the JSON of one character in each of `LOGPROB_COLUMNS`
-LOGPROB_COLUMNS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+
+class LogprobsRow(NamedTuple):
+    """The JSON of one character in each list of OpenAI's `logprobs`, by the lists' names."""
+
+    tokens: str
+    token_logprobs: str
+    top_logprobs: str
+    text_offset: str
 
 
 class LogprobsWriter:
@@ -32,173 +42,219 @@ class LogprobsWriter:
         self._characters = vocabulary.characters
         self._quoted = [json.dumps(character) for character in vocabulary.characters]
 
-    def rows(self, text: str, likelihoods: Sequence[Logprob], offset: int) -> list[Row]:
-        """One row for each character of `text`."""
-        return [self._row(*one, offset + i) for i, one in enumerate(zip(text, likelihoods, strict=True))]
+    def rows(self, text: str, likelihoods: Sequence[Logprob], offset: int) -> list[LogprobsRow]:
+        """One row for each character of `text`, the first of which is at `offset`."""
+        pairs = zip(text, likelihoods, strict=True)
+        return [self._row(character, one, offset + i) for i, (character, one) in enumerate(pairs)]
 
     @staticmethod
-    def first_row(character: str) -> Row:
-        """The row of a prompt's first character, of which the model has no opinion."""
-        return json.dumps(character), "null", "null", "0"
+    def first_row(character: str) -> LogprobsRow:
+        """The row of a prompt's first character, which has no probability: nothing comes before it."""
+        return LogprobsRow(json.dumps(character), "null", "null", "0")
 
     @staticmethod
-    def object(rows: Sequence[Row]) -> str:
-        """The object that these rows make."""
-        lists = (f'"{name}":[{",".join(row[i] for row in rows)}]' for i, name in enumerate(LOGPROB_COLUMNS))
+    def object(rows: Sequence[LogprobsRow]) -> str:
+        """The `logprobs` object that these rows make."""
+        lists = []
+        for index, name in enumerate(LogprobsRow._fields):
+            items = ",".join(row[index] for row in rows)
+            lists.append(f'"{name}":[{items}]')
         return f"{{{','.join(lists)}}}"
 
-    def _row(self, character: str, one: Logprob, offset: int) -> Row:
-        token, logprob = json.dumps(character), _logprob(one.probability)
+    def _row(self, character: str, one: Logprob, offset: int) -> LogprobsRow:
+        token = json.dumps(character)
+        logprob = _logprob(one.probability)
         top = [f"{self._quoted[i]}:{_logprob(probability)}" for i, probability, _ in one.alternatives]
         if all(self._characters[i] != character for i, _, _ in one.alternatives):
             top.append(f"{token}:{logprob}")
-        return token, logprob, f"{{{','.join(top)}}}", str(offset)
+        return LogprobsRow(token, logprob, f"{{{','.join(top)}}}", str(offset))
 
 
 class Choice:
-    """One text of an answer, made of the texts of its streams one after another, whichever comes first."""
+    """One text of an answer, made of the texts of its sequences one after another, in whatever order they come.
 
-    def __init__(self, index: int, prompt: str, streams: Sequence[TextSequence]) -> None:
-        self.index, self.prompt = index, prompt
+    `written` counts the characters that were generated for it, without the prompt.
+    """
+
+    def __init__(self, index: int, prompt: str, sequences: Sequence[TextSequence]) -> None:
+        self.index = index
+        self.prompt = prompt
         self.written = 0
-        self._come: dict[TextSequence, list[Chunk]] = {stream: [] for stream in streams}
+        self._pending: dict[TextSequence, list[Chunk]] = {sequence: [] for sequence in sequences}
 
     @property
     def ended(self) -> bool:
         """True once all of it has been taken."""
-        return not self._come
+        return not self._pending
 
-    def add(self, stream: TextSequence, piece: Chunk) -> None:
-        """Count and keep a piece that has come."""
-        self._come[stream].append(piece)
-        self.written += len(piece.text) if stream.given is None else 0
+    def add(self, sequence: TextSequence, chunk: Chunk) -> None:
+        """Keep a chunk that has come until it can be taken."""
+        self._pending[sequence].append(chunk)
+        if sequence.given is None:
+            self.written += len(chunk.text)
 
     def take(self) -> list[Chunk]:
-        """The pieces whose turn it is."""
+        """The chunks that come next in the text; those of a sequence wait for the end of those before it."""
         taken: list[Chunk] = []
-        for stream, pieces in list(self._come.items()):
-            taken += pieces
-            if not pieces or pieces[-1].finish_reason is None:
-                self._come[stream] = []
+        for sequence, chunks in list(self._pending.items()):
+            taken += chunks
+            if not chunks or chunks[-1].finish_reason is None:
+                self._pending[sequence] = []
                 break
-            del self._come[stream]
+            del self._pending[sequence]
         return taken
 
 
 @dataclass(frozen=True)
 class Part:
-    """The next text of a choice, its rows if they are asked for, and the end if it was."""
+    """The next text of a choice.
+
+    Attributes:
+        choice: whose text it is.
+        text: its characters.
+        rows: one for each of them, None if log-probabilities are not asked for.
+        finish_reason: None if the choice goes on.
+    """
 
     choice: Choice
     text: str
-    rows: list[Row] | None
+    rows: list[LogprobsRow] | None
     finish_reason: str | None
 
     def json(self) -> str:
-        """As OpenAI's clients read it."""
+        """The JSON of a choice as OpenAI's clients read it."""
         head = json_line({"index": self.choice.index, "text": self.text, "finish_reason": self.finish_reason})
-        return f'{head[:-1]},"logprobs":{"null" if self.rows is None else LogprobsWriter.object(self.rows)}}}'
+        logprobs = "null" if self.rows is None else LogprobsWriter.object(self.rows)
+        return f'{head[:-1]},"logprobs":{logprobs}}}'
 
 
 class CompletionAnswer:
-    """One request's answer, in either form; `about` tells what wrote it."""
+    """One request's answer, in either form.
+
+    Args:
+        handle: of all sequences of the request.
+        request: a resolved request.
+        choices: for each choice, the sequences that its text is made of, in their order.
+        vocabulary: of the model that writes.
+        about: the fields of every answer and chunk that say what wrote it.
+        record: counts what is sent.
+    """
 
     def __init__(
         self,
-        job: RequestHandle,
+        handle: RequestHandle,
         request: CompletionRequest,
         choices: Sequence[Sequence[TextSequence]],
         vocabulary: Vocabulary,
         about: dict[str, object],
-        meter: Meter,
+        record: RequestRecord,
     ) -> None:
-        self._job, self._request, self._meter = job, request, meter
+        self._handle = handle
+        self._request = request
+        self._record = record
         self._writer = LogprobsWriter(vocabulary)
-        self._head = {"id": f"cmpl-{job.id}", "object": "text_completion", "created": int(time.time())} | about
-        prompts = [prompt for prompt in request.prompt for _ in range(request.n)]
-        self._choices = [
-            Choice(index, prompt, streams)
-            for index, (prompt, streams) in enumerate(zip(prompts, choices, strict=True))
-        ]
-        self._readers = {
-            stream: [choice for choice, streams in zip(self._choices, choices, strict=True) if stream in streams]
-            for stream in job.streams
-        }
-        self._offsets = [0 if request.echo else len(prompt) for prompt in prompts]
+        self._head = {"id": f"cmpl-{handle.id}", "object": "text_completion", "created": int(time.time())} | about
+        self._choices: list[Choice] = []
+        self._readers: dict[TextSequence, list[Choice]] = {sequence: [] for sequence in handle.sequences}
+        self._offsets: list[int] = []  # of each choice's next character
+        for index, sequences in enumerate(choices):
+            prompt = request.prompt[index // request.n]
+            choice = Choice(index, prompt, sequences)
+            self._choices.append(choice)
+            self._offsets.append(0 if request.echo else len(prompt))
+            for sequence in sequences:
+                self._readers[sequence].append(choice)
 
     async def events(self) -> AsyncIterator[ServerSentEvent]:
         """Chunks as text comes, each of one choice, then `[DONE]`; or an error. No frame has an id or a name.
 
-        The first character goes out at once, then all that has come, about every 25 ms (`RequestHandle.pause`).
+        The first character is sent at once, then all that has come, about every 25 ms (`RequestHandle.pause`).
         """
         options = self._request.stream_options
-        counted = options is not None and options.include_usage
-        head = self._head | ({"usage": None} if counted else {})
+        include_usage = options is not None and options.include_usage
+        head = self._head | ({"usage": None} if include_usage else {})
         try:
             for part in self._beginnings():
                 yield _frame(json_line(head, choices=[part.json()]))
-            while pieces := await self._job.take():
-                for part in self._parts(pieces):
+            while chunks := await self._handle.take():
+                for part in self._parts(chunks):
                     yield _frame(json_line(head, choices=[part.json()]))
-                await self._job.pause()
-            if counted:
+                await self._handle.pause()
+            if include_usage:
                 yield _frame(json_line(head | {"usage": self._usage()}, choices=[]))
             yield _frame("[DONE]")
         except SoliloquyError as error:
-            self._meter.failed(error)
+            self._record.failed(error)
             yield _frame(json_line(to_problem(error).openai_content()))
 
-    async def whole(self) -> str:
-        """The JSON object, when all of it is written."""
+    async def as_json(self) -> str:
+        """The one JSON object, once all of it has been generated."""
         parts: list[list[Part]] = [[] for _ in self._choices]
         for part in self._beginnings():
             parts[part.choice.index].append(part)
-        while pieces := await self._job.take():
-            for part in self._parts(pieces):
+        while chunks := await self._handle.take():
+            for part in self._parts(chunks):
                 parts[part.choice.index].append(part)
-            await asyncio.sleep(0)  # others' turn, however fast the text comes
+            await asyncio.sleep(0)  # let others run, however fast the text comes
         choices = [_joined(choice, some).json() for choice, some in zip(self._choices, parts, strict=True)]
         return json_line(self._head | {"usage": self._usage()}, choices=choices)
 
     def _beginnings(self) -> Iterator[Part]:
-        """What is there before anything is written: the prompt, or only its first character if it is scored."""
+        """With `echo`, the part of each choice that is there before anything is generated.
+
+        It is the prompt, or only its first character if the rest of it is scored.
+        """
         if not self._request.echo:
             return
         for choice in self._choices:
-            scored = self._request.logprobs is not None
-            text = choice.prompt[:1] if scored else choice.prompt
+            is_scored = self._request.logprobs is not None
+            text = choice.prompt[:1] if is_scored else choice.prompt
             self._offsets[choice.index] = len(text)
-            rows = [self._writer.first_row(text)] if scored else None
+            rows = [self._writer.first_row(text)] if is_scored else None
             yield Part(choice, text, rows, "length" if choice.ended else None)
 
-    def _parts(self, pieces: list[tuple[TextSequence, Chunk]]) -> Iterator[Part]:
-        if written := sum(len(piece.text) for stream, piece in pieces if stream.given is None):
-            self._meter.wrote(written)
-        for stream, piece in pieces:
-            for choice in self._readers[stream]:
-                choice.add(stream, piece)
+    def _parts(self, chunks: list[tuple[TextSequence, Chunk]]) -> Iterator[Part]:
+        """One part for each choice whose text goes on with these chunks."""
+        written = sum(len(chunk.text) for sequence, chunk in chunks if sequence.given is None)
+        if written:
+            self._record.wrote(written)
+        for sequence, chunk in chunks:
+            for choice in self._readers[sequence]:
+                choice.add(sequence, chunk)
         for choice in self._choices:
-            if taken := choice.take():
+            taken = choice.take()
+            if taken:
                 yield self._part(choice, taken)
 
-    def _part(self, choice: Choice, pieces: list[Chunk]) -> Part:
-        text = "".join(piece.text for piece in pieces)
-        rows, offset = None, self._offsets[choice.index]
-        if self._request.logprobs is not None:
-            rows = self._writer.rows(text, [one for piece in pieces for one in piece.logprobs], offset)
+    def _part(self, choice: Choice, chunks: list[Chunk]) -> Part:
+        text = "".join(chunk.text for chunk in chunks)
+        offset = self._offsets[choice.index]
         self._offsets[choice.index] = offset + len(text)
-        return Part(choice, text, rows, pieces[-1].finish_reason if choice.ended else None)
+        rows: list[LogprobsRow] | None = None
+        if self._request.logprobs is not None:
+            likelihoods: list[Logprob] = []
+            for chunk in chunks:
+                likelihoods += chunk.logprobs
+            rows = self._writer.rows(text, likelihoods, offset)
+        return Part(choice, text, rows, chunks[-1].finish_reason if choice.ended else None)
 
     def _usage(self) -> dict[str, int]:
-        """Characters, each of which is a token here."""
-        read, written = sum(map(len, self._request.prompt)), sum(choice.written for choice in self._choices)
-        return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        """The counts of tokens, each of which is a character here."""
+        prompt = sum(map(len, self._request.prompt))
+        written = sum(choice.written for choice in self._choices)
+        return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
 
 def _joined(choice: Choice, parts: Sequence[Part]) -> Part:
     """All parts of one choice as one."""
-    rows = None if any(part.rows is None for part in parts) else [row for part in parts for row in part.rows or ()]
-    return Part(choice, "".join(part.text for part in parts), rows, parts[-1].finish_reason)
+    text = "".join(part.text for part in parts)
+    rows: list[LogprobsRow] | None = []
+    for part in parts:
+        if rows is None or part.rows is None:
+            rows = None
+        else:
+            rows += part.rows
+    return Part(choice, text, rows, parts[-1].finish_reason)
 
 
 def _logprob(probability: float) -> str:

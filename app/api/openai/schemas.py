@@ -1,6 +1,6 @@
-"""What OpenAI's clients may ask of `/v1/completions`, and the streams that write it. A token is one character.
+"""The body of `/v1/completions`, and the sequences that it asks for. A token is one character.
 
-Knows OpenAI's names and rules; nothing of the form of an answer.
+Owns OpenAI's names and rules. Knows nothing of the form of an answer.
 """
 
 import secrets
@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.api.schemas import MAX_PROMPT, MAX_SAMPLES, MAX_STOP, MAX_STOPS, MAX_TOLD, Whole
+from app.api.schemas import (
+    MAX_BUFFERED_ENTRIES,
+    MAX_PROMPT,
+    MAX_SAMPLES,
+    MAX_STOP_LENGTH,
+    MAX_STOPS,
+    JsonInteger,
+    check_answer_size,
+)
 from app.settings import MAX_NEW_TOKENS
 from model.errors import InputError
 from model.generation.sequence import TextSequence, make_scored_sequence, make_sequences
@@ -21,7 +29,7 @@ MAX_LOGPROBS = 5
 
 
 def _texts(value: Any) -> Any:
-    """A list of texts, where one alone may stand for it."""
+    """A list of strings; a single string becomes a list of one."""
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise PydanticCustomError("texts", "Input should be a string or a list of strings")
@@ -31,18 +39,22 @@ def _texts(value: Any) -> Any:
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
 _PromptList = Annotated[list[Prompt], Field(min_length=1, max_length=MAX_SAMPLES)]
 Prompts = Annotated[_PromptList, BeforeValidator(_texts, json_schema_input_type=Prompt | _PromptList)]
-Stop = Annotated[str, Field(max_length=MAX_STOP)]
+Stop = Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
 _StopList = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 Stops = Annotated[_StopList, BeforeValidator(_texts, json_schema_input_type=Stop | _StopList)]
 
 
 def _nullable(schema: dict[str, Any]) -> None:
-    """Say in the API's description that null stands for a field's default."""
+    """Say in the JSON schema, which is changed in place, that null stands for a field's default."""
     for name, described in schema["properties"].items():
-        if name not in schema.get("required", []):
-            about = {key: described.pop(key) for key in ("description", "default", "title") if key in described}
-            schema["properties"][name] = {"anyOf": [described, {"type": "null"}]} | about
+        if name in schema.get("required", []):
+            continue
+        nullable = {"anyOf": [described, {"type": "null"}]}
+        for key in ("description", "default", "title"):
+            if key in described:
+                nullable[key] = described.pop(key)
+        schema["properties"][name] = nullable
 
 
 class OpenAIModel(BaseModel):
@@ -60,7 +72,7 @@ class OpenAIModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def drop_nulls(cls, fields: Any) -> Any:
-        """Leave out fields that are null; not those that there are not."""
+        """Leave out fields that are null, but not unknown ones, which are refused."""
         if not isinstance(fields, dict):
             return fields
         return {name: value for name, value in fields.items() if value is not None or name not in cls.model_fields}
@@ -70,7 +82,7 @@ class StreamOptions(OpenAIModel):
     """What a stream has besides text."""
 
     include_usage: bool = False
-    """Tell the counts in a chunk of their own, before the end."""
+    """Send the counts in a chunk of their own, before the end."""
     include_obfuscation: Literal[False] = False
     """Padding against eavesdroppers; there is none here."""
 
@@ -81,31 +93,31 @@ class CompletionRequest(OpenAIModel):
     model: str = Field(max_length=256)
     """A name that `/v1/models` lists."""
     prompt: Prompts = [""]
-    """What the text follows, or several, each with texts of its own; empty means a line break, or what
-    `default_prompt` in `/info` tells for a model that knows none."""
-    max_tokens: Whole = Field(16, ge=0, le=MAX_NEW_TOKENS)
+    """What the text follows, or several, each with texts of its own; empty means a line break, or `default_prompt`
+    of `/info` for a model that knows no line breaks."""
+    max_tokens: JsonInteger = Field(16, ge=0, le=MAX_NEW_TOKENS)
     """Characters to write; 0 with `echo`, to score the prompt alone."""
     temperature: float = Field(1, ge=0, le=100)
     """Below 1 more certain, above 1 bolder; 0 always takes the likeliest character."""
     top_p: float = Field(1, ge=0, le=1)
     """Choose among the likeliest characters that together have this probability; 0 leaves the likeliest alone."""
-    top_k: Whole = Field(0, ge=-1)
+    top_k: JsonInteger = Field(0, ge=-1)
     """Choose among this many likeliest characters; 0 or -1 for all. Not OpenAI's."""
     min_p: float = Field(0, ge=0, le=1)
     """Choose among characters at least this fraction as likely as the likeliest. Not OpenAI's."""
-    n: Whole = Field(1, ge=1, le=MAX_SAMPLES)
+    n: JsonInteger = Field(1, ge=1, le=MAX_SAMPLES)
     """Texts for each prompt."""
-    best_of: Whole | None = None
+    best_of: JsonInteger | None = None
     """The same as `n`: all texts are returned."""
-    seed: Whole | None = Field(None, ge=-(2**63), lt=2**63)
+    seed: JsonInteger | None = Field(None, ge=-(2**63), lt=2**63)
     """The same seed gives the same text; drawn and returned when absent. One that is not from 0 to 2**53 - 1 counts
     modulo 2**53: what was used is in the answer."""
     stop: Stops = []
     """End a text before any of these strings; an empty one, or one that the model cannot write, ends none."""
     echo: bool = False
     """Begin each text with its prompt."""
-    logprobs: Whole | None = Field(None, ge=0, le=MAX_LOGPROBS)
-    """Tell the log-probability of each character and of so many of the likeliest, by the model alone."""
+    logprobs: JsonInteger | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    """Send the log-probability of each character and of so many of the likeliest, by the model alone."""
     stream: bool = False
     """Server-sent events, ended by `[DONE]`."""
     stream_options: StreamOptions | None = None
@@ -131,57 +143,69 @@ class CompletionRequest(OpenAIModel):
     suffix: Literal[""] = ""
     """Not supported: only empty."""
 
-    def in_force(self, longest: int, vocabulary: Vocabulary) -> Self:
-        """The request with a seed drawn and empty prompts replaced, on a server that writes `longest` characters.
+    def check(self, max_new_tokens: int) -> None:
+        """Refuse fields that do not go together, or that ask for too much of a server that writes `max_new_tokens`.
 
         Raises:
-            InputError: fields that do not go together, or too much is asked for; names one of them.
+            InputError: names one of the fields.
         """
-        too_long = self.max_tokens > longest and "max_tokens" in self.model_fields_set
-        choices, told = len(self.prompt) * self.n, (self.logprobs or 0) + 1
-        characters = sum(len(prompt) * self.n for prompt in self.prompt if self.echo) + choices * self.max_tokens
-        usage = self.stream_options is not None and self.stream_options.include_usage
-        rules = (
-            (too_long, "max_tokens", f"this server writes {longest} at most, not {self.max_tokens}"),
-            (not self.max_tokens and not self.echo, "max_tokens", "0 writes nothing; use 1 or more, or echo"),
-            (choices > MAX_SAMPLES, "n", f"{choices} texts in all are more than {MAX_SAMPLES}"),
-            (self.best_of not in (None, self.n), "best_of", f"must be n, {self.n} here: all texts are returned"),
-            (usage and not self.stream, "stream_options", "include_usage goes only with stream: true"),
-            (
-                self.logprobs is not None and not self.stream and characters * told > MAX_TOLD,
-                "logprobs",
-                f"{characters * told:,} in all are more than {MAX_TOLD:,}; ask for fewer, or stream them",
-            ),
-        )
-        for broken, field, message in rules:
-            if broken:
-                raise InputError(field, message)
+        if self.max_tokens > max_new_tokens and "max_tokens" in self.model_fields_set:
+            raise InputError("max_tokens", f"this server writes {max_new_tokens} at most, not {self.max_tokens}")
+        if self.max_tokens == 0 and not self.echo:
+            raise InputError("max_tokens", "0 writes nothing; use 1 or more, or echo")
+        choices = len(self.prompt) * self.n
+        if choices > MAX_SAMPLES:
+            raise InputError("n", f"{choices} texts in all are more than {MAX_SAMPLES}")
+        if self.best_of not in (None, self.n):
+            raise InputError("best_of", f"must be n, {self.n} here: all texts are returned")
+        if self.stream_options is not None and self.stream_options.include_usage and not self.stream:
+            raise InputError("stream_options", "include_usage goes only with stream: true")
+        if self.logprobs is not None and not self.stream:
+            characters = choices * self.max_tokens
+            if self.echo:
+                characters += self.n * sum(len(prompt) for prompt in self.prompt)
+            check_answer_size("logprobs", characters * (self.logprobs + 1), MAX_BUFFERED_ENTRIES, "stream them")
+
+    def resolved(self, max_new_tokens: int, vocabulary: Vocabulary) -> Self:
+        """The request with defaults filled in, on a server that writes at most `max_new_tokens` characters.
+
+        Empty prompts are replaced, and a seed is drawn if there is none.
+
+        Raises:
+            InputError: fields that do not go together, or that ask for too much; names one of them.
+        """
+        self.check(max_new_tokens)
         seed = secrets.randbits(32) if self.seed is None else self.seed % SEED_LIMIT
         prompts = [prompt or vocabulary.default_prompt for prompt in self.prompt]
         return self.model_copy(
-            update={"seed": seed, "prompt": prompts, "max_tokens": min(self.max_tokens, longest)}
+            update={"seed": seed, "prompt": prompts, "max_tokens": min(self.max_tokens, max_new_tokens)}
         )
 
-    def streams(self, vocabulary: Vocabulary) -> list[list[TextSequence]]:
-        """Of each choice, the streams whose texts it is made of, in their order.
+    def sequences(self, vocabulary: Vocabulary) -> list[list[TextSequence]]:
+        """For each choice of a resolved request, the sequences that its text is made of, in their order.
 
-        These are one that `/generate` writes, and before it one that scores the prompt from its second character
-        on, if that is asked for. Choices of the same prompt share the latter.
+        The last is the one that `/generate` writes. With `echo` and `logprobs`, one before it scores the prompt
+        from its second character on, and is shared by the choices of that prompt.
 
         Raises:
             UnknownCharactersError: a prompt has characters outside the vocabulary.
         """
-        choices = []
+        choices: list[list[TextSequence]] = []
         for index, prompt in enumerate(self.prompt):
             vocabulary.encode(prompt, "prompt" if len(self.prompt) == 1 else f"prompt[{index}]")
-            scored, written = self._scored(vocabulary, prompt), self._written(vocabulary, prompt)
-            choices += [[*scored, stream] for stream in written] if self.max_tokens else [scored] * self.n
+            scored = self._scored(vocabulary, prompt)
+            if self.max_tokens > 0:
+                choices += [[*scored, sequence] for sequence in self._written(vocabulary, prompt)]
+            else:
+                choices += [scored] * self.n
         return choices
 
     def _sampling(self) -> Sampling:
+        """The settings of the sampler."""
         return Sampling(self.temperature, self.top_k if self.top_k > 0 else None, self.top_p, self.min_p)
 
     def _written(self, vocabulary: Vocabulary, prompt: str) -> list[TextSequence]:
+        """The sequences that are generated after a prompt."""
         return make_sequences(
             vocabulary,
             self._sampling(),
@@ -195,9 +219,10 @@ class CompletionRequest(OpenAIModel):
         )
 
     def _scored(self, vocabulary: Vocabulary, prompt: str) -> list[TextSequence]:
+        """A list of the sequence that scores a prompt; empty if that is not asked for."""
         if not self.echo or self.logprobs is None or len(prompt) == 1:
             return []
-        stream = make_scored_sequence(
+        sequence = make_scored_sequence(
             vocabulary, self._sampling(), prompt=prompt[0], text=prompt[1:], first=0, alternatives=self.logprobs
         )
-        return [stream]
+        return [sequence]

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from app.api.json_response import MAX_UNREAD, PART, Unread, WholeAnswer
+from app.api.json_response import MAX_UNREAD, PART_SIZE, BufferedJsonResponse, Unread
 from model.errors import QueueFullError
 
 Message = dict[str, object]
@@ -26,31 +26,33 @@ def collect(messages: list[Message], fail_at: int | None = None) -> Callable[[Me
     return send
 
 
-@pytest.mark.parametrize("size", [0, 1, PART, PART + 1, 3 * PART])
-async def test_an_answer_goes_out_in_parts(size: int) -> None:
-    unread, messages = Unread(), []  # type: tuple[Unread, list[Message]]
+@pytest.mark.parametrize("size", [0, 1, PART_SIZE, PART_SIZE + 1, 3 * PART_SIZE])
+async def test_an_answer_is_sent_in_parts(size: int) -> None:
+    unread = Unread()
+    messages: list[Message] = []
     text = "x" * size
-    await WholeAnswer(text, unread)({"type": "http"}, receive, collect(messages))  # type: ignore[arg-type]
+    await BufferedJsonResponse(text, unread)({"type": "http"}, receive, collect(messages))  # type: ignore[arg-type]
     bodies = [message["body"] for message in messages[1:]]
     assert b"".join(bodies) == text.encode()  # type: ignore[arg-type]
-    assert all(len(body) <= PART for body in bodies)  # type: ignore[arg-type]
+    assert all(len(body) <= PART_SIZE for body in bodies)  # type: ignore[arg-type]
     assert [message["more_body"] for message in messages[1:]] == [True] * (len(bodies) - 1) + [False]
     assert unread.bytes == 0
 
 
-async def test_what_nobody_reads_is_bounded() -> None:
-    unread, messages = Unread(), []  # type: tuple[Unread, list[Message]]
+async def test_the_bytes_of_unread_answers_are_bounded() -> None:
+    unread = Unread()
+    messages: list[Message] = []
     unread.add(MAX_UNREAD)
     with pytest.raises(QueueFullError, match="67,108,864 bytes of answers wait to be read already"):
-        await WholeAnswer("x" * (PART + 1), unread)({"type": "http"}, receive, collect(messages))  # type: ignore[arg-type]
+        await BufferedJsonResponse("x" * (PART_SIZE + 1), unread)({"type": "http"}, receive, collect(messages))  # type: ignore[arg-type]
     assert messages == []
-    await WholeAnswer("x", unread)({"type": "http"}, receive, collect(messages))  # type: ignore[arg-type]
+    await BufferedJsonResponse("x", unread)({"type": "http"}, receive, collect(messages))  # type: ignore[arg-type]
     assert messages
     assert unread.bytes == MAX_UNREAD
 
 
-async def test_a_reader_that_goes_takes_its_bytes_along() -> None:
+async def test_an_answer_whose_reader_leaves_is_no_longer_counted() -> None:
     unread = Unread()
     with pytest.raises(ConnectionError):
-        await WholeAnswer("x" * 5 * PART, unread)({"type": "http"}, receive, collect([], 2))  # type: ignore[arg-type]
+        await BufferedJsonResponse("x" * 5 * PART_SIZE, unread)({"type": "http"}, receive, collect([], 2))  # type: ignore[arg-type]
     assert unread.bytes == 0

@@ -5,14 +5,14 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.logprobs import DetailsWriter, json_line
+from app.api.logprobs import Alternative, Character, DetailsWriter, json_line
 from model.sampling.sampler import Logprob
 from model.vocabulary import Vocabulary
 
 AWKWARD = Vocabulary('"\\\n é日🙂')
 probabilities = st.floats(0, 1)
 alternatives = st.tuples(st.integers(0, len(AWKWARD) - 1), probabilities, probabilities)
-told = st.builds(
+likelihoods = st.builds(
     Logprob,
     probability=probabilities,
     final=probabilities,
@@ -26,10 +26,11 @@ def rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-@given(pairs=st.lists(st.tuples(st.sampled_from(AWKWARD.characters), told), max_size=5))
+@given(pairs=st.lists(st.tuples(st.sampled_from(AWKWARD.characters), likelihoods), max_size=5))
 def test_details_are_json_with_six_digits(pairs: list[tuple[str, Logprob]]) -> None:
-    text, likelihoods = "".join(character for character, _ in pairs), [one for _, one in pairs]
-    line = json_line({"text": text}, chars=DetailsWriter(AWKWARD).write(text, likelihoods))
+    text = "".join(character for character, _ in pairs)
+    written = DetailsWriter(AWKWARD).write(text, [one for _, one in pairs])
+    line = json_line({"text": text}, chars=written)
     assert line.isascii()
     assert "\n" not in line
     assert json.loads(line) == {
@@ -49,6 +50,15 @@ def test_details_are_json_with_six_digits(pairs: list[tuple[str, Logprob]]) -> N
             for character, one in pairs
         ],
     }
+
+
+def test_details_have_the_fields_of_the_model_that_describes_them() -> None:
+    one = Logprob(0.5, 0.25, 1, 2.0, ((0, 0.5, 0.25), (1, 0.1, 0.05)))
+    [written] = DetailsWriter(AWKWARD).write("a", [one])
+    content = json.loads(written)
+    assert Character.model_validate_json(written, strict=True).model_dump() == content
+    assert list(content) == list(Character.model_fields)
+    assert list(content["alternatives"][0]) == list(Alternative.model_fields)
 
 
 def test_an_object_without_lists_is_plain_json() -> None:

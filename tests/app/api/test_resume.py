@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.api.responses import Answer
-from app.api.resume import Place, resume
+from app.api.resume import ResumeToken, resume
 from app.api.schemas import GenerateRequest
-from app.serving import request_handle as jobs
+from app.serving import request_handle as handles
 from app.serving.engine import Engine
 from app.serving.model_card import ModelCard
 from app.serving.work import WorkQueue
@@ -22,9 +23,9 @@ from model.errors import InputError
 from tests.tiny import INT8, VOCABULARY, tiny_checkpoint, tiny_generator
 
 CARD = replace(ModelCard.of(tiny_checkpoint(), INT8), checkpoint="0123456789ab", former="00ff00ff00ff")
-REPORTS = WorkQueue("report", threads=1, places=1, seconds=60)
+REPORTS = WorkQueue("report", threads=1, capacity=1, seconds=60)
 LENGTH = 60
-ASKED = GenerateRequest(
+REQUEST = GenerateRequest(
     prompt="ROMEO:", max_new_tokens=LENGTH, seed=7, num_samples=2, stop=["zq"], details=True, alternatives=2
 )
 Event = tuple[str, dict[str, Any], str | None]
@@ -34,18 +35,18 @@ Event = tuple[str, dict[str, Any], str | None]
 def engine() -> Iterator[Engine]:
     """Its clients are sent what there is at once, and a small buffer makes that little."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "FRAME_SECONDS", 0)
+        patch.setattr(handles, "FRAME_SECONDS", 0)
         engine = Engine(tiny_generator(), queue_size=8, buffer_characters=20)
         engine.start()
         yield engine
         engine.close()
 
 
-async def answer(engine: Engine, asked: GenerateRequest, header: str | None = None) -> list[Event]:
+async def answer(engine: Engine, request: GenerateRequest, header: str | None = None) -> list[Event]:
     """All events, each with its data and id."""
-    in_force, place = resume(asked, header, VOCABULARY, CARD)
-    job = engine.submit(in_force.streams(VOCABULARY, place.sent))
-    frames = Answer(job, in_force, CARD, tiny_checkpoint(), place, REPORTS).events()
+    resolved, token = resume(request, header, VOCABULARY, CARD)
+    handle = engine.submit(resolved.sequences(VOCABULARY, token.sent))
+    frames = Answer(handle, resolved, CARD, tiny_checkpoint(), token, REPORTS).events()
     return [(str(one.event), json.loads(str(one.data)), one.id) async for one in frames]
 
 
@@ -53,14 +54,14 @@ def merge(*parts: list[Event]) -> tuple[list[str], list[list[Any]]]:
     """Each sample's text and details; every `index` and id must say just how much came before."""
     texts: list[str] = ["", ""]
     chars: list[list[Any]] = [[], []]
-    for name, data, event_id in (event for part in parts for event in part):
+    for name, data, event_id in chain(*parts):
         if name == "text":
             assert event_id is not None
             sample = data["sample"]
             assert data["index"] == len(texts[sample])
             texts[sample] += data["text"]
             chars[sample] += data["chars"]
-            assert Place.parse(event_id).sent == tuple(map(len, texts))
+            assert ResumeToken.parse(event_id).sent == tuple(map(len, texts))
     assert [[one["char"] for one in sample] for sample in chars] == [list(text) for text in texts]
     return texts, chars
 
@@ -71,15 +72,15 @@ def ends(part: list[Event]) -> list[tuple[str, int, str]]:
 
 async def test_cut_after_any_event_and_resumed(engine: Engine) -> None:
     """Again after the first cut, too; with the seed left out, as a browser's EventSource repeats its request."""
-    asked = ASKED.model_copy(update={"seed": None})
-    whole = await answer(engine, ASKED)
+    request = REQUEST.model_copy(update={"seed": None})
+    whole = await answer(engine, REQUEST)
     texts, chars = merge(whole)
     assert [len(text) for text in texts] == [LENGTH, LENGTH]
     cuts = [i for i, event in enumerate(whole) if event[0] == "text"]
     assert len(cuts) > 4
     for cut in cuts:
-        first, last_id = whole[: cut + 1], whole[cut][2]
-        rest = await answer(engine, asked, last_id)
+        first = whole[: cut + 1]
+        rest = await answer(engine, request, first[-1][2])
         assert merge(first, rest) == (texts, chars)
         assert rest[0][1]["seed"] == 7
         assert rest[0][1]["parameters"] == whole[0][1]["parameters"]
@@ -88,7 +89,7 @@ async def test_cut_after_any_event_and_resumed(engine: Engine) -> None:
         assert rest[-1][1]["receipt"] == whole[-1][1]["receipt"]
         again = next((i for i, event in enumerate(rest) if event[0] == "text"), None)
         if again is not None:
-            tail = await answer(engine, asked, rest[again][2])
+            tail = await answer(engine, request, rest[again][2])
             assert merge(first, rest[: again + 1], tail) == (texts, chars)
 
 
@@ -99,12 +100,12 @@ async def test_cut_after_any_event_and_resumed(engine: Engine) -> None:
     stop=st.sampled_from([[], ["e"], ["ab", "t "], ["A", "I", "n"]]),
 )
 def test_resumed_at_any_place(engine: Engine, seed: int, sent: tuple[int, int], stop: list[str]) -> None:
-    """Also at a place that no event has named, and behind the end of a sample that a stop string ended."""
-    asked = ASKED.model_copy(update={"seed": seed, "stop": stop})
+    """Also at a token that no event has named, and behind the end of a sample that a stop string ended."""
+    request = REQUEST.model_copy(update={"seed": seed, "stop": stop})
 
     async def both() -> tuple[list[Event], list[Event]]:
-        header = str(replace(Place.beginning(asked.in_force(VOCABULARY), CARD), sent=sent))
-        return await answer(engine, asked), await answer(engine, asked, header)
+        header = str(replace(ResumeToken.beginning(request.resolved(VOCABULARY), CARD), sent=sent))
+        return await answer(engine, request), await answer(engine, request, header)
 
     whole, rest = asyncio.run(both())
     texts, chars = merge(whole)
@@ -122,7 +123,7 @@ def test_resumed_at_any_place(engine: Engine, seed: int, sent: tuple[int, int], 
 
 
 def header(**changes: Any) -> str:
-    return str(replace(Place.beginning(ASKED.in_force(VOCABULARY), CARD), **changes))
+    return str(replace(ResumeToken.beginning(REQUEST.resolved(VOCABULARY), CARD), **changes))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def header(**changes: Any) -> str:
 )
 def test_what_is_no_place_in_this_text_is_refused(text: str, words: str) -> None:
     with pytest.raises(InputError) as caught:
-        resume(ASKED, text, VOCABULARY, CARD)
+        resume(REQUEST, text, VOCABULARY, CARD)
     assert caught.value.field == "Last-Event-ID"
     assert words in caught.value.message
     assert caught.value.message.endswith("write the text again without it")
@@ -167,8 +168,8 @@ def test_what_is_no_place_in_this_text_is_refused(text: str, words: str) -> None
 @given(text=st.text() | st.from_regex(r"\A[0-9a-f:,-]{0,80}\Z"))
 def test_any_text_is_a_place_or_refused(text: str) -> None:
     with suppress(InputError):
-        in_force, place = resume(ASKED, text, VOCABULARY, CARD)
-        assert (in_force.seed, len(place.sent)) == (7, 2)
+        resolved, token = resume(REQUEST, text, VOCABULARY, CARD)
+        assert (resolved.seed, len(token.sent)) == (7, 2)
 
 
 @pytest.mark.parametrize(
@@ -186,15 +187,15 @@ def test_any_text_is_a_place_or_refused(text: str) -> None:
 )
 def test_each_parameter_that_determines_the_text_is_held_to(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="other parameters"):
-        resume(ASKED.model_copy(update=changes), header(), VOCABULARY, CARD)
+        resume(REQUEST.model_copy(update=changes), header(), VOCABULARY, CARD)
 
 
 @pytest.mark.parametrize("changes", [{"details": False}, {"alternatives": 0}, {"seed": None}, {"top_k": 1000}])
 def test_what_does_not_change_the_text_may_change(changes: dict[str, Any]) -> None:
-    in_force, place = resume(ASKED.model_copy(update=changes), header(sent=(3, 4)), VOCABULARY, CARD)
-    assert (in_force.seed, place.sent) == (7, (3, 4))
+    resolved, token = resume(REQUEST.model_copy(update=changes), header(sent=(3, 4)), VOCABULARY, CARD)
+    assert (resolved.seed, token.sent) == (7, (3, 4))
 
 
 @pytest.mark.parametrize("absent", [None, ""])
 def test_without_a_header_the_text_begins_at_its_beginning(absent: str | None) -> None:
-    assert resume(ASKED, absent, VOCABULARY, CARD)[1].sent == (0, 0)
+    assert resume(REQUEST, absent, VOCABULARY, CARD)[1].sent == (0, 0)

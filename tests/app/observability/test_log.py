@@ -44,9 +44,10 @@ def test_no_text_makes_a_line_of_its_own(message: str, reason: str, prompt: str)
     assert str(ValueError(reason)).removesuffix("\n") in content["exc_info"]
 
 
-def test_lines_tell_the_time_in_utc() -> None:
+def test_lines_have_the_time_in_utc() -> None:
     made = record("x")
-    made.created, made.msecs = 1_700_000_000.25, 250
+    made.created = 1_700_000_000.25
+    made.msecs = 250
     assert log.TextFormatter().format(made) == "2023-11-14T22:13:20.250Z INFO app.x: x"
     content = json.loads(log.make_json_formatter().format(made))
     assert content == {
@@ -101,13 +102,13 @@ def test_uvicorns_lines_have_our_form(log_format: str, capfd: pytest.CaptureFixt
 
 def test_lines_of_one_kind_are_counted_after_the_first_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault that repeats wrote a line, or a traceback, each time, as fast as a client could provoke it."""
-    told: list[str] = []
+    written: list[str] = []
     repeats = log.Repeats()
     own = logging.getLogger("app.repeated")
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            told.append(record.getMessage())
+            written.append(record.getMessage())
 
     handler = Keep()
     handler.addFilter(repeats)
@@ -119,16 +120,16 @@ def test_lines_of_one_kind_are_counted_after_the_first_few(monkeypatch: pytest.M
             raise ValueError(number)
         except ValueError:
             own.exception(f"callback <{number}>")  # as asyncio does
-    assert len(told) == 2 * log.MAX_ALIKE
+    assert len(written) == 2 * log.MAX_ALIKE
     repeats.sweep()
-    assert len(told) == 2 * log.MAX_ALIKE  # the period is not over
-    monkeypatch.setattr(log, "PERIOD", 0.0)
+    assert len(written) == 2 * log.MAX_ALIKE  # the period is not over
+    monkeypatch.setattr(log, "REPEATS_PERIOD", 0.0)
     repeats.sweep()
-    [first, second] = told[2 * log.MAX_ALIKE :]
+    [first, second] = written[2 * log.MAX_ALIKE :]
     assert first == "990 more lines like this were left out: client %d"
     assert second.startswith("990 more lines like this were left out: ValueError at ")
     own.warning("client %d", 1)
-    assert told[-1] == "client 1"
+    assert written[-1] == "client 1"
 
 
 def test_many_kinds_of_lines_are_one_kind_and_answered_requests_all_have_a_line() -> None:

@@ -27,7 +27,7 @@ from app.serving.service import Service
 from app.settings import ServerSettings
 from tests.tiny import tiny_generator
 
-DEPLOY = Path(__file__).parent.parent.parent / "deploy"
+DEPLOY = Path(__file__).parents[3] / "deploy"
 NAME = re.compile(r"\b(?:soliloquy|process|python)_\w+")
 ROUTES = {"/", "/info", "/metrics", "/static/{path}", "/v1/models", "/v1/models/{name}", "other"}
 UP = {'up{job="soliloquy", instance="a"}': "1x60"}
@@ -120,11 +120,13 @@ def test_sums_over_engines_do_not_fall_when_engines_go(folder: Path) -> None:
     service = Service(ServerSettings(checkpoint=folder, device="cpu"))
     metrics = Metrics(service)
     first = service.current
-    first.engine.steps, first.engine.failures = 10, 1
+    first.engine.steps = 10
+    first.engine.failures = 1
     assert figures(metrics)["soliloquy_engine_steps_total"] == 10
     service.current = replace(first, engine=Engine(tiny_generator(), 4, 100))
     service._retired = [first]
-    first.engine.steps, service.current.engine.steps = 11, 3
+    first.engine.steps = 11
+    service.current.engine.steps = 3
     assert figures(metrics)["soliloquy_engine_steps_total"] == 14
     gone = weakref.ref(first.engine)
     first.engine.start()
@@ -153,21 +155,24 @@ def test_each_app_counts_for_itself(app: FastAPI, folder: Path) -> None:
 def test_no_client_can_make_a_new_label(app: FastAPI, path: str, method: str) -> None:
     for url in (f"/{path}", f"/static/{path}", f"/v1/models/{path}"):
         ask(app, quote(url), method)
-    told = list(samples(ask(app, "/metrics").text))
+    exported = list(samples(ask(app, "/metrics").text))
     routes, methods, reasons = (
-        {one.labels[name] for one in told if name in one.labels} for name in ("route", "method", "reason")
+        {one.labels[name] for one in exported if name in one.labels} for name in ("route", "method", "reason")
     )
     assert routes <= ROUTES
     assert methods <= {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "_OTHER"}
     assert reasons == set(REFUSAL_REASONS)
 
 
-def test_dashboard_and_alerts_ask_for_what_is_told(app: FastAPI) -> None:
-    names, alerts = exposed(app), (DEPLOY / "alerts.yml").read_text()
-    asked = {name for text in [*dashboard(), alerts] for name in NAME.findall(text)}
-    assert asked <= names
+def test_dashboard_and_alerts_use_all_metrics_and_no_others(app: FastAPI) -> None:
+    names = exposed(app)
+    alerts = (DEPLOY / "alerts.yml").read_text()
+    used: set[str] = set()
+    for text in [*dashboard(), alerts]:
+        used |= set(NAME.findall(text))
+    assert used <= names
     own = {name for name in names if name.startswith("soliloquy_")}
-    assert {name for name in own if not name.endswith(("_sum", "_count"))} <= asked, "told, but on no panel"
+    assert {name for name in own if not name.endswith(("_sum", "_count"))} <= used, "exported, but on no panel"
     assert set(re.findall(r'reason="(\w+)"', alerts)) <= set(REFUSAL_REASONS)
 
 

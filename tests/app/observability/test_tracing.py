@@ -19,9 +19,10 @@ from app.settings import ServerSettings
 from model.errors import InputError
 from tests.conftest import LiveServer
 
-TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = "b7ad6b7169203331"
 SECRET = "wherefore"
-APP = Path(__file__).parent.parent.parent / "app"
+APP = Path(__file__).parents[3] / "app"
 
 
 @pytest.fixture
@@ -53,17 +54,18 @@ def test_a_span_goes_on_with_its_clients_trace(spans: InMemorySpanExporter, fold
     assert f"{span.context.trace_id:032x}" == TRACE
     assert f"{span.parent.span_id:016x}" == PARENT
     assert span.parent.is_remote
-    told = dict(span.attributes or {})
-    assert told["http.request.method"] == "GET"
-    assert told["http.route"] == told["url.path"] == "/generate"
-    assert told["http.response.status_code"] == 200
-    assert told["url.scheme"] == "http"
-    assert told["client.address"] == "127.0.0.1"
-    assert told["user_agent.original"] == "tester"
-    assert told["soliloquy.request_id"] == "own-1"
-    assert told["soliloquy.characters"] == 30
+    attributes = dict(span.attributes or {})
+    assert attributes["http.request.method"] == "GET"
+    assert attributes["http.route"] == attributes["url.path"] == "/generate"
+    assert attributes["http.response.status_code"] == 200
+    assert attributes["url.scheme"] == "http"
+    assert attributes["client.address"] == "127.0.0.1"
+    assert attributes["user_agent.original"] == "tester"
+    assert attributes["soliloquy.request_id"] == "own-1"
+    assert attributes["soliloquy.characters"] == 30
     assert span.resource.attributes["service.name"] == "soliloquy"
-    [wait], [write] = spans_of(spans, "wait"), spans_of(spans, "write")
+    [wait] = spans_of(spans, "wait")
+    [write] = spans_of(spans, "write")
     for child in (wait, write):
         assert child.parent is not None
         assert child.parent.span_id == span.context.span_id
@@ -93,10 +95,10 @@ def test_no_span_tells_a_prompt(spans: InMemorySpanExporter, folder: Path) -> No
     assert failed["attributes"]["http.response.status_code"] == 500
 
 
-def test_a_client_that_leaves_is_told_of(spans: InMemorySpanExporter, folder: Path) -> None:
+def test_a_client_that_leaves_is_recorded(spans: InMemorySpanExporter, folder: Path) -> None:
     with traced(folder) as live, httpx.Client() as client:
-        asked = {"max_new_tokens": 100_000}
-        with connect_sse(client, "POST", f"{live.url}/generate", json=asked) as source:
+        fields = {"max_new_tokens": 100_000}
+        with connect_sse(client, "POST", f"{live.url}/generate", json=fields) as source:
             assert next(source.iter_sse()).event == "start"
     [span] = spans_of(spans, "POST /generate")
     assert (span.attributes or {})["soliloquy.cancelled"] is True
@@ -124,22 +126,27 @@ def test_the_standard_variables_say_where_spans_go(folder: Path, monkeypatch: py
             assert httpx.get(f"{live.url}/info").status_code == 200
         collector.shutdown()
         thread.join()
-    [resource] = [one for request in received for one in request.resource_spans]
+    [request] = received
+    [resource] = request.resource_spans
     attributes = {one.key: one.value.string_value for one in resource.resource.attributes}
     assert attributes["service.name"] == "the-globe"
-    assert [span.name for scope in resource.scope_spans for span in scope.spans] == ["GET /info"]
+    [scope] = resource.scope_spans
+    assert [span.name for span in scope.spans] == ["GET /info"]
 
 
 def test_without_its_extra_tracing_is_refused_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "app.tracing", raising=False)
+    monkeypatch.delitem(sys.modules, "app.observability.tracing", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(InputError, match=r"^tracing: needs .*pip install 'soliloquy\[tracing\]'"):
         create_app(ServerSettings(checkpoint=folder, device="cpu", tracing=True))
 
 
 def test_while_it_is_off_nothing_of_it_is_imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "app.tracing", raising=False)
+    monkeypatch.delitem(sys.modules, "app.observability.tracing", raising=False)
     create_app(ServerSettings(checkpoint=folder, device="cpu"))
-    assert "app.tracing" not in sys.modules
-    importing = re.compile(r"^(from|import) (opentelemetry|app\.tracing)|^from app import .*tracing", re.MULTILINE)
-    assert [path.name for path in APP.glob("*.py") if importing.search(path.read_text())] == ["tracing.py"]
+    assert "app.observability.tracing" not in sys.modules
+    importing = re.compile(
+        r"^(from|import) (opentelemetry|app\.observability\.tracing)|^from app\.observability import .*tracing",
+        re.MULTILINE,
+    )
+    assert [path.name for path in APP.rglob("*.py") if importing.search(path.read_text())] == ["tracing.py"]

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.api.schemas import GenerateRequest, limit_length
 from app.security import rate_limit as limits
-from app.security.rate_limit import Claim, Counters, RateLimit, StreamCeiling, client_of
+from app.security.rate_limit import Claim, ConcurrencyLimit, Counters, RateLimit, client_of
 from app.settings import parse_rate
 from model.errors import InputError
 
@@ -35,7 +35,7 @@ async def receive() -> Message:
     raise AssertionError("a refusal reads nothing")
 
 
-class Asked:
+class LimitedApp:
     """A rate limit at a time of the test's own."""
 
     def __init__(self, patch: pytest.MonkeyPatch, amount: int) -> None:
@@ -45,7 +45,7 @@ class Asked:
         patch.setattr(limits, "REFUSAL_GAP", 0)
 
     def ask(self, host: str, path: str = "/generate") -> tuple[int, dict[str, str]]:
-        """The status, and the fields that tell of the limit."""
+        """The status, and the headers."""
         sent: list[Message] = []
 
         async def send(message: Message) -> None:
@@ -59,12 +59,13 @@ class Asked:
         return sent[0]["status"], headers
 
 
-@given(amount=st.integers(1, 7), asked=requests)
-def test_a_client_gets_its_rate_and_hears_how_long_to_wait(amount: int, asked: list[tuple[float, str]]) -> None:
+@given(amount=st.integers(1, 7), sent=requests)
+def test_a_client_gets_its_rate_and_hears_how_long_to_wait(amount: int, sent: list[tuple[float, str]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        here = Asked(patch, amount)
-        began, granted = here.now, Counter[str]()
-        for wait, host in asked:
+        here = LimitedApp(patch, amount)
+        began = here.now
+        granted = Counter[str]()
+        for wait, host in sent:
             here.now += wait
             status, headers = here.ask(host)
             assert headers["ratelimit-policy"] == f'"default";q={amount};w={WINDOW}'
@@ -80,12 +81,13 @@ def test_a_client_gets_its_rate_and_hears_how_long_to_wait(amount: int, asked: l
             assert granted[host] <= amount * windows
 
 
-@given(amount=st.integers(1, 5), asked=requests)
-def test_no_client_notices_another_ones_limit(amount: int, asked: list[tuple[float, str]]) -> None:
+@given(amount=st.integers(1, 5), sent=requests)
+def test_no_client_notices_another_ones_limit(amount: int, sent: list[tuple[float, str]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        both, alone = Asked(patch, amount), Asked(patch, amount)
+        both = LimitedApp(patch, amount)
+        alone = LimitedApp(patch, amount)
         alone.now = both.now  # the clock is the one that was patched last
-        for wait, host in asked:
+        for wait, host in sent:
             alone.now += wait
             answer = both.ask(host)
             if host == "192.0.2.1":
@@ -99,7 +101,7 @@ def test_refusals_go_out_one_after_another(monkeypatch: pytest.MonkeyPatch) -> N
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    here = Asked(monkeypatch, 1)
+    here = LimitedApp(monkeypatch, 1)
     monkeypatch.undo()
     monkeypatch.setattr(asyncio, "sleep", sleep)
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
@@ -111,7 +113,7 @@ def test_refusals_go_out_one_after_another(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_server_that_stops_refuses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """uvicorn then cancels what still waits; the client hears its refusal, and the log has no traceback."""
-    here = Asked(monkeypatch, 1)
+    here = LimitedApp(monkeypatch, 1)
     here.ask("192.0.2.1")
     here.ask("192.0.2.1")
     monkeypatch.undo()
@@ -133,7 +135,7 @@ def test_a_server_that_stops_refuses_at_once(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_only_what_costs_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = Asked(monkeypatch, 1)
+    here = LimitedApp(monkeypatch, 1)
     for path in ("/", "/info", "/health/live", "/metrics", "/v1/models", "/static/main.js"):
         assert here.ask("192.0.2.1", path) == (200, {})
     assert here.ask("192.0.2.1", "/v1/completions")[0] == 200
@@ -156,34 +158,35 @@ def test_counters_of_many_addresses_take_bounded_memory(monkeypatch: pytest.Monk
 
 
 @given(ends=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.integers(0, 2)), max_size=30))
-def test_what_a_request_had_is_given_back_however_it_ends(ends: list[tuple[str, int, int]]) -> None:
+def test_what_a_request_holds_is_released_however_it_ends(ends: list[tuple[str, int, int]]) -> None:
     """Requests that return, fail and are cancelled, side by side; then every client has its whole share again."""
-    most, wrong = 5, list[str]()
+    most = 5
+    wrong: list[str] = []
 
     async def work(scope: Scope, receive: Receive, send: Send) -> None:
-        _, texts, end = scope["asked"]
+        _, texts, end = scope["end"]
         claim: Claim = scope["state"]["claim"]
         try:
-            claim.take(texts, "num_samples")
+            claim.acquire(texts, "num_samples")
         except HTTPException:
-            if ceiling.counts[client_of(scope)] + texts <= most:
+            if limit.counts[client_of(scope)] + texts <= most:
                 wrong.append("refused")
         await asyncio.sleep(0)
-        if ceiling.counts[client_of(scope)] > most:
+        if limit.counts[client_of(scope)] > most:
             wrong.append("allowed")
         if end == 1:
             raise ValueError
         if end == 2:
             await asyncio.Event().wait()
 
-    ceiling = StreamCeiling(work, most)
+    limit = ConcurrencyLimit(work, most)
 
     async def ask_all() -> None:
         hosts = {"a": "192.0.2.1", "b": "192.0.2.2", "c": "2001:db8::1"}
         tasks = []
-        for asked in ends:
-            scope = scope_of(hosts[asked[0]], asked=asked)
-            tasks.append(asyncio.ensure_future(ceiling(scope, receive, nothing_sent)))
+        for end in ends:
+            scope = scope_of(hosts[end[0]], end=end)
+            tasks.append(asyncio.ensure_future(limit(scope, receive, nothing_sent)))
         for _ in range(4):
             await asyncio.sleep(0)
         for task in tasks:
@@ -192,7 +195,7 @@ def test_what_a_request_had_is_given_back_however_it_ends(ends: list[tuple[str, 
 
     asyncio.run(ask_all())
     assert wrong == []
-    assert ceiling.counts == {}
+    assert limit.counts == {}
 
 
 async def nothing_sent(message: Message) -> None:
@@ -201,7 +204,7 @@ async def nothing_sent(message: Message) -> None:
 
 def test_more_texts_than_are_ever_allowed_are_refused_by_name() -> None:
     with pytest.raises(InputError, match="n: one client may have 2 texts written at once, not 3"):
-        Claim(Counter(), "a", 2).take(3, "n")
+        Claim(Counter(), "a", 2).acquire(3, "n")
 
 
 @given(address=st.ip_addresses(v=6), other=st.integers(0, 2**64 - 1))
@@ -225,11 +228,11 @@ def test_who_has_a_key_is_known_by_it_and_who_has_no_address_is_one_client() -> 
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("fields", "expected"),
     [({"max_new_tokens": 100}, 100), ({"max_new_tokens": 7}, 7), ({}, 100)],
 )
-def test_a_length_that_nobody_named_is_no_longer_than_allowed(asked: dict[str, Any], expected: int) -> None:
-    assert limit_length(GenerateRequest(**asked), 100).max_new_tokens == expected
+def test_a_length_that_nobody_named_is_no_longer_than_allowed(fields: dict[str, Any], expected: int) -> None:
+    assert limit_length(GenerateRequest(**fields), 100).max_new_tokens == expected
 
 
 def test_a_length_over_the_limit_is_refused_by_name() -> None:

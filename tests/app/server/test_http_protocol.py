@@ -1,4 +1,4 @@
-"""Whatever is asked or written: a reader by the standard reads just that, and nothing of the server's inside."""
+"""Whatever is requested or generated, a reader by the standard reads just that, and nothing of the server."""
 
 import asyncio
 import json
@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.api.responses import Answer
-from app.api.resume import Place
+from app.api.resume import ResumeToken
 from app.api.schemas import GenerateRequest
 from app.main import create_app
-from app.serving import request_handle as jobs
+from app.serving import request_handle as handles
 from app.serving.model_card import ModelCard
 from app.serving.request_handle import RequestHandle
 from app.serving.work import WorkQueue
@@ -42,7 +42,7 @@ WILD = Vocabulary(
     "\ufffd\ufffe\uffff\U0001f600\U0001f468\U0010ffffé日"
 )
 CARD = replace(ModelCard.of(tiny_checkpoint(), INT8), checkpoint="0123456789ab")
-REPORTS = WorkQueue("report", threads=1, places=1, seconds=60)
+REPORTS = WorkQueue("report", threads=1, capacity=1, seconds=60)
 FORGED = ["\n\n", "\r\r", "\n\nevent: done\ndata: {}\n\n", "\nid: 9\n", "\rretry: 1\r\r", "data: ", ": ", "\ufeff"]
 texts = st.lists(
     st.sampled_from(FORGED) | st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(WILD.characters)),
@@ -106,10 +106,14 @@ def test_the_reader_keeps_to_the_standard() -> None:
 
 @given(parts=lines)
 def test_the_reader_does_not_mind_where_a_stream_is_cut(parts: list[bytes]) -> None:
-    one, many = EventStream(), EventStream()
+    one = EventStream()
+    many = EventStream()
     body = b"".join(parts)
     whole = one.feed(body) + one.close()
-    assert [event for i in range(len(body)) for event in many.feed(body[i : i + 1])] + many.close() == whole
+    found: list[Dispatched] = []
+    for i in range(len(body)):
+        found += many.feed(body[i : i + 1])
+    assert found + many.close() == whole
     assert (many.fields, many.comments, many.last_event_id) == (one.fields, one.comments, one.last_event_id)
 
 
@@ -130,20 +134,22 @@ def read_strictly(body: bytes) -> list[Dispatched]:
     return found
 
 
-async def write(request: GenerateRequest, pieces: Sequence[tuple[int, str]], error: str | None) -> bytes:
+async def write(request: GenerateRequest, chunks: Sequence[tuple[int, str]], error: str | None) -> bytes:
     """The body of a stream in which these texts of these samples come, one at a time, and then perhaps an error."""
     streams = [TextSequence(VOCABULARY, [0], sample=sample) for sample in range(request.num_samples)]
-    job = RequestHandle(streams, 1 << 20, lambda: None)
+    handle = RequestHandle(streams, 1 << 20, lambda: None)
     likelihood = Logprob(0.5, 0.25, 2, 1.5, ((0, 0.5, 0.75), (9, 0.25, 0.0)))
-    answer = Answer(job, request, CARD, tiny_checkpoint(), Place.beginning(request, CARD), REPORTS).events()
+    answer = Answer(
+        handle, request, CARD, tiny_checkpoint(), ResumeToken.beginning(request, CARD), REPORTS
+    ).events()
     body = b""
-    for sample, text in pieces:
-        job.put(streams[sample], Chunk(text, (likelihood,) * len(text) if request.details else ()))
+    for sample, text in chunks:
+        handle.put(streams[sample], Chunk(text, (likelihood,) * len(text) if request.details else ()))
     if error is not None:
-        job.fail(SoliloquyError(error))
+        handle.fail(SoliloquyError(error))
     else:
         for stream in streams:
-            job.put(stream, Chunk("", (), "stop"))
+            handle.put(stream, Chunk("", (), "stop"))
     async for event in answer:
         body += event.encode()
     return body
@@ -153,18 +159,18 @@ async def write(request: GenerateRequest, pieces: Sequence[tuple[int, str]], err
 @given(
     prompt=texts,
     stop=texts,
-    pieces=st.lists(st.tuples(st.integers(0, 1), texts), max_size=6),
+    chunks=st.lists(st.tuples(st.integers(0, 1), texts), max_size=6),
     details=st.booleans(),
     error=st.none() | texts,
 )
 def test_any_text_comes_back_and_nothing_else(
-    prompt: str, stop: str, pieces: list[tuple[int, str]], details: bool, error: str | None
+    prompt: str, stop: str, chunks: list[tuple[int, str]], details: bool, error: str | None
 ) -> None:
     request = GenerateRequest(prompt=prompt or "\n", seed=7, num_samples=2, details=details)
     request = request.model_copy(update={"stop": [stop]})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "FRAME_SECONDS", 0)
-        first, *middle, last = read_strictly(asyncio.run(write(request, pieces, error)))
+        patch.setattr(handles, "FRAME_SECONDS", 0)
+        first, *middle, last = read_strictly(asyncio.run(write(request, chunks, error)))
     found = json.loads(first.data)
     assert (first.type, found["parameters"]["prompt"], found["parameters"]["stop"]) == (
         "start",
@@ -176,12 +182,12 @@ def test_any_text_comes_back_and_nothing_else(
         data = json.loads(event.data)
         if event.type == "text":
             written[data["sample"]] += data["text"]
-            assert Place.parse(event.last_event_id).sent == tuple(map(len, written))
+            assert ResumeToken.parse(event.last_event_id).sent == tuple(map(len, written))
             if details:
                 assert "".join(one["char"] for one in data["chars"]) == data["text"]
         else:
             assert (event.type, data["finish_reason"]) == ("end", "stop")
-    assert written == ["".join(text for sample, text in pieces if sample == i) for i in (0, 1)]
+    assert written == ["".join(text for sample, text in chunks if sample == i) for i in (0, 1)]
     assert last.type == ("done" if error is None else "error")
     assert error is None or json.loads(last.data)["detail"] == error
 
@@ -200,15 +206,15 @@ def wild(checkpoint: tuple[Path, Checkpoint]) -> Iterator[tuple[LiveServer, http
     """A server of that model, a client, and the model by itself."""
     settings = ServerSettings(checkpoint=checkpoint[0], device="cpu", slots=4, queue_size=100)
     with pytest.MonkeyPatch.context() as patch, httpx.Client() as client:
-        patch.setattr(jobs, "FRAME_SECONDS", 0)
+        patch.setattr(handles, "FRAME_SECONDS", 0)
         with LiveServer(create_app(settings)) as live:
             yield live, client, load_generator(checkpoint[1], INT8, 4)
 
 
-def expected(generator: Generator, **asked: Any) -> list[str]:
+def expected(generator: Generator, **request: Any) -> list[str]:
     """The texts by the model alone."""
-    streams = make_sequences(WILD, Sampling(temperature=1.0), num_samples=2, max_new_tokens=60, **asked)
-    return ["".join(piece.text for piece in generator.write(stream)) for stream in streams]
+    sequences = make_sequences(WILD, Sampling(temperature=1.0), num_samples=2, max_new_tokens=60, **request)
+    return ["".join(chunk.text for chunk in generator.write(sequence)) for sequence in sequences]
 
 
 @settings(max_examples=15)
@@ -221,33 +227,35 @@ def expected(generator: Generator, **asked: Any) -> list[str]:
 def test_a_model_of_wild_characters_is_read_as_it_writes(
     wild: tuple[LiveServer, httpx.Client, Generator], prompt: str, stop: list[str], seed: int, details: bool
 ) -> None:
-    """Asked in every way that there is, and resumed in the middle."""
+    """By every kind of request that there is, and resumed in the middle."""
     live, client, generator = wild
     whole = expected(generator, prompt=prompt, seed=seed, stop=stop)
-    asked: dict[str, Any] = {
+    request: dict[str, Any] = {
         "prompt": prompt,
         "seed": seed,
         "stop": stop,
         "num_samples": 2,
         "max_new_tokens": 60,
         "temperature": 1,
+        "details": details,
     }
-    told = asked | {"details": details}
     url = f"{live.url}/generate"
-    first = read_strictly(client.post(url, json=told).content)
+    first = read_strictly(client.post(url, json=request).content)
     assert written(first) == whole
-    assert written(read_strictly(client.get(url, params=told).content)) == whole
+    assert written(read_strictly(client.get(url, params=request).content)) == whole
     if cuts := [i for i, one in enumerate(first) if one.type == "text"]:
         cut = cuts[len(cuts) // 2]
         headers = {"Last-Event-ID": first[cut].last_event_id}
-        rest = read_strictly(client.post(url, json=told, headers=headers).content)
+        rest = read_strictly(client.post(url, json=request, headers=headers).content)
         assert written(first[: cut + 1] + rest) == whole
-    assert [one["text"] for one in client.post(url, json=told | {"stream": False}).json()["samples"]] == whole
+    assert [one["text"] for one in client.post(url, json=request | {"stream": False}).json()["samples"]] == whole
     completion = {"model": "wild", "prompt": prompt, "n": 2, "max_tokens": 60, "temperature": 1}
     completion |= {"seed": seed, "stop": stop or None, "stream": True}
     *chunks, done = read_strictly(client.post(f"{live.url}/v1/completions", json=completion).content)
     assert (done.data, done.last_event_id, {one.type for one in chunks}) == ("[DONE]", "", {"message"})
-    choices = [choice for one in chunks for choice in json.loads(one.data)["choices"]]
+    choices: list[dict[str, Any]] = []
+    for chunk in chunks:
+        choices += json.loads(chunk.data)["choices"]
     assert ["".join(one["text"] for one in choices if one["index"] == i) for i in (0, 1)] == whole
 
 
@@ -273,7 +281,7 @@ def test_the_card_and_the_page_hold_wild_characters(wild: tuple[LiveServer, http
         st.sampled_from(FIELDS), st.binary(max_size=99) | st.sampled_from(VALUES), min_size=1, max_size=4
     ),
 )
-def test_any_request_is_answered_and_told_nothing(
+def test_any_request_is_answered_and_learns_nothing(
     wild: tuple[LiveServer, httpx.Client, Generator], method: bytes, path: bytes, fields: dict[bytes, bytes]
 ) -> None:
     """Also what is no HTTP: the server says so. No header of a request makes one of the answer."""

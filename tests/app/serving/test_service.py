@@ -22,16 +22,16 @@ def make_stream(seed: int, length: int) -> TextSequence:
     return TextSequence(VOCABULARY, VOCABULARY.encode("ROMEO:"), seed=seed, max_new_tokens=length)
 
 
-async def read(job: RequestHandle) -> str:
+async def read(handle: RequestHandle) -> str:
     text = ""
-    while pieces := await job.take():
-        text += "".join(piece.text for _, piece in pieces)
+    while chunks := await handle.take():
+        text += "".join(chunk.text for _, chunk in chunks)
     return text
 
 
 def expected(seed: int, length: int, weights: int) -> str:
     generator = tiny_generator(checkpoint=tiny_checkpoint(seed=weights))
-    return "".join(piece.text for piece in generator.write(make_stream(seed, length)))
+    return "".join(chunk.text for chunk in generator.write(make_stream(seed, length)))
 
 
 @pytest.fixture
@@ -52,19 +52,21 @@ async def test_running_streams_stay_on_their_checkpoint_and_new_ones_take_the_ne
     service.start()
     try:
         old = service.current
-        jobs = [old.engine.submit([make_stream(seed, 200)]) for seed in range(4)]  # two wait
+        handles = [old.engine.submit([make_stream(seed, 200)]) for seed in range(4)]  # two wait
         replace_checkpoint(mine, seed=1)
         assert await service.reload()
         assert service.current.card.identity != old.card.identity
         new = service.current.engine.submit([make_stream(0, 200)])
         assert await read(new) == expected(0, 200, weights=1)
-        assert await asyncio.gather(*(read(job) for job in jobs)) == [expected(i, 200, weights=0) for i in range(4)]
+        assert await asyncio.gather(*(read(handle) for handle in handles)) == [
+            expected(i, 200, weights=0) for i in range(4)
+        ]
         await asyncio.to_thread(old.engine.close)
         assert old.engine.ended
         assert service.idle
         generator = weakref.ref(old.engine.generator)
         service.release()
-        del old, jobs
+        del old, handles
         gc.collect()
         assert generator() is None
     finally:
@@ -125,7 +127,7 @@ async def test_many_changes_leave_no_engine_behind_but_those_that_still_write(mi
     service.start()
     try:
         first = service.current
-        job = first.engine.submit([make_stream(0, 200)])
+        handle = first.engine.submit([make_stream(0, 200)])
         assert await service.reload()
         for _ in range(3):
             old = service.current
@@ -133,6 +135,6 @@ async def test_many_changes_leave_no_engine_behind_but_those_that_still_write(mi
             await asyncio.to_thread(old.engine.close)
         service.release()
         assert service.engines == [service.current.engine, first.engine]
-        assert await read(job) == expected(0, 200, weights=0)
+        assert await read(handle) == expected(0, 200, weights=0)
     finally:
         service.close()

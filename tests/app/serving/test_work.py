@@ -1,7 +1,7 @@
-"""Places for work that threads do.
+"""Bounded pools of threads.
 
 Eight reports that nobody waited for any more stopped all others, the snapshots and every reload: one pool of
-threads served all kinds, and none of it ended with its client. Now each kind has its own, and ends when told to.
+threads served all kinds, and no work ended with its client. Now each kind has a pool, and its work can be ended.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from model.errors import DeadlineError, QueueFullError
 
 
 class Held:
-    """Work that goes on until it is told to end."""
+    """Work that goes on until `check_cancelled` ends it."""
 
     def __init__(self) -> None:
         self.begun = threading.Semaphore(0)
@@ -33,7 +33,7 @@ class Held:
 
 @pytest.fixture
 def queue() -> Iterator[WorkQueue]:
-    queue = WorkQueue("report", threads=1, places=2, seconds=60)
+    queue = WorkQueue("report", threads=1, capacity=2, seconds=60)
     yield queue
     queue.close()
 
@@ -52,7 +52,8 @@ async def test_work_ends_soon_after_its_caller(queue: WorkQueue) -> None:
 
 
 async def test_work_that_waits_for_a_thread_is_never_begun_for_nobody(queue: WorkQueue) -> None:
-    held, begun = Held(), []
+    held = Held()
+    begun: list[str] = []
     first = asyncio.create_task(queue.run(held))
     assert await asyncio.to_thread(held.begun.acquire, timeout=30)
     second = asyncio.create_task(queue.run(lambda check_cancelled: begun.append("begun")))
@@ -65,7 +66,7 @@ async def test_work_that_waits_for_a_thread_is_never_begun_for_nobody(queue: Wor
 
 
 async def test_one_kind_does_not_wait_for_another(queue: WorkQueue) -> None:
-    other = WorkQueue("snapshot", threads=1, places=1, seconds=60)
+    other = WorkQueue("snapshot", threads=1, capacity=1, seconds=60)
     held = Held()
     tasks = [asyncio.create_task(queue.run(held)) for _ in range(20)]
     assert await asyncio.to_thread(held.begun.acquire, timeout=30)
@@ -75,8 +76,9 @@ async def test_one_kind_does_not_wait_for_another(queue: WorkQueue) -> None:
     other.close()
 
 
-async def test_what_takes_too_long_is_told_so_and_ends() -> None:
-    queue, held = WorkQueue("report", threads=1, places=1, seconds=0.01), Held()
+async def test_work_that_takes_too_long_is_ended() -> None:
+    queue = WorkQueue("report", threads=1, capacity=1, seconds=0.01)
+    held = Held()
     with pytest.raises(
         DeadlineError, match=r"the report was not ready within 0\.01 seconds; try again later"
     ) as info:
@@ -94,16 +96,16 @@ async def test_an_error_of_the_work_is_its_own(queue: WorkQueue) -> None:
         await queue.run(fail)
 
 
-def test_places_are_bounded_and_given_back(queue: WorkQueue) -> None:
-    with queue.place():
+def test_admission_is_bounded_and_released(queue: WorkQueue) -> None:
+    with queue.admit():
         with (
-            queue.place(),
+            queue.admit(),
             pytest.raises(QueueFullError, match="all 2 places for a report are taken"),
-            queue.place(),
+            queue.admit(),
         ):
             pass
-        with queue.place():
-            assert queue.taken == 2
+        with queue.admit():
+            assert queue.admitted == 2
     assert queue.idle
 
 
