@@ -20,7 +20,7 @@ from model.atomic_files import decode_text, read_bounded, text_encoding
 from model.errors import DataError, SoliloquyError
 from model.flags import NO_FOREIGN_FLAGS, ForeignFlag, asks_for_help, read_flags
 
-MAX_SHOWN_CHARACTERS = 100  # of a value in a message
+MAX_SHOWN_VALUE = 100  # of a value in a message
 MAX_ENV_BYTES = 1 << 20  # of a file of variables
 CONSEQUENTIAL_ERROR = "default_factory_not_called"  # pydantic's, of a default that depends on an invalid value
 
@@ -155,8 +155,8 @@ def _describe(error: dict[str, object]) -> str:
     if error["type"] == "missing":
         return f"--{name} is required"
     given = repr(error["input"])
-    if len(given) > MAX_SHOWN_CHARACTERS:
-        given = f"{given[:MAX_SHOWN_CHARACTERS]}… ({len(given)} characters)"
+    if len(given) > MAX_SHOWN_VALUE:
+        given = f"{given[:MAX_SHOWN_VALUE]}… ({len(given)} characters)"
     return f"--{name}: {error['msg']}, not {given}"
 
 

@@ -24,7 +24,7 @@ NONE_WORDS = ("None", "none", "null")  # for a number that may be left out; nano
 TEXT_TYPES = (str, SecretStr)
 POSITIONAL = get_args(CliPositionalArg)[1]
 DEVICE_WITH_INDEX = re.compile(r"(cpu|cuda|mps):([0-9]+)")
-MAX_SHOWN_CHARACTERS = 80  # characters of a value in a message
+MAX_SHOWN_FLAG = 80  # characters of a value in a message
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ def read_flags(
             continue
         name, equals, value = argument.removeprefix("--").partition("=")
         if name in positional_names or (name not in fields and name not in foreign):
-            raise InputError(f"--{name:.{MAX_SHOWN_CHARACTERS}}", _unknown(name, [*fields, *foreign]))
+            raise InputError(f"--{name:.{MAX_SHOWN_FLAG}}", _unknown(name, [*fields, *foreign]))
         values[name] = value if equals else _next_value(name, fields.get(name), rest)
     _drop_foreign(values, foreign)
     if len(positional_values) > len(positional_names):
         surplus = positional_values[len(positional_names)]
-        raise InputError(f"{surplus:.{MAX_SHOWN_CHARACTERS}}", _not_a_flag(surplus))
+        raise InputError(f"{surplus:.{MAX_SHOWN_FLAG}}", _not_a_flag(surplus))
     return values | dict(zip(positional_names, positional_values, strict=False))
 
 
@@ -108,9 +108,7 @@ def _next_value(name: str, field: FieldInfo | None, rest: list[str]) -> str:
     if not rest:
         raise InputError(f"--{name}", f"needs a value, --{name}=…")
     if rest[0].startswith("--") and not (field is not None and is_text(field)):
-        raise InputError(
-            f"--{name}", f"needs a value, --{name}=…; after it comes {rest[0]:.{MAX_SHOWN_CHARACTERS}}"
-        )
+        raise InputError(f"--{name}", f"needs a value, --{name}=…; after it comes {rest[0]:.{MAX_SHOWN_FLAG}}")
     return rest.pop(0)
 
 

@@ -13,7 +13,7 @@ import llvmlite.binding
 import numba
 from numba.core import config
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+CompiledFunction = TypeVar("CompiledFunction", bound=Callable[..., Any])
 
 # Every file that compiled code is made of, relative to this one's folder. A test holds that none is missing.
 SOURCES = ("jit.py", "backends/cpu/*.py", "sampling/*.py", "analysis/fuse_filter.py")
@@ -21,7 +21,7 @@ SOURCES = ("jit.py", "backends/cpu/*.py", "sampling/*.py", "analysis/fuse_filter
 _compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 
-def kernel_jit(forceinline: bool = False) -> Callable[[Function], Function]:
+def kernel_jit(forceinline: bool = False) -> Callable[[CompiledFunction], CompiledFunction]:
     """Return a decorator for functions that other compiled functions call many times within a step.
 
     `_nrt=False` turns Numba's reference counts off: an atomic instruction for each view of an array took three
@@ -29,7 +29,7 @@ def kernel_jit(forceinline: bool = False) -> Callable[[Function], Function]:
     `forceinline` spares the call too: Numba passes arrays as structures of some ten fields.
     """
     njit: Any = numba.njit
-    decorate: Callable[[Function], Function] = njit(
+    decorate: Callable[[CompiledFunction], CompiledFunction] = njit(
         nogil=True, error_model="numpy", _nrt=False, forceinline=forceinline
     )
     return decorate

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.atomic_files import FolderReader, check_file, names_in, read_json, read_whole, replacing
+from model.checkpoint import SOURCE_FIELDS
 from model.errors import DataError, InputError
 from model.vocabulary import Vocabulary
 from training.nanogpt import describe_text, read_data_vocabulary
@@ -28,7 +29,6 @@ Ids = NDArray[np.uint16]
 MAX_DATASET_BYTES = 1 << 40  # in the file of one split
 DATASET_FILE = "dataset.json"
 FILES = ("train.bin", "val.bin", "vocab.json", DATASET_FILE)
-SOURCE_FIELDS = {"name", "characters", "bytes", "sha256"}
 TRAIN_SHARE = 0.9
 MAX_LISTED_NAMES = 3  # of files, in an error message
 
@@ -135,7 +135,7 @@ def _is_dataset(folder: Path) -> bool:
         record = read_json(FolderReader(folder).path(DATASET_FILE))
     except (OSError, ValueError):
         return False
-    return isinstance(record, dict) and record.keys() >= SOURCE_FIELDS
+    return isinstance(record, dict) and record.keys() >= set(SOURCE_FIELDS)
 
 
 def from_text(text: str, source: dict[str, Any]) -> Dataset:

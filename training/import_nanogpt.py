@@ -44,7 +44,7 @@ MAX_LOSS = 1e6  # nats per character; nanoGPT begins with 1e9, before it has mea
 MAX_SETTINGS = 1000
 MAX_SETTING_LENGTH = 1000  # characters, or items
 MAX_LISTED_SETTINGS = 3  # in one line
-MAX_SHOWN_CHARACTERS = 60  # of a text from the file, in a message
+MAX_SHOWN_SETTING = 60  # of a text from the file, in a message
 
 
 class ImportSettings(ProgramSettings):
@@ -288,7 +288,7 @@ def _shown(value: object) -> str:
     """A value from the file as a message shows it: itself, cut if it is long, or its type."""
     if value is None or isinstance(value, bool | int | float | str):
         text = repr(value)
-        return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
+        return text if len(text) <= MAX_SHOWN_SETTING else f"{text[:MAX_SHOWN_SETTING]}…"
     return f"a {type(value).__name__}"
 
 

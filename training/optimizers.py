@@ -9,7 +9,7 @@ from torch.optim import AdamW, Muon, Optimizer
 from model.network import GPT
 from training.settings import TrainSettings
 
-STATE_TYPES = {"state": dict, "param_groups": list}  # the parts of an optimizer's state
+OPTIMIZER_STATE_TYPES = {"state": dict, "param_groups": list}  # the parts of an optimizer's state
 # What each optimizer keeps for a parameter once it has taken a step.
 STATE_NAMES: dict[type[Optimizer], set[str]] = {
     AdamW: {"step", "exp_avg", "exp_avg_sq"},
@@ -59,7 +59,7 @@ def check_states(optimizers: list[Optimizer], states: list[Any]) -> None:
     for optimizer, state in zip(optimizers, states, strict=True):
         if not isinstance(state, dict):
             raise ValueError("it has no state of an optimizer")
-        for name, expected in STATE_TYPES.items():
+        for name, expected in OPTIMIZER_STATE_TYPES.items():
             if not isinstance(state.get(name), expected):
                 raise ValueError("it has no state of an optimizer")
         for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):

@@ -27,7 +27,7 @@ from training.dataset import FILES, MAX_DATASET_BYTES, Dataset, Ids, check_repla
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 SHAKESPEARE_NAME = "Tiny Shakespeare"
-MAX_NAME_LENGTH = 80  # characters
+MAX_DATASET_NAME_LENGTH = 80  # characters
 WHITE_SPACE_CONTROLS = "\t\n\v\f\r\x85"
 CONTROLS = set(map(chr, (*range(0x20), *range(0x7F, 0xA0)))) - set(WHITE_SPACE_CONTROLS)
 MAX_CONTROL_SHARE = 0.05  # of a text's characters; what has more is something else
@@ -42,9 +42,9 @@ def check_name(name: str) -> str:
     Raises:
         PydanticCustomError: it is empty, long, or has characters that cannot be seen.
     """
-    if not name.strip() or len(name) > MAX_NAME_LENGTH or not name.isprintable():
+    if not name.strip() or len(name) > MAX_DATASET_NAME_LENGTH or not name.isprintable():
         raise PydanticCustomError(
-            "name", "Input should be 1 to {most} printable characters", {"most": MAX_NAME_LENGTH}
+            "name", "Input should be 1 to {most} printable characters", {"most": MAX_DATASET_NAME_LENGTH}
         )
     return name.strip()
 
@@ -124,7 +124,7 @@ def default_name(path: Path | None) -> str:
         return SHAKESPEARE_NAME
     name = printable_name(path if path.is_dir() else path.with_suffix(""))
     shown = "".join(character if character.isprintable() else " " for character in name)
-    return shown.strip()[:MAX_NAME_LENGTH].strip() or "a text"
+    return shown.strip()[:MAX_DATASET_NAME_LENGTH].strip() or "a text"
 
 
 def advise(dataset: Dataset) -> list[str]:

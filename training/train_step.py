@@ -23,7 +23,7 @@ from training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
-class StepResult:
+class TrainStepResult:
     """What a step returns."""
 
     loss: float  # mean, in nats per character
@@ -59,7 +59,7 @@ class TrainStep:
         if workers.world_size > 1:
             self._forward = DistributedDataParallel(self._forward)
 
-    def take(self, step: int) -> StepResult:
+    def take(self, step: int) -> TrainStepResult:
         """Take the step of this number; every process must call."""
         entropy = np.random.SeedSequence((self._settings.seed, step, self._workers.rank))
         torch.manual_seed(int(entropy.generate_state(1)[0]))  # dropout, a function of seed, step and rank
@@ -79,7 +79,7 @@ class TrainStep:
         [mean] = self._workers.all_reduce_sum(total.item())
         factor = learning_rate_factor(step, self._settings)
         finite = step_all(self._optimizers, self._network, factor, self._settings.grad_clip)
-        return StepResult(mean, finite)
+        return TrainStepResult(mean, finite)
 
     def _gradient_sync(self, last: bool) -> Any:
         """A context in which processes exchange gradients in the last part of a step only."""

@@ -156,7 +156,7 @@ class CudaBackend:
         accepted = np.arange(width) < counts[..., None]  # (sequences, steps, width)
         shape = (steps, size // width, width)
         accepted_ids = ids.reshape(shape).swapaxes(0, 1)[: len(inputs)][accepted]
-        if (accepted_ids == drawing.NOT_FINITE.value).any():
+        if (accepted_ids == drawing.NOT_FINITE_ID.value).any():
             raise FloatingPointError(NOT_FINITE)
         accepted_logits = logits.reshape(*shape, -1).swapaxes(0, 1)[: len(inputs)][accepted]
         outputs = []

@@ -24,7 +24,7 @@ CONTEXT_KEY = tl.constexpr(9)  # `context_keys` of the last ids, as many as the 
 NUM_STEPS = tl.constexpr(10)  # steps so far in this call
 SEQUENCE_FIELDS = 11
 
-NOT_FINITE = tl.constexpr(-1)  # the id that is drawn where a logit is not finite
+NOT_FINITE_ID = tl.constexpr(-1)  # the id that is drawn where a logit is not finite
 
 # A key's hash: the bits from HASH_SHIFT on of its product with a large odd number.
 HASH_MULTIPLIER = tl.constexpr(0x1E3779B97F4A7C15)
@@ -56,7 +56,7 @@ def draw(
 ):
     """Draw an id in each of `num_rows` rows, as `sampler.draw` does where no filter excludes an id.
 
-    The id goes to `ids` (steps, num_rows), `NOT_FINITE` if a logit is not finite, and the row's `logits` (R, V) to
+    The id goes to `ids` (steps, num_rows), `NOT_FINITE_ID` if a logit is not finite, and the row's `logits` (R, V) to
     `drawn_logits` (steps, num_rows, V). One program for each row, which looks at `BLOCK` ids at a time.
     """
     wait_for_previous_kernel(EARLY_LAUNCH)
@@ -88,7 +88,7 @@ def draw(
             top, index = tl.max(score, 0, return_indices=True, return_indices_tie_break_left=True)
             chosen = tl.where(top > best, first + index, chosen)
             best = tl.maximum(top, best)
-        tl.store(ids + out, tl.where(num_not_finite > 0, NOT_FINITE, chosen))
+        tl.store(ids + out, tl.where(num_not_finite > 0, NOT_FINITE_ID, chosen))
 
 
 @triton.jit
@@ -195,7 +195,7 @@ def accept_and_propose(
         accepted = tl.min(tl.where(has_next & (drawn == draft_token), ROWS_PER_SEQUENCE, i), 0) + 1
         accepted = tl.where(num_drawn < limit, accepted, 0)
         tl.store(counts + step + number, accepted)
-        last = tl.maximum(tl.sum(tl.where(i + 1 == accepted, drawn, 0), 0), 0)  # 0 for NOT_FINITE
+        last = tl.maximum(tl.sum(tl.where(i + 1 == accepted, drawn, 0), 0), 0)  # 0 for NOT_FINITE_ID
         token = tl.where(accepted > 0, last, token)
         for j in tl.static_range(ROWS_PER_SEQUENCE if ROWS_PER_SEQUENCE > 1 else 0):
             appended = tl.load(ids + step + number * ROWS_PER_SEQUENCE + j)
