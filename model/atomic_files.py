@@ -40,11 +40,11 @@ from model.errors import SoliloquyError
 
 Value = TypeVar("Value")
 
-STAGE = ".soliloquy"
+STAGE = ".soliloquy"  # the hidden sub-folder
 IGNORED_NAMES = {STAGE, "lost+found", ".DS_Store", ".gitkeep"}  # a folder with nothing else counts as empty
 READ_ATTEMPTS = 20  # of a folder that is replaced again and again
-MAX_JSON_BYTES = 1 << 26  # bytes
-MAX_TEXT_BYTES = 1 << 32
+MAX_JSON_BYTES = 1 << 26  # 64 MiB
+MAX_TEXT_BYTES = 1 << 32  # 4 GiB
 BYTE_ORDER_MARKS = {  # encodings by the first bytes; UTF-32's before UTF-16's, with which they begin
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -60,7 +60,7 @@ NO_SUCH_TYPE = (AttributeError, TypeError)  # raised for a safetensors file of a
 
 
 def check_file(path: Path, max_bytes: int) -> None:
-    """Refuse what cannot be read to its end, or not into memory.
+    """Refuse what has no end, such as a device, and what is too large for memory.
 
     Raises:
         OSError: it is missing, is not a file (but a folder, a pipe, a device), or has more than `max_bytes`.
@@ -107,12 +107,13 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
 
 
 def decode_text(content: bytes) -> str:
-    """The text of a file's bytes, its line ends as `\n`: UTF-8, or UTF-16 or 32 with a byte order mark before it.
+    """The text that bytes encode, its line ends as `\n`. What has no byte order mark must be UTF-8.
 
     Raises:
-        ValueError: it is none of these; names the first wrong byte, and what to do.
+        ValueError: it is not in its encoding; names the first wrong byte, and what to do.
     """
     encoding = text_encoding(content)
+    # Every second byte of most UTF-16 is zero, which UTF-8 would accept.
     if encoding == "utf-8" and content.count(0) > len(content) // 4:
         raise ValueError("not UTF-8 text (perhaps UTF-16 without a byte order mark); save the file as UTF-8")
     try:
@@ -142,6 +143,7 @@ def parse_json(text: str) -> Any:
     """
     try:
         value = json.loads(text, parse_float=_finite_float, parse_constant=_finite_float)
+        # `text` itself has no such halves: only escapes can make them.
         return _escape_surrogates(value) if "\\u" in text else value
     except RecursionError:
         raise ValueError("it is nested too deep") from None
@@ -150,7 +152,7 @@ def parse_json(text: str) -> Any:
 def printable_name(path: Path) -> str:
     """The name of a file or folder, with escapes for bytes that are not UTF-8 and for control characters."""
     name = path.name
-    if SURROGATE.search(name):
+    if SURROGATE.search(name):  # Python's stand-in for a byte that is not UTF-8
         name = os.fsencode(name).decode("utf-8", "backslashreplace")
     escapes: dict[int, str] = {}
     for character in name:
@@ -175,6 +177,9 @@ def printable(value: Any, depth: int = MAX_DEPTH) -> Any:
     """A JSON value whose texts can be shown.
 
     Control characters and halves of surrogate pairs become U+FFFD; texts are cut at `MAX_STRING_LENGTH` characters.
+
+    Args:
+        depth: how many lists and objects may still be inside each other.
 
     Raises:
         ValueError: nested too deep.
@@ -282,7 +287,7 @@ def read_whole(folder: Path, read: Callable[[FolderReader], Value]) -> Value:
 
 
 class FolderWriter:
-    """The right to replace files of a folder, which one process at a time has, until `close`.
+    """Replaces files of a folder. One process at a time can have a writer of a folder, until it calls `close`.
 
     The folder is created if it is missing. A symbolic link stands for the folder that it leads to.
 

@@ -1,12 +1,12 @@
-// Writing: one request at a time, from a text on the page, into that text and those beside it. Also forks, and texts
-// that a link writes again. Knows the texts and how their requests go, not the buttons.
+// Has the model write, one request at a time: into a text of the page (a branch) and others beside it, into a fork,
+// or what a shared link describes. Knows nothing of the buttons.
 
 import { generate, GenerationRequest } from "./api/generation.js";
 import { textOf, typed } from "./editor/document.js";
 import { difference } from "./editor/share_format.js";
 import { SmoothStream } from "./ui/smooth_stream.js";
 
-/** The request that wrote the end of a text, or null. @param {Branch} branch */
+/** The request that wrote the last of a text's written characters, or null. @param {Branch} branch */
 export function requestOf(branch) {
 	return branch.doc.cells.findLast(({ run }) => run)?.run?.request ?? null;
 }
@@ -15,7 +15,7 @@ export class Session {
 	#options;
 	#smooth = new SmoothStream();
 	/** @type {Writing | null} */
-	#now = null;
+	#current = null;
 
 	/** @param {SessionOptions} options */
 	constructor(options) {
@@ -23,18 +23,18 @@ export class Session {
 	}
 
 	get writing() {
-		return this.#now !== null;
+		return this.#current !== null;
 	}
 
 	/** True from a request until the server begins to answer it. */
 	get waiting() {
-		return this.#now !== null && this.#now.branches.size === 0 && !this.#now.lost;
+		return this.#current !== null && this.#current.branches.size === 0 && !this.#current.lost;
 	}
 
 	/** How the request goes that is being written, or null. @returns {Figures | null} */
 	get figures() {
-		if (!this.#now) return null;
-		const { request, started, first } = this.#now;
+		if (!this.#current) return null;
+		const { request, started, first } = this.#current;
 		const seconds = (performance.now() - started) / 1000;
 		const speed = request.timing?.characters_per_second ?? request.characters / seconds;
 		return { count: request.characters, speed, first, seed: request.seed };
@@ -46,29 +46,29 @@ export class Session {
 	 */
 	async write(branch, given = {}) {
 		const { card, settings, onState, onProblem } = this.#options;
-		const retryBusy = this.stop(); // the slot that it had on the server is free again in a moment
+		const retryBusy = this.stop(); // a server that is busy with what was stopped will soon have a free slot
 		const { seed = null, ...fields } = { ...settings(), ...given };
 		const request = new GenerationRequest(branch.doc.text, fields, seed);
 		const controller = new AbortController();
 		const started = performance.now();
 		/** @type {Writing} */
-		const now = { request, controller, branches: new Map(), started, first: null, lost: false };
-		this.#now = now;
+		const writing = { request, controller, branches: new Map(), started, first: null, lost: false };
+		this.#current = writing;
 		onState("waiting");
 		const { signal } = controller;
 		const onWait = (/** @type {number} */ milliseconds) => {
-			now.lost = true;
+			writing.lost = true;
 			onState("lost", { seconds: milliseconds / 1000 });
 		};
 		try {
 			for await (const event of generate(request, card, { signal, retryBusy, onWait })) {
-				if (event.type === "start") this.#begin(now, branch);
-				else if (now === this.#now) this.#append(now, event.run, event.cells, event.marked);
+				if (event.type === "start") this.#begin(writing, branch);
+				else if (writing === this.#current) this.#append(writing, event.run, event.cells, event.marked);
 			}
 			await this.#smooth.drained();
-			if (this.#now === now) this.#end("done");
+			if (this.#current === writing) this.#end("done");
 		} catch (error) {
-			if (this.#now === now) {
+			if (this.#current === writing) {
 				this.#smooth.flush();
 				this.#end("failed");
 				onProblem(error);
@@ -79,8 +79,8 @@ export class Session {
 
 	/** Stops the writing, if any, here and on the server; what has come is shown. Returns whether there was any. */
 	stop() {
-		if (!this.#now) return false;
-		this.#now.controller.abort();
+		if (!this.#current) return false;
+		this.#current.controller.abort();
 		this.#smooth.flush();
 		this.#end("stopped");
 		return true;
@@ -93,7 +93,7 @@ export class Session {
 
 	/** Whether this text is being written. @param {Branch} branch */
 	isWriting(branch) {
-		return this.#now !== null && [...this.#now.branches.values()].includes(branch);
+		return this.#current !== null && [...this.#current.branches.values()].includes(branch);
 	}
 
 	/**
@@ -101,19 +101,20 @@ export class Session {
 	 * @param {Branch} branch
 	 */
 	stopIn(branch) {
-		return this.isWriting(branch) && this.stop();
+		if (!this.isWriting(branch)) return false;
+		return this.stop();
 	}
 
 	/** Stops the writing if none of its texts is on the page any more. */
 	stopUnseen() {
-		const written = this.#now ? [...this.#now.branches.values()] : [];
+		const written = this.#current ? [...this.#current.branches.values()] : [];
 		const { branches } = this.#options.tree;
 		if (written.length && !written.some((branch) => branches.includes(branch))) this.stop();
 	}
 
 	/**
-	 * Adds a text that leaves another before a cell, with `character` in its place, and has the model continue it. With
-	 * no character the seed is another one.
+	 * Adds a text with the cells of another before `index` and then `character`, and has the model continue it.
+	 * Without a character ("") the server draws a new seed.
 	 * @param {Branch} branch @param {number} index @param {string} character
 	 */
 	fork(branch, index, character) {
@@ -123,18 +124,18 @@ export class Session {
 		tree.activate(other);
 		other.editor.root.focus();
 		other.editor.setCaret(other.doc.length);
-		return this.write(other, { num_samples: 1, ...(character ? {} : { seed: null }) });
+		return this.write(other, character ? { num_samples: 1 } : { num_samples: 1, seed: null });
 	}
 
 	/**
-	 * Writes again what a link holds. Returns whether all is the same, else the sample and the character from which on
-	 * it differs; null if it was not written to its end.
+	 * Writes again what a link holds, and compares. Returns whether all samples are the `same`, and if not, the first
+	 * `sample` that differs and the character `at` which it does; null if it was not written to its end.
 	 * @param {SharedText} link
 	 */
 	async replay(link) {
 		const { tree } = this.#options;
-		const fresh = tree.branches.length === 1 && tree.active.doc.length === 0;
-		const branch = fresh ? tree.active : tree.add([]);
+		const isPageEmpty = tree.branches.length === 1 && tree.active.doc.length === 0;
+		const branch = isPageEmpty ? tree.active : tree.add([]);
 		branch.doc.splice(0, 0, typed(link.prefix));
 		tree.activate(branch);
 		const request = await this.write(branch, { ...link.parameters, seed: link.seed });
@@ -144,15 +145,15 @@ export class Session {
 		return { same: sample === -1, sample, at: positions[sample], request };
 	}
 
-	/** The server begins to answer, or goes on. @param {Writing} now @param {Branch} branch */
-	#begin(now, branch) {
-		if (now.branches.size === 0) this.#assignBranches(now, branch);
+	/** The server begins to answer, or goes on after a loss. @param {Writing} writing @param {Branch} branch */
+	#begin(writing, branch) {
+		if (writing.branches.size === 0) this.#assignBranches(writing, branch);
 		this.#options.onState("writing");
 	}
 
 	/**
 	 * Gives each sample a text: the first continues `branch`, the others stand beside it.
-	 * @param {Writing} now @param {Branch} branch
+	 * @param {Writing} writing @param {Branch} branch
 	 */
 	#assignBranches({ request, branches }, branch) {
 		const { tree } = this.#options;
@@ -167,20 +168,20 @@ export class Session {
 
 	/**
 	 * Hands cells on to be shown, and draws again those that were shown before they were marked.
-	 * @param {Writing} now @param {Run} run @param {WrittenCell[]} cells @param {number} marked
+	 * @param {Writing} writing @param {Run} run @param {WrittenCell[]} cells @param {number} marked
 	 */
-	#append(now, run, cells, marked) {
-		now.first ??= (performance.now() - now.started) / 1000;
-		const { doc, editor } = /** @type {Branch} */ (now.branches.get(run));
+	#append(writing, run, cells, marked) {
+		writing.first ??= (performance.now() - writing.started) / 1000;
+		const { doc, editor } = /** @type {Branch} */ (writing.branches.get(run));
 		this.#smooth.push(editor, cells, run);
-		// nobody has edited the text since it began to be written: the run is still where it began
+		// an edit would have stopped the writing: the run is still where it began
 		if (marked < run.cells.length - cells.length) editor.lines.redraw(run.request.start + marked, doc.length);
 	}
 
 	/** @param {State} state */
 	#end(state) {
-		const { figures } = this;
-		this.#now = null;
+		const { figures } = this; // of the writing that ends
+		this.#current = null;
 		this.#options.onState(state, figures);
 	}
 }

@@ -24,6 +24,7 @@ from app.observability import log
 from app.server.http_protocol import ServerConfig
 from app.serving.engine import Engine
 from app.settings import ServerSettings
+from model.generation.generator import Generator
 from tests.app.gate import GatedBackend
 from tests.tiny import tiny_folder
 
@@ -54,8 +55,9 @@ class LiveServer(uvicorn.Server):
         super().__init__(ServerConfig(app, settings, port=0, log_level="warning", timeout_graceful_shutdown=5))
         self.app = app
         self.engine: Engine = app.state.service.current.engine
-        self.gate = GatedBackend(self.engine.generator.backend)
-        self.engine.generator.backend = self.gate
+        generator = self.engine.generator
+        self.gate = GatedBackend(generator.backend)
+        self.engine.generator = Generator(self.gate, generator.draft)
         self._up = threading.Event()
         self._thread = threading.Thread(target=self.run, daemon=True)
 

@@ -27,21 +27,22 @@ from training.settings import TrainSettings
 
 RESUME_FILE = "resume/state.pt"
 NOTHING_TO_RESUME = "there is nothing to resume; begin a run without --resume, in a folder of its own"
-MAX_STATE_BYTES = 1 << 40
+MAX_STATE_BYTES = 1 << 40  # 1 TiB
+# What every state has. `dataset` is missing here, since the first versions did not save it.
 STATE_TYPES = {"architecture": str, "weights": dict, "optimizers": list, "progress": dict}
 
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run has come: all that changes besides the weights and the optimizers' states."""
+    """How far a run has come, and what it has measured: all of a state besides weights and optimizers."""
 
     step: Annotated[int, Field(ge=0)] = 0
-    seconds: float = 0.0
-    curve: list[CurvePoint] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0  # that the run has taken, before and after each resume
+    curve: list[CurvePoint] = dataclasses.field(default_factory=list)  # a point for each evaluation
     best: float = float("inf")  # lowest validation loss so far
     losses: list[float] = dataclasses.field(default_factory=list)  # of the steps since the last evaluation
     skipped: int = 0  # steps in a row without a finite gradient
-    baselines: dict[str, float] = dataclasses.field(default_factory=dict)  # computed once, when the run begins
+    baselines: dict[str, float] = dataclasses.field(default_factory=dict)  # losses of simple models
 
 
 def recovery_hint(saved: bool) -> str:
@@ -96,6 +97,7 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
     except OSError as error:
         raise resume_error(path, error.strerror or str(error)) from error
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
+        # `torch.load` raises any of these for a damaged file.
         raise resume_error(path, "it is damaged") from error
     except pickle.UnpicklingError as error:
         raise resume_error(path, "it is damaged, or holds more than plain weights and could run code") from error
@@ -108,15 +110,21 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
 
 
 def _read_state(path: Path, device: torch.device) -> Any:
-    """What `torch.load` makes of the file, once the archive is known to unpack to no more than its own size."""
+    """What `torch.load` makes of the file, once the archive is known to unpack to no more than its own size.
+
+    Raises:
+        OSError: it is no such archive; its text is the reason that `load_state` gives.
+        Exception: whatever `torch.load` raises for a damaged file.
+    """
     check_file(path, MAX_STATE_BYTES)
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except zipfile.BadZipFile as error:
         raise OSError("it is damaged, or not the state of a run") from error
-    unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+    unpacked_bytes = sum(entry.file_size for entry in entries)
+    compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if unpacked_bytes > path.stat().st_size or compressed:
         raise OSError("it is compressed, and would be larger than its file")
     return torch.load(path, map_location=device, weights_only=True)
 
@@ -124,7 +132,8 @@ def _read_state(path: Path, device: torch.device) -> Any:
 def resume(settings: TrainSettings, dataset: Dataset, network: GPT, optimizers: list[Optimizer]) -> Progress:
     """Restore the state saved in `out_dir`; return its progress.
 
-    Everything is checked before anything is restored, except that the weights fit the network.
+    Everything is checked before anything is restored, except whether the weights fit the network: loading them
+    finds that out.
 
     Raises:
         CheckpointError: it is of another network, data set or optimizer, or damaged.
@@ -136,13 +145,14 @@ def resume(settings: TrainSettings, dataset: Dataset, network: GPT, optimizers: 
             f"{settings.out_dir}: the run to resume has another architecture or vocabulary: "
             f"{state['architecture']}, not {network.config}"
         )
-    fingerprint = state.get("dataset", dataset.fingerprint)  # absent from states of the first versions
+    fingerprint = state.get("dataset", dataset.fingerprint)  # a state of the first versions has none, and passes
     if fingerprint != dataset.fingerprint:
         raise resume_error(path, f"its run read another data set than {settings.data}")
     try:
         progress = TypeAdapter(Progress).validate_python(state["progress"])
         check_states(optimizers, state["optimizers"])
-        return restore_state(state | {"progress": vars(progress)}, network, optimizers)
+        checked_state = state | {"progress": vars(progress)}
+        return restore_state(checked_state, network, optimizers)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         location = ".".join(map(str, first["loc"]))

@@ -1,6 +1,6 @@
-"""One HTTP request and its answer as they pass: what was written, how fast, and how it ended.
+"""What is observed of one HTTP request and its answer: how much was written, how fast, and how it ended.
 
-Counts it in the metrics at the end. Knows nothing of log lines, spans or routes.
+Counts the request in the metrics when it has ended. Knows nothing of log lines, spans, or what the routes do.
 """
 
 import time
@@ -13,7 +13,8 @@ from app.observability.metrics import Metrics
 from app.serving.request_handle import RequestHandle
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-CLIENT_LEFT = 499  # the status of a request whose client left before there was an answer
+CLIENT_LEFT = 499  # nginx's status for a request whose client left before there was an answer
+# The `reason` label of refusals that name no other reason.
 REASON_OF_STATUS = {
     400: "invalid",
     401: "unauthorized",
@@ -28,16 +29,27 @@ REASON_OF_STATUS = {
 
 
 class RequestRecord:
-    """What is recorded of the text that is generated for one request. Belongs to the event loop."""
+    """What is recorded of the text that is generated for one request. Only the event loop may use it.
+
+    Attributes:
+        handle: the engine's side of the request, once it is queued.
+        prompt: kept only if prompts are logged.
+        characters: sent so far, in all samples.
+        first_character: seconds from the queue to the first character; None before that. (The attribute of the
+            same name of `RequestHandle` is a time of the monotonic clock.)
+        streaming: whether the answer is an event stream.
+        slow: whether the client was dropped because it read nothing for too long.
+        error: the name of the exception that ended an answer that had begun.
+    """
 
     def __init__(self, metrics: Metrics | None = None, keep_prompt: bool = False) -> None:
         self._metrics = metrics
         self._keep_prompt = keep_prompt
-        self._last_flush = 0.0
+        self._last_flush = 0.0  # when characters were counted last, by the monotonic clock
         self.handle: RequestHandle | None = None
         self.prompt: str | Sequence[str] | None = None
         self.characters = 0
-        self.first_character: float | None = None  # seconds since the request was queued
+        self.first_character: float | None = None
         self.streaming = False
         self.slow = False
         self.error: str | None = None
@@ -78,7 +90,16 @@ def record_of(scope: Scope) -> RequestRecord:
 
 
 class Exchange:
-    """One request and its answer: wraps `receive` and `send` of ASGI, and remembers what passes through them."""
+    """One request and its answer: wraps `receive` and `send` of ASGI, and notes what they show.
+
+    It puts `record` into the scope's state, where `record_of` finds it.
+
+    Attributes:
+        started: when the request came, by the monotonic clock, in seconds.
+        status: of the answer, once it has begun.
+        complete: whether the whole answer was handed over to be sent.
+        left: whether the client disconnected before that.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, metrics: Metrics, record: RequestRecord) -> None:
         self.scope = scope
@@ -87,7 +108,8 @@ class Exchange:
         self._metrics = metrics
         self.record = record
         self.started = time.monotonic()
-        self.request_id = log.request_id(dict(scope["headers"]).get(b"x-request-id"))
+        headers = dict(scope["headers"])
+        self.request_id = log.request_id(headers.get(b"x-request-id"))  # the client's, or a new one
         self.status: int | None = None
         self.complete = False
         self.left = False
@@ -95,7 +117,10 @@ class Exchange:
 
     @property
     def method(self) -> str:
-        """The method, or `_OTHER` if it is none of those in use: a label of metrics must have few values."""
+        """The method, or OpenTelemetry's `_OTHER` if it is not in METHODS.
+
+        A label of metrics must have few values.
+        """
         method: str = self.scope["method"]
         return method if method in METHODS else "_OTHER"
 
@@ -108,7 +133,7 @@ class Exchange:
         if "route" in self.scope:
             return str(self.scope["route"].path_format)
         endpoint = self.scope.get("endpoint")
-        if endpoint is not None:  # of files, or of a route that is not FastAPI's
+        if endpoint is not None:  # files, or a route that is not FastAPI's: such leave no `route` in the scope
             for route in self.scope["app"].routes:
                 if endpoint in (getattr(route, "app", None), getattr(route, "endpoint", None)):
                     return str(route.path_format)
@@ -116,9 +141,9 @@ class Exchange:
 
     @property
     def reason(self) -> str | None:
-        """Why the request was refused, if it was."""
-        given: str | None = self.scope["state"].get("reason")
-        return given or REASON_OF_STATUS.get(self.status or 0)
+        """Why the request was refused, if it was: as `app.problems` has noted it, else by the status."""
+        noted: str | None = self.scope["state"].get("reason")
+        return noted or REASON_OF_STATUS.get(self.status or 0)
 
     @property
     def cancelled(self) -> bool:
@@ -126,7 +151,7 @@ class Exchange:
         return self.status == CLIENT_LEFT or (self.left and not self.complete)
 
     async def receive(self) -> Message:
-        """The next message from the client; remembers if the client has left."""
+        """The next message from the client; notes whether the client has left."""
         message = await self._receive()
         if message["type"] == "http.disconnect" and not self.complete:
             self.left = True
@@ -152,7 +177,8 @@ class Exchange:
             self.status = CLIENT_LEFT
         metrics.requests.labels(self.method, self.route, str(self.status)).inc()
         metrics.duration.labels(self.route).observe(time.monotonic() - self.started)
-        metrics.streams -= self.record.streaming
+        if self.record.streaming:
+            metrics.streams -= 1
         if self.reason is not None:
             metrics.rejections.labels(self.reason).inc()
         if self.cancelled:

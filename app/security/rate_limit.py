@@ -21,21 +21,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.problems import Problem
 from model.errors import InputError
 
+# The paths to which both limits apply.
 LIMITED = frozenset({"/generate", "/score", "/report", "/snapshots", "/v1/completions"})
-MAX_COUNTERS = 65_536  # some 20 MB; each client with a request in the last two windows has one or two
+MAX_COUNTERS = 65_536  # some 20 MB; a client has one for each of the last two windows in which it made a request
 REFUSAL_GAP = 0.02  # seconds between two refusals, so that a flood of refused requests does not slow down others
 REFUSAL_WAIT = 5.0  # seconds that a refusal waits at most; enough for 250 at once
-CONCURRENCY_RETRY = 5  # seconds: an arbitrary time, for nobody knows how long the client's other texts will take
+CONCURRENCY_RETRY = 5  # seconds; arbitrary, since how long the client's other texts will take is unknown
 
 
 def client_of(scope: Scope) -> str:
-    """Whose request it is: the owner of a valid key, else an address, or the /64 of an IPv6 address.
+    """Whose request it is: the owner of a valid key, else an IPv4 address, or the /64 network of an IPv6 address.
 
     A /64 is what one IPv6 subscriber has.
     """
-    key = scope.get("state", {}).get("key")
-    if key:
-        return f"key {key}"
+    owner = scope.get("state", {}).get("key")  # set by `api_keys`
+    if owner:
+        return f"key {owner}"
     host, _ = scope.get("client") or ("", 0)
     try:
         address = ip_address(host)
@@ -43,7 +44,8 @@ def client_of(scope: Scope) -> str:
         return "address unknown"
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is None:
-            return f"address {ip_network((int(address) >> 64 << 64, 64))}"
+            prefix = int(address) >> 64 << 64  # without its lower half
+            return f"address {ip_network((prefix, 64))}"
         address = address.ipv4_mapped
     return f"address {address}"
 
@@ -51,11 +53,15 @@ def client_of(scope: Scope) -> str:
 class Counters(MemoryStorage):
     """The memory storage of `limits`, but bounded, and without its thread that visits all counters at each request.
 
-    It is for a single rate: only then do counters expire in the order in which they were begun.
+    It is for a single rate: only then do counters expire in the order in which they were begun, so that the first
+    in `expirations` is the oldest.
     """
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Count, and drop the counters that have expired, and the oldest ones if there are too many."""
+        """Add to a counter and return its count.
+
+        Counters that have expired are dropped, and the oldest ones if there are too many.
+        """
         count = self.get(key) + amount
         self.storage[key] = count
         now = time.time()
@@ -89,11 +95,12 @@ class RateLimit:
         client = client_of(scope)
         allowed = self._limiter.hit(self._rate, client)
         reset, remaining = self._limiter.get_window_stats(self._rate, client)
-        seconds = max(1, math.ceil(reset - time.time()))
+        seconds = max(1, math.ceil(reset - time.time()))  # until the window ends
         fields = {"RateLimit-Policy": self._policy, "RateLimit": f'"default";r={remaining};t={seconds}'}
         if not allowed:
             await self._pace_refusal()
-            await self._problem(seconds, fields).response(scope["path"])(scope, receive, send)
+            response = self._problem(seconds, fields).response(scope["path"])
+            await response(scope, receive, send)
             return
 
         async def send_with_fields(message: Message) -> None:
@@ -104,10 +111,10 @@ class RateLimit:
         await self.app(scope, receive, send_with_fields)
 
     async def _pace_refusal(self) -> None:
-        """Wait until the next refusal may be sent: many at once would keep the texts of others waiting.
+        """Wait until the next refusal may be sent: many at once would delay the texts of other clients.
 
-        Refusals are REFUSAL_GAP apart. When so many wait that one would take longer than REFUSAL_WAIT, it waits for
-        a random part of that instead.
+        Refusals are REFUSAL_GAP apart. When so many are waiting that this one would wait longer than REFUSAL_WAIT,
+        it waits for a random part of REFUSAL_WAIT instead.
         """
         now = time.monotonic()
         due = max(now, self._next_refusal)
@@ -124,7 +131,13 @@ class RateLimit:
 
 
 class Claim:
-    """The sequences that count for one request. `counts` has those of each client, `limit` at most."""
+    """How many sequences one request has added to its client's count, so that they can be taken off again.
+
+    Args:
+        counts: the sequences of each client, shared by all requests.
+        client: whose request it is, by `client_of`.
+        limit: sequences that one client may have at once.
+    """
 
     def __init__(self, counts: Counter[str], client: str, limit: int) -> None:
         self._counts = counts
@@ -149,7 +162,7 @@ class Claim:
         self._held += sequences
 
     def release(self) -> None:
-        """Count them no more: the request has ended."""
+        """Take this request's sequences off the count; called when it has ended."""
         self._counts[self._client] -= self._held
         self._held = 0
         if self._counts[self._client] <= 0:
@@ -184,6 +197,6 @@ def claim_sequences(request: Request, sequences: int, field: str = "num_samples"
         InputError: so many are never allowed; names `field`.
         HTTPException: the client has too many already (429).
     """
-    claim: Claim | None = getattr(request.state, "claim", None)
+    claim: Claim | None = getattr(request.state, "claim", None)  # None if the server has no such limit
     if claim is not None:
         claim.acquire(sequences, field)

@@ -1,6 +1,7 @@
 """Continuous batching: one thread owns the generator and steps all active sequences together.
 
-Requests join and leave between steps; asyncio only moves text. Knows nothing of HTTP.
+Requests join and leave between steps. The event loop submits them and takes their text, and computes nothing. Knows
+nothing of HTTP.
 """
 
 import logging
@@ -28,7 +29,7 @@ class Engine:
     thread. A step that fails ends the sequences that were active; those that wait are generated afterwards.
 
     Args:
-        generator: what is stepped; the engine's alone from now on.
+        generator: what is stepped. From now on, nothing but the engine may call it.
         queue_size: sequences that may wait for a slot.
         buffer_characters: characters of one request that may wait for its reader.
 
@@ -45,7 +46,9 @@ class Engine:
         self._changed = threading.Condition()
         self._waiting: deque[tuple[RequestHandle, TextSequence]] = deque()
         self._active: dict[TextSequence, RequestHandle] = {}
-        self._free = generator.free_slots  # kept under the condition, for `submit`, which is of another thread
+        # The generator's free slots, counted again: `submit` is called from another thread, which may not ask the
+        # generator. Only changed while `_changed` is held.
+        self._free = generator.free_slots
         self._drain_at: float | None = None
         self._retiring = False
         self._closing = False
@@ -67,7 +70,7 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """How many sequences wait for one."""
+        """How many sequences wait for a slot."""
         return len(self._waiting)
 
     @property
@@ -110,13 +113,16 @@ class Engine:
         return handle
 
     def drain(self, seconds: float) -> None:
-        """Take no new work, and end with an error the requests that have not finished after `seconds`."""
+        """Take no new work, and end with an error what cannot be finished: for a server that stops.
+
+        Requests for which no slot is free end at once, the others after `seconds`.
+        """
         with self._changed:
             self._drain_at = time.monotonic() + seconds
             self._changed.notify()
 
     def retire(self) -> None:
-        """Take no new work; the thread ends when all that was taken is finished."""
+        """Take no new work; the thread ends when all that was taken is finished: for an engine that is replaced."""
         with self._changed:
             self._retiring = True
             self._changed.notify()
@@ -138,7 +144,7 @@ class Engine:
         try:
             while not self._run_until_failure():
                 self._recover()
-        except Exception:  # the thread's boundary: whatever it is, every client must be told
+        except Exception:  # nobody above could handle it, and every client must be told, whatever it is
             logger.exception("the generator cannot go on")
             self.failed = True
         finally:
@@ -175,10 +181,13 @@ class Engine:
             raise RuntimeError(f"{MAX_FAILURES} failures, and no text finished between them")
 
     def _wait_for_work(self) -> bool:
-        """Sleep until there is something to do; False when the engine is to end."""
+        """Sleep until there is something to do; False when the engine is to end.
+
+        While the engine drains, this also ends the requests that cannot be finished.
+        """
         with self._changed:
             while not self._closing:
-                remaining: float | None = None
+                remaining: float | None = None  # seconds until the requests are ended; None: they are not
                 if self._drain_at is not None:
                     remaining = self._drain_at - time.monotonic()
                     if remaining > 0:
@@ -205,7 +214,9 @@ class Engine:
             self._remove(sequence)
         cancelled: list[RequestHandle] = []
         kept: deque[tuple[RequestHandle, TextSequence]] = deque()
-        with self._changed:  # in one pass: thousands may be cancelled together, and more while this runs
+        with self._changed:
+            # In one pass: thousands may be cancelled together. And each `cancelled` is read once, since another
+            # thread may set it at any moment, without the lock.
             for handle, sequence in self._waiting:
                 if handle.cancelled:
                     cancelled.append(handle)
@@ -225,19 +236,19 @@ class Engine:
                 self.generator.add(sequence)
 
     def _step(self) -> None:
-        """Step the sequences whose readers keep up, and hand over what they release."""
+        """Step the sequences whose readers keep up, and hand their new text over."""
         running = [sequence for sequence, handle in self._active.items() if not handle.full]
         if not running:
             return
         self.steps += 1
-        woken: list[RequestHandle] = []
+        to_wake: list[RequestHandle] = []
         try:
             for sequence, chunk in self.generator.step(running):
                 handle = self._active[sequence]
                 if self._deliver(handle, sequence, chunk):
-                    woken.append(handle)
-        finally:  # a sequence may have ended before the step failed at another
-            RequestHandle.wake(woken)
+                    to_wake.append(handle)
+        finally:  # if the step fails at one sequence, the chunks of those before it have been handed over already
+            RequestHandle.wake(to_wake)
 
     def _deliver(self, handle: RequestHandle, sequence: TextSequence, chunk: Chunk) -> bool:
         """Hand a chunk over to its request; returns True if the reader has to be woken."""
@@ -253,7 +264,7 @@ class Engine:
         """Take a sequence out of its slot."""
         handle = self._active.pop(sequence)
         self.generator.remove(sequence)
-        with self._changed:
+        with self._changed:  # reentrant: `_end_requests` holds it already
             self._free += 1
         handle.release_one()
 
@@ -262,15 +273,17 @@ class Engine:
         return {handle for handle, _ in self._waiting} | set(self._active.values())
 
     def _not_begun(self) -> set[RequestHandle]:
-        """The requests none of whose sequences has a slot; none of them while a slot is free."""
+        """The requests of which every sequence still waits; an empty set while a slot is free: they get it."""
         if self.generator.free_slots:
             return set()
         return {handle for handle, _ in self._waiting} - set(self._active.values())
 
     def _end_requests(self, handles: set[RequestHandle], error: SoliloquyError | None = None) -> None:
-        """End these requests before their texts are finished; called with the condition held.
+        """End these requests before their texts are finished; called while `_changed` is held.
 
-        Without an `error`, it is that the generator has failed or, if it has not, that the server stops.
+        Args:
+            error: what their readers get. By default, it says that the generator has failed if `failed` is true,
+                and else that the server stops.
         """
         if error is None and self.failed:
             error = EngineFailedError("the generator failed before the text was finished")

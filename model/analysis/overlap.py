@@ -2,9 +2,10 @@
 
 A `CopyIndex` holds filters of the training text's substrings of several lengths, not their characters: it answers
 whether a given text was there. It does not keep a secret: whoever guesses a passage can confirm it.
-No run is missed. One may be reported longer than it is, where two passages of the training text overlap in what
-joins them, or where a filter errs, once in 256 times. Like Data Portraits (Marone and Van Durme 2023,
-arXiv:2303.03919), with several lengths.
+No run is missed. A run may be reported longer than it is, in two cases: where one copied passage goes over into
+another and every substring across the joint is somewhere in the training text too; and where a filter errs, as it
+does for one other substring in 256. Like Data Portraits (Marone and Van Durme 2023, arXiv:2303.03919), with several
+lengths.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,16 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Lengths = NDArray[np.int32]
-MAX_RUN = 1 << 10  # characters, of a filter's substrings
+MAX_RUN = 1 << 10  # the greatest length and stride of a filter, in characters; copied runs may be longer
 MAX_FILTERS = 64
-MAX_CELLS = 1 << 28
+MAX_CELLS = 1 << 28  # of one filter; a cell is a byte
 FILTER_DTYPE = np.dtype(
     [
         ("length", np.int64),  # characters, of the substrings that were put in
         ("stride", np.int64),  # characters between their beginnings in the training text
         ("segment_length", np.int64),  # cells; a power of two
-        ("segment_count", np.int64),  # the filter has two more segments; 0 if it is empty, and has no cells
-        ("seed", np.int64),
+        ("segment_count", np.int64),  # two less than there are; 0 for an empty filter, which has no cells
+        ("seed", np.int64),  # of the fingerprints' places in it
     ]
 )
 
@@ -54,7 +55,7 @@ class CopyIndex:
 
     Attributes:
         salt: makes the fingerprints of this index different from those of others.
-        rungs: (K, 5) int64, as stored in the file: the fields of `FILTER_DTYPE` of each filter; lengths ascend.
+        rungs: (K, 5) int64, the filters by ascending length, as stored in the file: `FILTER_DTYPE` has the columns.
         cells: (M,) uint8, of all filters.
 
     Raises:
@@ -66,7 +67,8 @@ class CopyIndex:
     cells: NDArray[np.uint8]
 
     def __post_init__(self) -> None:
-        if self.rungs.dtype != np.int64 or self.rungs.ndim != 2 or self.rungs.shape[1] != 5 or not len(self.rungs):
+        is_table = self.rungs.ndim == 2 and self.rungs.shape[1] == 5 and len(self.rungs) > 0
+        if self.rungs.dtype != np.int64 or not is_table:
             raise ValueError(f"rungs are {self.rungs.dtype} {self.rungs.shape}, not int64 (K, 5)")
         lengths, strides, segment_lengths, segment_counts, _ = self.rungs.T
         if len(self.rungs) > MAX_FILTERS:
@@ -86,7 +88,10 @@ class CopyIndex:
 
     @property
     def shortest(self) -> int:
-        """The least length of a run that is reported; any two texts of a language share shorter ones."""
+        """The least length of a run that is reported; any two texts of a language share shorter ones.
+
+        A run of length + stride - 1 holds a whole substring of the filter, wherever the run begins.
+        """
         return int((self.filters["length"] + self.filters["stride"] - 1).min())
 
     @property
@@ -126,7 +131,7 @@ class CopyIndex:
 
 
 class ScanState(NamedTuple):
-    """The arguments of `fuse_filter.scan_runs` that a scan keeps, most of which it updates; see there."""
+    """The arguments of `fuse_filter.scan_runs` from one part of a text to the next; its docstring explains them."""
 
     salt: np.uint64
     filters: NDArray[np.void]
@@ -162,8 +167,8 @@ class CopyScanner:
 
 
 def find_runs(lengths: Lengths, min_length: int) -> list[CopiedRun]:
-    """The runs of `min_length` characters or more that are no part of a longer one, by their ends."""
-    continues = np.zeros(len(lengths), bool)
+    """The runs of `min_length` characters or more that are no part of a longer one, in the order of their ends."""
+    continues = np.zeros(len(lengths), bool)  # whether the run that ends at a character goes on with the next
     continues[:-1] = lengths[1:] > lengths[:-1]
     ends = np.flatnonzero((lengths >= max(1, min_length)) & ~continues)
     return [CopiedRun(int(end - lengths[end] + 1), int(end + 1)) for end in ends]
@@ -173,7 +178,7 @@ def share_inside(lengths: Lengths, min_length: int) -> float:
     """The share of characters that are part of a run of `min_length` or more; 0 for an empty text."""
     if not len(lengths):
         return 0.0
-    edges = np.zeros(len(lengths) + 1, np.int64)
+    edges = np.zeros(len(lengths) + 1, np.int64)  # runs that begin, less runs that have ended; their sum: open runs
     for run in find_runs(lengths, min_length):
         edges[run.start] += 1
         edges[run.end] -= 1
@@ -182,7 +187,7 @@ def share_inside(lengths: Lengths, min_length: int) -> float:
 
 
 def non_overlapping(runs: list[CopiedRun]) -> list[CopiedRun]:
-    """The longest run, the longest that does not overlap it, and so on; in the order of the text."""
+    """The longest run, the longest of the rest that does not overlap it, and so on; in the order of the text."""
     kept: list[CopiedRun] = []
     covered = np.zeros(max((run.end for run in runs), default=0), bool)
     for run in sorted(runs, key=lambda run: (-run.length, run.start)):

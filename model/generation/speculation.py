@@ -1,11 +1,11 @@
-"""Draft tokens: how many are worth their cost, and which of them stand.
+"""Draft tokens: how many are worth their cost, and which of them are accepted.
 
 Why a draft never changes a text: the network reads the last character and n draft tokens in one `forward`, which
-gives the logits after each. Row 0 follows the text itself, so what is drawn from it is the text's next character.
-Row i follows draft tokens 1 to i besides; what is drawn from it is the text's only if the rows before it drew just
-these tokens. So an id is drawn from every row, with the noise of its own position, and ids are kept up to and with
-the first that differs from its draft token. The rest is dropped, and their keys and values are truncated. A draft
-decides how many characters a step gives, never which.
+gives a row of logits after each. Row 0 follows the text itself, so what is drawn from it is the text's next
+character. Row i follows the text and draft tokens 1 to i; what is drawn from it belongs to the text only if the
+rows before it drew exactly these tokens. So an id is drawn from every row, with the noise of its own position, and
+the ids are kept up to the first that differs from its draft token; that one is kept too. The rest is dropped, and
+their keys and values are removed from the cache. A draft decides how many characters a step gives, never which.
 
 The draft draws with the same Gumbel noise as the network will, not with noise of its own: where the two
 distributions are near each other, the same candidate mostly wins in both.
@@ -22,7 +22,11 @@ from model.sampling.ngram_draft import MAX_BREAK_EVEN, Draft
 
 
 def max_draft_tokens(costs: SpeculationCosts | None, sequences: int) -> int:
-    """Draft tokens for each of so many sequences that all decode; 0 where they would have to be too sure."""
+    """How many draft tokens each of so many decoding sequences may have; 0 where even the first does not pay.
+
+    Without draft tokens a step costs `sequences + costs.call` and gives `sequences` characters. That makes the
+    break-even of the first one (see `propose_draft_tokens`), which must not be above MAX_BREAK_EVEN.
+    """
     if costs is None:
         return 0
     worthwhile = sequences * costs.draft_token <= MAX_BREAK_EVEN * (sequences + costs.call)
@@ -30,11 +34,11 @@ def max_draft_tokens(costs: SpeculationCosts | None, sequences: int) -> int:
 
 
 def propose_draft_tokens(backend: Backend, draft: Draft, plan: ForwardPlan) -> dict[int, list[int]]:
-    """Draft tokens of each slot whose sequence draws, while one more makes a character cheaper on average.
+    """Draft tokens by slot, for sequences that draw their ids: as long as one more makes a character cheaper.
 
-    A step costs `cost` and is expected to give `expected` characters. One more draft token adds its own cost, and
-    the probability that it and all before it are accepted. That pays as long as the probability is above
-    break-even: the token's cost, in characters of the average cost.
+    A step costs `cost` and is expected to give `expected` characters. One more draft token adds its own cost to the
+    one, and to the other the probability that it and all before it are accepted. That pays as long as this
+    probability is above break-even: the token's cost divided by what a character costs on average.
     """
     costs = backend.speculation
     if costs is None:
@@ -45,16 +49,18 @@ def propose_draft_tokens(backend: Backend, draft: Draft, plan: ForwardPlan) -> d
     proposed: dict[int, list[int]] = {}
     for state in drawing:
         limit = min(costs.max_draft_tokens, _room_for_more(backend, state))
-        if limit < 1 or costs.draft_token * expected / cost > MAX_BREAK_EVEN:
+        break_even = costs.draft_token * expected / cost
+        if limit < 1 or break_even > MAX_BREAK_EVEN:
             continue
         sequence = state.sequence
         context = sequence.context(draft.max_context)
         tokens, probabilities = draft.propose(context, sequence.noise(limit), sequence.sampling.temperature)
         chosen: list[int] = []
-        all_accepted = 1.0
+        all_accepted = 1.0  # the probability that this token and all before it are
         for token, probability in zip(tokens, probabilities, strict=True):
             all_accepted *= probability
-            if all_accepted < costs.draft_token * expected / cost:
+            break_even = costs.draft_token * expected / cost
+            if all_accepted < break_even:
                 break
             chosen.append(token)
             cost += costs.draft_token
@@ -64,9 +70,9 @@ def propose_draft_tokens(backend: Backend, draft: Draft, plan: ForwardPlan) -> d
 
 
 def take_given_ids(backend: Backend, plan: ForwardPlan) -> dict[int, list[int]]:
-    """The next ids of each slot whose text is given, to be read like draft tokens, all of which are right.
+    """The next ids by slot, for sequences whose text is given: to be read like draft tokens that are all accepted.
 
-    They take what prompts have left of the budget.
+    All of them together take no more of the step's budget than its prompts have left.
     """
     if backend.speculation is None:
         return {}
@@ -82,7 +88,7 @@ def take_given_ids(backend: Backend, plan: ForwardPlan) -> dict[int, list[int]]:
 
 
 def count_accepted(draft_tokens: Sequence[int], drawn: Sequence[int]) -> int:
-    """How many draft tokens are what was drawn in their place, up to the first that is not."""
+    """How many draft tokens, counted up to the first that differs, are what was drawn in their place."""
     for index, token in enumerate(draft_tokens):
         if token != drawn[index]:
             return index
@@ -90,5 +96,5 @@ def count_accepted(draft_tokens: Sequence[int], drawn: Sequence[int]) -> int:
 
 
 def _room_for_more(backend: Backend, state: SlotState) -> int:
-    """How many ids may be read behind the last character: each gives one more, and takes room in the slot."""
+    """How many ids may be read behind the last character, which itself gives one character and takes one place."""
     return min(state.sequence.remaining - 1, room_left(backend, state.slot) - 1)

@@ -1,8 +1,8 @@
-// A document drawn as lines, each one element, and the way between the document's cells and positions in the DOM.
+// Draws a document as lines, one element each, and converts between its cells and positions in the DOM.
 // Only what changed is drawn again. Knows nothing of typing.
 
-const SPEAKER = /^[^\s:][^:\n]{0,40}:$/;
-const MAX_SPEAKER = 42;
+const SPEAKER = /^[^\s:][^:\n]{0,40}:$/; // a whole line, such as "ROMEO:"
+const MAX_SPEAKER = 42; // characters that it matches at most
 
 export class LineView {
 	/** The first cell of each line. @type {number[]} */
@@ -29,7 +29,8 @@ export class LineView {
 	refresh() {
 		this.#keepSelection([this.root], () => {
 			this.#starts = [];
-			this.root.replaceChildren(joined(this.#makeLines(0, this.doc.length, this.#starts)));
+			const lines = this.#makeLines(0, this.doc.length, this.#starts);
+			this.root.replaceChildren(joined(lines));
 			this.#markSpeakers(0, this.#starts.length);
 		});
 	}
@@ -40,7 +41,7 @@ export class LineView {
 	}
 
 	/**
-	 * Gives one cell an element of its own, for the keyboard's focus, and returns it; -1 for none.
+	 * Gives one cell (-1: none) an element of its own, for the keyboard's focus, and returns the element.
 	 * @param {number} index
 	 */
 	setCursor(index) {
@@ -65,7 +66,7 @@ export class LineView {
 	/** The cell at a position in the DOM, or null outside. @param {Node | null} node @param {number} offset */
 	indexOf(node, offset) {
 		if (!node || !this.root.contains(node)) return null;
-		if (node === this.root) return this.#starts[offset] ?? this.doc.length;
+		if (node === this.root) return this.#starts[offset] ?? this.doc.length; // `offset` counts lines
 		const element = (node instanceof Element ? node : node.parentElement)?.closest(".line");
 		if (!element) return null;
 		const line = Array.prototype.indexOf.call(this.root.children, element);
@@ -79,7 +80,7 @@ export class LineView {
 	/** The position in the DOM before a cell. @param {number} index @returns {[Node, number]} */
 	domPosition(index) {
 		const line = this.#lineOf(index);
-		let units = 0;
+		let units = 0; // of UTF-16, which the DOM counts
 		for (let i = this.#starts[line]; i < index; i++) units += this.doc.cells[i].c.length;
 		const walker = document.createTreeWalker(this.root.children[line], NodeFilter.SHOW_TEXT);
 		for (let node = walker.nextNode(); node; node = walker.nextNode()) {
@@ -106,6 +107,7 @@ export class LineView {
 		const position = caretAt(x, y);
 		const near = position && this.indexOf(...position);
 		if (near === null) return null;
+		// the position nearest to a point is before or after its cell
 		for (const index of [near, near - 1]) {
 			if (index < 0 || index >= this.doc.length) continue;
 			const { left, right, top, bottom } = this.rectOf(index);
@@ -119,7 +121,7 @@ export class LineView {
 		return [...this.root.childNodes].map((line) => line.textContent).join("\n");
 	}
 
-	/** @param {Range} range @param {number} line */
+	/** A line break's place, as wide as a common character. @param {Range} range @param {number} line */
 	#breakRect(range, line) {
 		const rect = range.getBoundingClientRect();
 		const box = rect.height ? rect : this.root.children[line].getBoundingClientRect();
@@ -147,14 +149,17 @@ export class LineView {
 
 	/** Continues the last line with the cells from `start` on. @param {number} start */
 	#append(start) {
-		const first = this.#starts.length - 1;
-		const last = /** @type {HTMLElement} */ (this.root.lastElementChild);
+		const number = this.#starts.length - 1;
+		const line = /** @type {HTMLElement} */ (this.root.lastElementChild);
 		let end = start;
 		while (end < this.doc.length && this.doc.cells[end].c !== "\n") end += 1;
-		if (this.#starts[first] === start) last.replaceChildren();
-		this.#fill(last, start, end);
-		if (end < this.doc.length) this.root.append(joined(this.#makeLines(end + 1, this.doc.length, this.#starts)));
-		this.#markSpeakers(first, this.#starts.length);
+		if (this.#starts[number] === start) line.replaceChildren(); // it was empty: see `#fill`
+		this.#fill(line, start, end);
+		if (end < this.doc.length) {
+			const lines = this.#makeLines(end + 1, this.doc.length, this.#starts);
+			this.root.append(joined(lines));
+		}
+		this.#markSpeakers(number, this.#starts.length);
 	}
 
 	/**
@@ -207,7 +212,7 @@ export class LineView {
 	}
 
 	/**
-	 * Elements of the lines that the cells from `start` to `stop` make; their first cells go to `starts`.
+	 * Elements of the lines that the cells from `start` to `stop` make; adds their first cells to `starts`.
 	 * @param {number} start @param {number} stop @param {number[]} starts
 	 */
 	#makeLines(start, stop, starts) {
@@ -266,19 +271,20 @@ export class LineView {
 	/** @param {Cell} cell @param {number} index */
 	#classes(cell, index) {
 		const past = index < this.#windowStart ? " past" : "";
-		return this.#classify(cell) + past + (index === this.#cursor ? " cursor" : "");
+		const cursor = index === this.#cursor ? " cursor" : "";
+		return this.#classify(cell) + past + cursor;
 	}
 
 	/**
-	 * Sets the first line of a paragraph apart when it names a speaker, in the lines from `from` to `to`.
+	 * Marks, among the lines from `from` to `to`, paragraphs' first lines that name a speaker, and blank lines.
 	 * @param {number} from @param {number} to
 	 */
 	#markSpeakers(from, to) {
 		for (let line = from; line < Math.min(to, this.#starts.length); line++) {
-			const first = line === 0 || this.#isEmpty(line - 1);
+			const beginsParagraph = line === 0 || this.#isEmpty(line - 1);
 			const element = this.#element(line);
-			const short = this.#endOf(line) - this.#starts[line] <= MAX_SPEAKER;
-			element.classList.toggle("speaker", first && short && SPEAKER.test(element.textContent));
+			const isShort = this.#endOf(line) - this.#starts[line] <= MAX_SPEAKER;
+			element.classList.toggle("speaker", beginsParagraph && isShort && SPEAKER.test(element.textContent));
 			element.classList.toggle("blank", this.#isEmpty(line) && line + 1 < this.#starts.length);
 		}
 	}
@@ -325,7 +331,7 @@ export class LineView {
 	}
 }
 
-/** Elements as one: a call takes no more than some 100,000 arguments. @param {Element[]} elements */
+/** All elements, for one `append`: of arguments, a call takes 100,000 or so at most. @param {Element[]} elements */
 function joined(elements) {
 	const fragment = document.createDocumentFragment();
 	for (const element of elements) fragment.appendChild(element);

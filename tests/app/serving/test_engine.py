@@ -14,6 +14,7 @@ from app.serving.request_handle import RequestHandle
 from model.backends.eager import EagerBackend
 from model.device import Numerics
 from model.errors import DrainingError, EngineFailedError, InputError, QueueFullError
+from model.generation.generator import Generator
 from model.generation.sequence import TextSequence
 from model.sampling.sampler import Logits, Sampling
 from tests.app.gate import GatedBackend
@@ -45,9 +46,7 @@ def gate() -> GatedBackend:
 
 @pytest.fixture
 def engine(gate: GatedBackend) -> Iterator[Engine]:
-    generator = tiny_generator(slots=2)
-    generator.backend = gate
-    engine = Engine(generator, queue_size=2, buffer_characters=50)
+    engine = Engine(Generator(gate), queue_size=2, buffer_characters=50)
     engine.start()
     yield engine
     gate.open()
@@ -238,7 +237,7 @@ async def test_an_engine_that_fails_again_and_again_says_so(
     def fail(runs: object) -> None:
         raise RuntimeError("CUDA error: the device is lost")
 
-    monkeypatch.setattr(gate.backend, "extend", fail)
+    monkeypatch.setattr(gate.backend, "forward", fail)
     handles = []
     while not engine.failed:
         with suppress(EngineFailedError):
