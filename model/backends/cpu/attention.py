@@ -22,7 +22,7 @@ from model.backends.cpu.buffers import (
     Span,
 )
 from model.backends.cpu.gemm import ZERO_POINT, gemm
-from model.backends.cpu.microkernel import BLOCK_COLUMNS, K_GROUP
+from model.backends.cpu.microkernel import BLOCK_COLUMNS, ELEMENTS_TOGETHER, K_GROUP
 from model.backends.cpu.vector_ops import (
     dequantise_two_bytes,
     exponentiate,
@@ -37,6 +37,7 @@ from model.jit import kernel_jit
 _MASKED_SCORE = np.float32(-1e30)
 # Four bytes at once: inverting the sign bit of a byte v of int8 gives v + 128 of uint8.
 _FOUR_SIGN_BITS = np.uint32(ZERO_POINT * 0x01010101).astype(np.int32)
+_TWO_SIGN_BITS = np.uint16(ZERO_POINT * 0x0101).astype(np.int16)
 
 
 @kernel_jit()
@@ -109,19 +110,28 @@ def write_kv(
 
 @kernel_jit(forceinline=True)
 def _write_key(key: SignedBytes, block: Bytes, column: int) -> None:
-    """Write a key (D,) into one column of a block (D/4, 64) of keys, four bytes at a time."""
-    key_groups = key.view(np.int32)
-    block_groups = block.view(np.int32)
-    for k_group in range(len(block)):
-        block_groups[k_group, column] = key_groups[k_group] ^ _FOUR_SIGN_BITS
+    """Write a key (D,) into one column of a block (D/4, 64) of keys, as many bytes at a time as stand together."""
+    if ELEMENTS_TOGETHER == K_GROUP:
+        key_groups = key.view(np.int32)
+        block_groups = block.view(np.int32)
+        for k_group in range(len(block)):
+            block_groups[k_group, column] = key_groups[k_group] ^ _FOUR_SIGN_BITS
+    else:
+        key_pairs = key.view(np.int16)
+        block_pairs = block.view(np.int16)
+        for k_group in range(len(block)):
+            block_pairs[k_group, column] = key_pairs[2 * k_group] ^ _TWO_SIGN_BITS
+            block_pairs[k_group, BLOCK_COLUMNS + column] = key_pairs[2 * k_group + 1] ^ _TWO_SIGN_BITS
 
 
 @kernel_jit(forceinline=True)
 def _write_value(value: SignedBytes, k_group: Bytes, index: int) -> None:
     """Write a value (D,) into one of the four elements of a K group (D/16, 64) of values."""
+    part = index // ELEMENTS_TOGETHER
+    first = part * ELEMENTS_TOGETHER * BLOCK_COLUMNS + index % ELEMENTS_TOGETHER
     for block in range(len(k_group)):
         for i in range(BLOCK_COLUMNS):
-            k_group[block, i * K_GROUP + index] = np.int32(value[block * BLOCK_COLUMNS + i]) + ZERO_POINT
+            k_group[block, first + i * ELEMENTS_TOGETHER] = np.int32(value[block * BLOCK_COLUMNS + i]) + ZERO_POINT
 
 
 @kernel_jit()

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.backends.cpu.gemm import MICROKERNEL_BLOCKS, pack_columns
-from model.backends.cpu.microkernel import BLOCK_BYTES, BLOCK_COLUMNS, K_GROUP
+from model.backends.cpu.microkernel import BLOCK_BYTES, BLOCK_COLUMNS, K_GROUP, ROW_DTYPE
 from model.config import GPTConfig
 from model.network import GPT, RMS_EPSILON, ROTARY_BASE, Block, Norm
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 SignedBytes = NDArray[np.int8]
+Rows = NDArray[np.signedinteger[Any]]  # values of int8 as `ROW_DTYPE`: left operands of products
 Ints = NDArray[np.int32]
 Indices = NDArray[np.int64]
 Number = TypeVar("Number", bound=np.generic)
@@ -101,18 +102,18 @@ class Scratch(NamedTuple):
     normed: Floats  # (rows, C): the residual stream after a norm
     qkv: Floats  # (rows, 3·C + ROW_PADDING): queries, keys and values
     gemm_sums: Ints  # (rows, 16·MICROKERNEL_BLOCKS)
-    int8_rows: SignedBytes  # (rows, C): the quantised left operand of a product
-    int8_mlp_rows: SignedBytes  # (rows, M): the same for the MLP's second product
+    int8_rows: Rows  # (rows, C): the quantised left operand of a product
+    int8_mlp_rows: Rows  # (rows, M): the same for the MLP's second product
     row_scales: Floats  # (rows,): of the rows quantised last
     row_sums: Ints  # (rows,): sums of the rows quantised last
-    int8_queries: SignedBytes  # (PREFILL_CHUNK, D): one head's, of the rows of one slot
+    int8_queries: Rows  # (PREFILL_CHUNK, D): one head's, of the rows of one slot
     scores: Floats  # (max(R, M),): of one row and head; also scratch of GELU
     score_sums: Ints  # (PREFILL_CHUNK, R)
-    softmax_bytes: SignedBytes  # (2·PREFILL_CHUNK, R): a row of high bytes, a row of low ones, and so on
+    softmax_bytes: Rows  # (2·PREFILL_CHUNK, R): a row of high bytes, a row of low ones, and so on
     softmax_high_sums: Ints  # (PREFILL_CHUNK,)
     softmax_low_sums: Ints  # (PREFILL_CHUNK,)
     value_sums: Ints  # (2·PREFILL_CHUNK, D): products of `softmax_bytes` and values
-    final_bytes: SignedBytes  # (2, C): high and low bytes of the last norm's result
+    final_bytes: Rows  # (2, C): high and low bytes of the last norm's result
     logit_sums: Ints  # (2, V)
     rotary_angles: Floats  # (rows, 2, D/2): cosines and sines
     int8_head: SignedBytes  # (D,): one key or value; 0 beyond the head size
@@ -215,18 +216,18 @@ def make_scratch(weights: Weights, cache: Cache, head_size: int) -> Scratch:
         normed=_zeros((MAX_ROWS, width), np.float32),
         qkv=_zeros((MAX_ROWS, 3 * width + ROW_PADDING), np.float32),
         gemm_sums=_zeros((MAX_ROWS, MICROKERNEL_BLOCKS * BLOCK_COLUMNS), np.int32),
-        int8_rows=_zeros((MAX_ROWS, width), np.int8),
-        int8_mlp_rows=_zeros((MAX_ROWS, mlp_width), np.int8),
+        int8_rows=_zeros((MAX_ROWS, width), ROW_DTYPE),
+        int8_mlp_rows=_zeros((MAX_ROWS, mlp_width), ROW_DTYPE),
         row_scales=_zeros((MAX_ROWS,), np.float32),
         row_sums=_zeros((MAX_ROWS,), np.int32),
-        int8_queries=_zeros((PREFILL_CHUNK, _round_up(head_size, K_GROUP)), np.int8),
+        int8_queries=_zeros((PREFILL_CHUNK, _round_up(head_size, K_GROUP)), ROW_DTYPE),
         scores=_zeros((max(ring_size, mlp_width),), np.float32),
         score_sums=_zeros((PREFILL_CHUNK, ring_size), np.int32),
-        softmax_bytes=_zeros((2 * PREFILL_CHUNK, ring_size), np.int8),
+        softmax_bytes=_zeros((2 * PREFILL_CHUNK, ring_size), ROW_DTYPE),
         softmax_high_sums=_zeros((PREFILL_CHUNK,), np.int32),
         softmax_low_sums=_zeros((PREFILL_CHUNK,), np.int32),
         value_sums=_zeros((2 * PREFILL_CHUNK, _round_up(head_size)), np.int32),
-        final_bytes=_zeros((2, width), np.int8),
+        final_bytes=_zeros((2, width), ROW_DTYPE),
         logit_sums=_zeros((2, padded_vocab_size), np.int32),
         rotary_angles=_zeros((MAX_ROWS, 2, len(weights.frequencies)), np.float32),
         int8_head=_zeros((_round_up(head_size),), np.int8),

@@ -20,8 +20,8 @@ from model.backends.cpu.buffers import (
     Floats,
     Indices,
     KernelConfig,
+    Rows,
     Scratch,
-    SignedBytes,
     Span,
     Weights,
 )
@@ -237,7 +237,7 @@ def _normalise(config: KernelConfig, norm: Floats, scratch: Scratch, rows: int) 
 
 
 @kernel_jit()
-def _quantise_rows(values: Floats, int8_rows: SignedBytes, scratch: Scratch, rows: int) -> None:
+def _quantise_rows(values: Floats, int8_rows: Rows, scratch: Scratch, rows: int) -> None:
     """Quantise rows of `values`, as wide as `int8_rows`, for `_linear`."""
     width = int8_rows.shape[1]
     for row in range(rows):
@@ -249,7 +249,7 @@ def _quantise_rows(values: Floats, int8_rows: SignedBytes, scratch: Scratch, row
 @kernel_jit()
 def _linear(
     config: KernelConfig,
-    int8_rows: SignedBytes,
+    int8_rows: Rows,
     columns: Bytes,
     scales: Floats,
     scratch: Scratch,

@@ -5,28 +5,38 @@ no instruction used here rounds or saturates. Exact sums are the same in any ord
 row and the columns alone: not on the rows beside it, the number of threads, or the CPU's instructions.
 
 Where the CPU has AVX-512 VNNI, `vpdpbusd` multiplies 64 pairs at once (`microkernel.py`); where it has AMX, many
-rows go through that, if K is a multiple of a tile's (`amx.py`); elsewhere the same loop is written such that LLVM
-finds the CPU's own 16-bit products. Knows nothing of networks.
+rows go through that, if K is a multiple of a tile's (`amx.py`); elsewhere the same loop multiplies pairs of 16-bit
+numbers, and rows hold their int8 values as int16. Knows nothing of networks.
 
 Packed columns lie in memory as the CPU reads them: (N/16, K/4, 64) uint8, where the 64 bytes are 16 columns of 4
-neighbouring elements along K each, and a weight v is stored as v + 128: `vpdpbusd` takes one signed and one
-unsigned operand.
+neighbouring elements along K each; without VNNI, 16 columns of the first 2 elements and then 16 of the other 2. A
+weight v is stored as v + 128: `vpdpbusd` takes one signed and one unsigned operand.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.backends.cpu import amx
-from model.backends.cpu.microkernel import BLOCK_COLUMNS, K_GROUP, has_vnni, make_vector_microkernels
+from model.backends.cpu.microkernel import (
+    BLOCK_COLUMNS,
+    ELEMENTS_TOGETHER,
+    K_GROUP,
+    has_vnni,
+    make_vector_microkernels,
+)
 from model.jit import kernel_jit
 
 ZERO_POINT = 128  # how a weight of 0 is stored
 MIN_ROWS_FOR_AMX = 6  # a tile takes as long for one row as for sixteen
 
-# Rows and blocks of the largest vector microkernel. AVX-512 has 32 registers: 16 hold sums, 4 the blocks. AVX2 has
-# 16, and its sums of one row and one block fill four of them.
-MICROKERNEL_ROWS = 4 if has_vnni() else 2
-MICROKERNEL_BLOCKS = 4 if has_vnni() else 2
+# Rows and blocks of the largest vector microkernels. AVX-512 has 32 registers: 16 hold sums, 4 the blocks. AVX2
+# has 16, and its sums of one row and one block fill two of them. For one or two rows, four blocks side by side are
+# faster than one; where there are more rows, their sums take the registers instead.
+MICROKERNEL_ROWS = 4
+MICROKERNEL_BLOCKS = 4
+MAX_ROWS_OF_MANY_BLOCKS = MICROKERNEL_ROWS if has_vnni() else 2
 
 _vector_microkernel = make_vector_microkernels(MICROKERNEL_ROWS, (1, MICROKERNEL_BLOCKS))
 _amx_microkernel = amx.make_amx_microkernels()
@@ -40,14 +50,15 @@ def pack_columns(matrix: NDArray[np.int8]) -> NDArray[np.uint8]:
     padded = np.zeros((padded_n, padded_k), dtype=np.int16)
     padded[:n, :k] = matrix
     stored = (padded + ZERO_POINT).astype(np.uint8)
-    blocks = stored.reshape(-1, BLOCK_COLUMNS, padded_k // K_GROUP, K_GROUP)
-    packed = np.ascontiguousarray(blocks.transpose(0, 2, 1, 3))
+    parts = K_GROUP // ELEMENTS_TOGETHER
+    blocks = stored.reshape(-1, BLOCK_COLUMNS, padded_k // K_GROUP, parts, ELEMENTS_TOGETHER)
+    packed = np.ascontiguousarray(blocks.transpose(0, 2, 3, 1, 4))
     return packed.reshape(len(blocks), -1, BLOCK_COLUMNS * K_GROUP)
 
 
 @kernel_jit()
 def gemm(
-    x: NDArray[np.int8],
+    x: NDArray[np.signedinteger[Any]],
     rows: int,
     columns: NDArray[np.uint8],
     blocks: int,
@@ -63,7 +74,7 @@ def gemm(
     reads or writes foreign memory.
 
     Args:
-        x: int8.
+        x: values of int8, as `ROW_DTYPE`.
         rows: how many.
         columns: as `pack_columns` returns them; the first two axes may have any strides.
         blocks: how many blocks of 16 columns.
@@ -83,7 +94,7 @@ def gemm(
         return
     block = 0
     while block < blocks:
-        many_blocks = blocks - block >= MICROKERNEL_BLOCKS
+        many_blocks = blocks - block >= MICROKERNEL_BLOCKS and rows <= MAX_ROWS_OF_MANY_BLOCKS
         for row in range(0, rows, MICROKERNEL_ROWS):
             variant = many_blocks * MICROKERNEL_ROWS + min(rows - row, MICROKERNEL_ROWS) - 1
             _vector_microkernel(variant, x, row, columns, block, k_groups, out, prefetch_offset)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -32,6 +33,11 @@ _INT64 = ir.IntType(64)
 def has_vnni() -> bool:
     """Return whether code is compiled for a CPU with AVX-512 VNNI."""
     return target_has_feature("avx512vnni")
+
+
+# Which elements along K stand beside each other for one column in a block, and the type of a row's elements.
+ELEMENTS_TOGETHER = K_GROUP if has_vnni() else 2
+ROW_DTYPE: type[np.int8] | type[np.int16] = np.int8 if has_vnni() else np.int16
 
 
 @dataclass(frozen=True)
@@ -63,27 +69,25 @@ Emitter = Callable[[ir.IRBuilder, MatrixPointer, MatrixPointer, MatrixPointer, i
 class MultiplyAdd(Protocol):
     """How a family of CPUs multiplies one K group of a row by one block of columns, and adds the products up.
 
+    A K group is multiplied in one step or in several, one part of its elements after another.
+
     Attributes:
-        sum_lanes: int32 sums that are kept for one row and one block.
+        lanes: int32 sums in one register; a block has `BLOCK_COLUMNS` / `lanes` registers of them.
     """
 
-    sum_lanes: int
+    lanes: int
 
     @staticmethod
-    def broadcast(builder: ir.IRBuilder, row_group: ir.Value) -> ir.Value:
-        """Return a row's four bytes, given as an int32, beside every column of a block."""
+    def load_row(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
+        """Return a row's K group, in as many parts as it is multiplied in, each beside every column."""
 
     @staticmethod
-    def widen(builder: ir.IRBuilder, block: ir.Value) -> ir.Value:
-        """Return a block's 64 bytes in the form that `multiply_add` takes."""
+    def load_block(builder: ir.IRBuilder, address: ir.Value) -> list[list[ir.Value]]:
+        """Return a block's K group: for each part, one vector for each register of sums."""
 
     @staticmethod
-    def multiply_add(builder: ir.IRBuilder, sums: ir.Value, block: ir.Value, row_group: ir.Value) -> ir.Value:
-        """Return the sums plus the products of a widened block and a broadcast group."""
-
-    @staticmethod
-    def reduce(builder: ir.IRBuilder, sums: ir.Value) -> ir.Value:
-        """Return one int32 sum for each column."""
+    def multiply_add(builder: ir.IRBuilder, sums: ir.Value, columns: ir.Value, row: ir.Value) -> ir.Value:
+        """Return the sums plus the products of one part's columns and row."""
 
 
 class Vnni:
@@ -92,77 +96,85 @@ class Vnni:
     `vpdpbusd` is the variant that does not saturate, so its sums are those of ordinary int32 arithmetic.
     """
 
-    sum_lanes = BLOCK_COLUMNS
+    lanes = BLOCK_COLUMNS
 
     @staticmethod
-    def broadcast(builder: ir.IRBuilder, row_group: ir.Value) -> ir.Value:
-        """Return a row's four bytes, given as an int32, beside every column."""
-        undefined = ir.Constant(_vector(_INT32, BLOCK_COLUMNS), ir.Undefined)
-        first_lane = builder.insert_element(undefined, row_group, _INT32(0))
-        zeros = ir.Constant(_vector(_INT32, BLOCK_COLUMNS), [0] * BLOCK_COLUMNS)
-        return builder.shuffle_vector(first_lane, first_lane, zeros)
+    def load_row(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
+        """Return a row's four bytes beside every column."""
+        row_group = builder.load(builder.bitcast(address, _INT32.as_pointer()), align=1)
+        return [_broadcast(builder, row_group, BLOCK_COLUMNS)]
 
     @staticmethod
-    def widen(builder: ir.IRBuilder, block: ir.Value) -> ir.Value:
-        """Return the same bytes, typed as `vpdpbusd` takes them."""
-        return builder.bitcast(block, _vector(_INT32, BLOCK_COLUMNS))
+    def load_block(builder: ir.IRBuilder, address: ir.Value) -> list[list[ir.Value]]:
+        """Return a block's 64 bytes, typed as `vpdpbusd` takes them."""
+        block = builder.bitcast(address, _vector(_INT8, BLOCK_BYTES).as_pointer())
+        return [[builder.bitcast(builder.load(block, align=1), _vector(_INT32, BLOCK_COLUMNS))]]
 
     @staticmethod
-    def multiply_add(builder: ir.IRBuilder, sums: ir.Value, block: ir.Value, row_group: ir.Value) -> ir.Value:
+    def multiply_add(builder: ir.IRBuilder, sums: ir.Value, columns: ir.Value, row: ir.Value) -> ir.Value:
         """Return the sums plus the products."""
         vector = _vector(_INT32, BLOCK_COLUMNS)
         signature = ir.FunctionType(vector, [vector, vector, vector])
         vpdpbusd = builder.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.512", fnty=signature)
-        return builder.call(vpdpbusd, [sums, block, row_group])
-
-    @staticmethod
-    def reduce(builder: ir.IRBuilder, sums: ir.Value) -> ir.Value:
-        """Return the sums: there is one for each column already."""
-        return sums
+        return builder.call(vpdpbusd, [sums, columns, row])
 
 
-class Portable:
-    """Any CPU: products of 16-bit numbers, of which LLVM selects the CPU's own instruction (`pmaddwd`, `smull` …).
+class Pairs:
+    """Any CPU: one instruction multiplies pairs of 16-bit numbers and adds each pair (`pmaddwd` on x86).
 
-    That instruction adds pairs, so there are two sums for each column until the end. The 8-bit product of AVX2,
-    `pmaddubsw`, would be faster, but it saturates at 16 bits: its sums are not exact.
+    A row has been widened to 16 bits when it was quantised, once for all columns; columns are widened when they are
+    loaded, once for all rows of the microkernel. LLVM recognises the instruction by the products of sign-extended
+    numbers whose neighbours are added.
+
+    Tried and rejected: the 8-bit product of AVX2, `pmaddubsw`, saturates at 16 bits, so its sums are not exact.
+    And four elements of K side by side, as VNNI has them, need two sums for each column, which leaves registers
+    for half as many rows: it was half as fast.
     """
 
-    sum_lanes = 2 * BLOCK_COLUMNS
+    lanes = 8
 
     @staticmethod
-    def broadcast(builder: ir.IRBuilder, row_group: ir.Value) -> ir.Value:
-        """Return a row's four bytes beside every column, sign-extended by way of 16 bits."""
-        signed_bytes = builder.bitcast(Vnni.broadcast(builder, row_group), _vector(_INT8, BLOCK_BYTES))
-        # both steps are needed: from the first LLVM sees that products of 16-bit numbers are enough
-        shorts = builder.sext(signed_bytes, _vector(_INT16, BLOCK_BYTES))
-        return builder.sext(shorts, _vector(_INT32, BLOCK_BYTES))
+    def load_row(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
+        """Return the row's first two 16-bit numbers beside every column, and the same of the next two."""
+        pairs = builder.bitcast(address, _INT32.as_pointer())
+        parts = []
+        for i in range(K_GROUP // 2):
+            pair = builder.load(builder.gep(pairs, [_INT64(i)]), align=2)
+            parts.append(builder.bitcast(_broadcast(builder, pair, Pairs.lanes), _vector(_INT16, 2 * Pairs.lanes)))
+        return parts
 
     @staticmethod
-    def widen(builder: ir.IRBuilder, block: ir.Value) -> ir.Value:
-        """Return the block's unsigned bytes as int32."""
-        return builder.zext(block, _vector(_INT32, BLOCK_BYTES))
+    def load_block(builder: ir.IRBuilder, address: ir.Value) -> list[list[ir.Value]]:
+        """Return the block's bytes widened to 16 bits, the first pair of all columns and then the second."""
+        vectors = builder.bitcast(address, _vector(_INT8, 2 * Pairs.lanes).as_pointer())
+        registers = BLOCK_COLUMNS // Pairs.lanes
+        parts = []
+        for i in range(K_GROUP // 2):
+            columns = []
+            for j in range(registers):
+                stored = builder.load(builder.gep(vectors, [_INT64(i * registers + j)]), align=1)
+                columns.append(builder.zext(stored, _vector(_INT16, 2 * Pairs.lanes)))
+            parts.append(columns)
+        return parts
 
     @staticmethod
-    def multiply_add(builder: ir.IRBuilder, sums: ir.Value, block: ir.Value, row_group: ir.Value) -> ir.Value:
+    def multiply_add(builder: ir.IRBuilder, sums: ir.Value, columns: ir.Value, row: ir.Value) -> ir.Value:
         """Return the sums plus the products, which are added in pairs."""
-        products = builder.mul(block, row_group)
-        return builder.add(sums, Portable._add_pairs(builder, products))
+        wide = _vector(_INT32, 2 * Pairs.lanes)
+        products = builder.mul(builder.sext(columns, wide), builder.sext(row, wide))
+        even_lanes = ir.Constant(_vector(_INT32, Pairs.lanes), list(range(0, 2 * Pairs.lanes, 2)))
+        odd_lanes = ir.Constant(_vector(_INT32, Pairs.lanes), list(range(1, 2 * Pairs.lanes, 2)))
+        even = builder.shuffle_vector(products, products, even_lanes)
+        odd = builder.shuffle_vector(products, products, odd_lanes)
+        return builder.add(sums, builder.add(even, odd))
 
-    @staticmethod
-    def reduce(builder: ir.IRBuilder, sums: ir.Value) -> ir.Value:
-        """Return one sum for each column, of its two."""
-        return Portable._add_pairs(builder, sums)
 
-    @staticmethod
-    def _add_pairs(builder: ir.IRBuilder, values: ir.Value) -> ir.Value:
-        """Return half as many values, each the sum of two neighbours."""
-        half = values.type.count // 2
-        even_lanes = ir.Constant(_vector(_INT32, half), list(range(0, 2 * half, 2)))
-        odd_lanes = ir.Constant(_vector(_INT32, half), list(range(1, 2 * half, 2)))
-        even = builder.shuffle_vector(values, values, even_lanes)
-        odd = builder.shuffle_vector(values, values, odd_lanes)
-        return builder.add(even, odd)
+def _broadcast(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+    """Return an int32 in every lane of a vector."""
+    undefined = ir.Constant(_vector(_INT32, lanes), ir.Undefined)
+    first_lane = builder.insert_element(undefined, value, _INT32(0))
+    zeros = ir.Constant(_vector(_INT32, lanes), [0] * lanes)
+    return builder.shuffle_vector(first_lane, first_lane, zeros)
 
 
 @dataclass(frozen=True)
@@ -184,36 +196,33 @@ class VectorMicrokernel:
     ) -> None:
         """Emit the code (an `Emitter`).
 
-        For each K group the blocks are loaded once, for all rows, and each row's four bytes are broadcast once, for
+        For each K group the blocks are loaded once, for all rows, and each row's elements are broadcast once, for
         all blocks. The sums are stack variables that never have their address taken, so LLVM holds them in
         registers: `gemm` chooses rows and blocks such that they fit.
         """
-        sum_type = _vector(_INT32, self.arithmetic.sum_lanes)
-        sums: list[list[ir.Value]] = []  # [row][block]
-        for _ in range(self.rows):
-            sums.append([_cgutils.alloca_once(builder, sum_type, zfill=True) for _ in range(self.blocks)])
+        lanes = self.arithmetic.lanes
+        registers = BLOCK_COLUMNS // lanes
+        sum_type = _vector(_INT32, lanes)
+        sums: dict[tuple[int, int, int], ir.Value] = {}  # by row, block, and register of the block
+        for m in range(self.rows):
+            for n in range(self.blocks):
+                for register in range(registers):
+                    sums[m, n, register] = _cgutils.alloca_once(builder, sum_type, zfill=True)
         with _cgutils.for_range(builder, k_groups) as loop:
             addresses = [columns.address(builder, n, loop.index, _INT8) for n in range(self.blocks)]
             for address in addresses:
                 _prefetch(builder, builder.gep(address, [prefetch_offset]))
-            blocks = [self._load_block(builder, address) for address in addresses]
-            for m, row_sums in enumerate(sums):
-                k = builder.mul(loop.index, _INT64(K_GROUP))
-                row_group = builder.load(x.address(builder, m, k, _INT32), align=1)
-                broadcast = self.arithmetic.broadcast(builder, row_group)
-                for block, one_sum in zip(blocks, row_sums, strict=True):
-                    added = self.arithmetic.multiply_add(builder, builder.load(one_sum), block, broadcast)
-                    builder.store(added, one_sum)
-        for m, row_sums in enumerate(sums):
-            for n, one_sum in enumerate(row_sums):
-                column = _INT64(n * BLOCK_COLUMNS)
-                address = out.address(builder, m, column, _vector(_INT32, BLOCK_COLUMNS))
-                builder.store(self.arithmetic.reduce(builder, builder.load(one_sum)), address, align=4)
-
-    def _load_block(self, builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
-        """Load one block's bytes of one K group."""
-        block = builder.bitcast(address, _vector(_INT8, BLOCK_BYTES).as_pointer())
-        return self.arithmetic.widen(builder, builder.load(block, align=1))
+            blocks = [self.arithmetic.load_block(builder, address) for address in addresses]
+            k = builder.mul(loop.index, _INT64(K_GROUP))
+            rows = [self.arithmetic.load_row(builder, x.address(builder, m, k, _INT8)) for m in range(self.rows)]
+            for (m, n, register), one_sum in sums.items():
+                for block_part, row_part in zip(blocks[n], rows[m], strict=True):
+                    before = builder.load(one_sum)
+                    after = self.arithmetic.multiply_add(builder, before, block_part[register], row_part)
+                    builder.store(after, one_sum)
+        for (m, n, register), one_sum in sums.items():
+            column = _INT64(n * BLOCK_COLUMNS + register * lanes)
+            builder.store(builder.load(one_sum), out.address(builder, m, column, sum_type), align=4)
 
 
 def make_vector_microkernels(max_rows: int, block_counts: Sequence[int]) -> Callable[..., None]:
@@ -221,7 +230,7 @@ def make_vector_microkernels(max_rows: int, block_counts: Sequence[int]) -> Call
 
     Variant i · `max_rows` + j multiplies j + 1 rows by `block_counts[i]` blocks of columns.
     """
-    arithmetic: type[MultiplyAdd] = Vnni if has_vnni() else Portable
+    arithmetic: type[MultiplyAdd] = Vnni if has_vnni() else Pairs
     emitters: list[Emitter] = []
     for blocks in block_counts:
         for rows in range(1, max_rows + 1):
@@ -232,10 +241,10 @@ def make_vector_microkernels(max_rows: int, block_counts: Sequence[int]) -> Call
 def microkernel_function(emitters: Sequence[Emitter]) -> Callable[..., None]:
     """Return microkernel(variant, x, row, columns, block, k_groups, out, prefetch_offset), for compiled code.
 
-    It multiplies rows from `row` on of x (R, K) int8 by blocks from `block` on of columns (N/16, K/4, 64) uint8,
-    over the first 4 · `k_groups` elements of K, into the same rows and columns of out (R, N) int32. x and out are
-    contiguous. Meanwhile it prefetches what lies `prefetch_offset` bytes after the columns that it reads. Indices
-    are not checked.
+    It multiplies rows from `row` on of x (R, K) by blocks from `block` on of columns (N/16, K/4, 64) uint8, over
+    the first 4 · `k_groups` elements of K, into the same rows and columns of out (R, N) int32. x has `ROW_DTYPE`;
+    x and out are contiguous. Meanwhile it prefetches what lies `prefetch_offset` bytes after the columns that it
+    reads. Indices are not checked.
 
     Args:
         emitters: one for each variant, among which a `switch` chooses.

@@ -107,7 +107,7 @@ def sum_squares(values: Floats, partial_sums: Floats) -> np.float32:
 
 
 @kernel_jit(forceinline=True)
-def quantise_int8(values: Floats, out: NDArray[np.int8]) -> tuple[np.float32, np.int32]:
+def quantise_int8(values: Floats, out: NDArray[np.signedinteger[Any]]) -> tuple[np.float32, np.int32]:
     """Write the values to `out` as whole multiples, from -127 to 127, of a scale.
 
     Returns:
@@ -125,7 +125,7 @@ def quantise_int8(values: Floats, out: NDArray[np.int8]) -> tuple[np.float32, np
 
 @kernel_jit(forceinline=True)
 def quantise_two_bytes(
-    values: Floats, high_bytes: NDArray[np.int8], low_bytes: NDArray[np.int8]
+    values: Floats, high_bytes: NDArray[np.signedinteger[Any]], low_bytes: NDArray[np.signedinteger[Any]]
 ) -> tuple[np.float32, np.int32, np.int32]:
     """Write the values as whole multiples of a scale, in two signed bytes: high · 256 + low.
 

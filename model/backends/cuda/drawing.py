@@ -56,8 +56,8 @@ def draw(
 ):
     """Draw an id in each of `num_rows` rows, as `sampler.draw` does where no filter excludes an id.
 
-    The id goes to `ids` (steps, num_rows), or `NOT_FINITE_ID` if a logit is not finite; the row's `logits` (R, V) to
-    `drawn_logits` (steps, num_rows, V). One program for each row, which looks at `BLOCK` ids at a time.
+    The id goes to `ids` (steps, num_rows), or `NOT_FINITE_ID` if a logit is not finite, and the row's `logits` (R,
+    V) to `drawn_logits` (steps, num_rows, V). One program for each row, which looks at `BLOCK` ids at a time.
     """
     wait_for_previous_kernel(EARLY_LAUNCH)
     row = tl.program_id(0)
