@@ -1,12 +1,6 @@
 // One request: from the stream's events to cells. Knows nothing of buttons.
 //
-// The way of a `text` event from the network to the page, through each module once:
-//   1. sse.js parses the frame.
-//   2. `generate` here makes cells of its characters, adds them to the sample's run, and yields them.
-//   3. session.js hands them to smooth_stream.js, which spreads them over the next frames of the screen.
-//   4. In each frame, editor.js adds some of them to the document, which has two listeners: line_view.js draws them,
-//      and branches.js calls main.js, for the counters, the screen reader and scrolling.
-// Marks of copies and invented words reach back into what is drawn already: session.js has those lines drawn again.
+// docs/architecture.md follows a `text` event from here to the page.
 
 import { stream } from "./sse.js";
 
