@@ -114,7 +114,7 @@ def test_more_reports_than_there_are_places_for_are_refused_at_once(analysed: Li
             clients.enter_context(fire(analysed, "/report", {"text": "日"}))
         for _ in range(THREADS):
             assert held.begun.acquire(timeout=60)
-        while state.reports.taken < service.REPORT_CAPACITY:
+        while state.reports.admitted < service.REPORT_CAPACITY:
             httpx.get(f"{analysed.url}/health/live")
         answer = httpx.post(f"{analysed.url}/report", json={"text": "free"})
     assert answer.status_code == 503
