@@ -75,19 +75,20 @@ ASSIGNMENT = np.dtype(
 
 # Whether rows may be sharded. Where other programs keep the cores busy, each barrier waits until the system lets
 # the last worker run, and one sequence fell to a fifth of its speed. So after a step in which that was seen, rows
-# are not sharded for some steps; each time that trying again is no better, for twice as many.
+# are not sharded for MIN_BACKOFF_STEPS. Then it is tried again; if cores are still busy, the next pause is twice
+# as long, up to MAX_BACKOFF_STEPS.
 BACKOFF = np.dtype(
     [
         ("steps_left", np.int64),  # for which rows are not sharded
-        ("period", np.int64),  # how many they were last time; 0 after a step in which sharding went well
+        ("period", np.int64),  # steps of the last pause; 0 after a step in which sharding went well
     ],
     align=True,
 )
 MIN_BACKOFF_STEPS = 4
 MAX_BACKOFF_STEPS = 64
 MAX_EXPIRED_ROUNDS = 4  # in a step's barriers, for each worker beside the first; more are contention
-# Rounds of spinning before sleep, while there is no contention: a worker that sleeps has had more than
-# MAX_EXPIRED_ROUNDS.
+# Rounds of spinning before a worker sleeps, while there is no contention. More than MAX_EXPIRED_ROUNDS, so that a
+# barrier at which somebody slept counts as contention.
 PATIENT_ROUNDS = 5
 
 SHUT_DOWN = -1  # as a number of steps: let all other workers end
@@ -96,10 +97,10 @@ SHUT_DOWN = -1  # as a number of steps: let all other workers end
 MAX_DECODED_IDS = 2048
 MAX_NOISE_VALUES = 1 << 18
 
-# What a step costs a worker, in rows.
-READ_COST = 5.0  # reading all weights once
-READ_COST_BY_AMX = 10.5  # the same in rows of AMX, which cost less
-UNSHARDED_FRACTION = 0.28  # of a row: what every worker computes for itself, norms and the like
+# What a step costs a worker. The unit is the time of computing one row.
+READ_COST = 5.0  # to read all weights once
+READ_COST_BY_AMX = 10.5  # the same; a row takes about half as long with AMX
+UNSHARDED_FRACTION = 0.28  # of a row: norms, quantisation and what else every worker computes for itself
 
 NO_SPECULATION = Speculation(
     keys=np.zeros(1, np.int64),
