@@ -200,5 +200,6 @@ def test_a_rolling_restart_loses_nothing(proxy: Proxy, replicas: list[Replica]) 
             over.set()
         assert asking.result() > 10
     tried = " ".join(line["upstream_status"] for line in proxy.log())
-    assert "503, 200" in tried  # one that was told to stop
-    assert "502, 200" in tried  # one that was gone
+    # Passed on by one that was told to stop, or was gone: which of them a request meets is chance, and how a server
+    # that takes no work is passed over has a test in test_proxy.py.
+    assert "503, 200" in tried or "502, 200" in tried
