@@ -68,7 +68,7 @@ class Program:
 
     def wait(self) -> None:
         """Wait until it is up."""
-        assert self._up.wait(60)
+        assert self._up.wait(240)  # several may be compiling at the same time
         assert self.running, "".join(self._said)
 
     def end(self, number: int) -> None:
