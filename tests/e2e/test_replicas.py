@@ -27,6 +27,10 @@ from tests.e2e.test_generate import expected
 CUTS = int(os.environ.get("CUTS", "10"))
 PROMPT = "ROMEO:"
 LONG = 4_000  # characters, which take a replica a second or so
+# What nginx logs of a request that met a replica told to stop, and of one that met a replica that was gone. If one
+# restart has both is chance, since a replica drains for half a second.
+PASSED_OVER = {"503, 200", "502, 200"}
+MAX_ROLLING_RESTARTS = 5
 SHORT = {"prompt": PROMPT, "seed": 3, "max_new_tokens": 50, "stream": False}
 known = cache(expected)
 
@@ -192,14 +196,14 @@ def test_a_rolling_restart_loses_nothing(proxy: Proxy, replicas: list[Replica]) 
     with proxy, proxy.client() as client, ThreadPoolExecutor() as pool:
         asking = pool.submit(ask_again_and_again, client)
         try:
-            for replica in replicas:
-                bring_up(replicas)
-                with reading(client, (1, 2)):
-                    replica.program.end(signal.SIGTERM)
+            for _ in range(MAX_ROLLING_RESTARTS):
+                for replica in replicas:
+                    bring_up(replicas)
+                    with reading(client, (1, 2)):
+                        replica.program.end(signal.SIGTERM)
+                if {line["upstream_status"] for line in proxy.log()} >= PASSED_OVER:
+                    break
         finally:
             over.set()
         assert asking.result() > 10
-    tried = " ".join(line["upstream_status"] for line in proxy.log())
-    # Passed on by one that was told to stop, or was gone: which of them a request meets is chance, and how a server
-    # that takes no work is passed over has a test in test_proxy.py.
-    assert "503, 200" in tried or "502, 200" in tried
+    assert {line["upstream_status"] for line in proxy.log()} >= PASSED_OVER

@@ -1,7 +1,4 @@
-"""Runs that are killed at random moments, most of them while saving: nothing is lost but the steps since.
-
-More often: KILLS=100 python -m pytest tests/training/test_kills.py
-"""
+"""Runs that are killed at random moments, most of them while saving: nothing is lost but the steps since."""
 
 import multiprocessing
 import os
@@ -20,7 +17,7 @@ from training.resume import Progress, load_state
 from training.settings import TrainSettings
 from training.trainer import Trainer, TrainingObserver
 
-KILLS = int(os.environ.get("KILLS", "25"))
+KILLS = 100
 SMALL: dict[str, Any] = {
     "preset": "cpu-2min",
     "n_layer": 1,
