@@ -32,6 +32,7 @@ from model.device import DeviceName, GenerationDtypeName, Numerics, choose_numer
 from model.generation.generator import Generator, load_generator
 from model.generation.sequence import TextSequence
 from model.vocabulary import Vocabulary
+from model.weights import from_tensors
 
 PEER_LENGTH = 250  # characters, which fit nanoGPT's window after a short prompt
 MIN_PEER_CHARACTERS = 1000  # in one measurement
@@ -98,11 +99,11 @@ def compare_with_peers(settings: BenchmarkSettings, numerics: Numerics, folder: 
     """Write one and many texts at once with nanoGPT's network, by every program in turn."""
     network = nanogpt_network()
     vocabulary = Vocabulary(chr(32 + i) for i in range(65))
-    checkpoint = Checkpoint(network.config, vocabulary, network.state_dict(), {})
-    counts = PEER_BATCHES[numerics.device.type]
+    checkpoint = Checkpoint(network.config, vocabulary, from_tensors(network.state_dict()), {})
+    counts = PEER_BATCHES[numerics.device_type]
     ours = load_generator(checkpoint, numerics, max(counts), settings.threads)
     show_flatness(ours, vocabulary, settings.rounds)
-    peers = open_peers(folder, numerics.device.type)
+    peers = open_peers(folder, numerics.device_type)
     measured: dict[int, Rates] = {}
     for count in counts:
         rates: Rates = {"Soliloquy": []}
@@ -158,7 +159,7 @@ def rate_of(peer: Peer, count: int, repeats: int, full_window: bool) -> float:
 def measure_checkpoint(settings: BenchmarkSettings, checkpoint: Checkpoint, numerics: Numerics) -> None:
     """Measure one stream with and without speculation, many and long streams, the first character's latency."""
     began = time.perf_counter()
-    loads = LOADS + GPU_LOADS if numerics.device.type == "cuda" else LOADS
+    loads = LOADS + GPU_LOADS if numerics.device_type == "cuda" else LOADS
     slots = max(load.sequences for load in loads)
     generator = load_generator(checkpoint, numerics, slots, settings.threads)
     print(
@@ -185,7 +186,7 @@ def measure_checkpoint(settings: BenchmarkSettings, checkpoint: Checkpoint, nume
     if sys.platform.startswith("linux"):
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         print(f"resident memory: {resident / 1e6:.0f} MB ({generator.backend.slots} slots, and this benchmark)")
-    if numerics.device.type == "cuda":
+    if numerics.device_type == "cuda":
         allocated = torch.cuda.max_memory_allocated()
         print(f"{torch.cuda.get_device_name()}: {allocated / 1e6:.0f} MB taken by tensors")
 
@@ -333,7 +334,7 @@ def main(settings: BenchmarkSettings) -> None:
     numerics = choose_numerics(settings.device, settings.dtype)
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     measure_checkpoint(settings, checkpoint, numerics)
-    if settings.peers and numerics.device.type in PEERS:
+    if settings.peers and numerics.device_type in PEERS:
         with tempfile.TemporaryDirectory() as folder:
             compare_with_peers(settings, numerics, Path(folder))
 

@@ -13,26 +13,28 @@ A checkpoint's identity is a hash of everything that decides its texts, see `ide
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
-import torch
+import numpy as np
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from model.analysis.text_index import TextIndex
 from model.atomic_files import FolderReader, check_file, printable, read_json, read_whole
 from model.config import GPTConfig
 from model.errors import CheckpointError, InputError
-from model.network import GPT
 from model.sampling.ngram_draft import Draft
 from model.vocabulary import Vocabulary
+from model.weights import TYPE_NAMES, StoredWeights, dump_weights, load_weights, to_tensors
+
+if TYPE_CHECKING:
+    from torch import dtype
+
+    from model.network import GPT
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
@@ -41,7 +43,6 @@ DRAFT_FILE = "draft.safetensors"
 INDEX_FILE = "copies.safetensors"
 MAX_SIZES = {"n_layer": 250, "n_embd": 1 << 16, "block_size": 1 << 16, "logit_scale": 1000}  # in untrusted files
 MAX_HEADER_BYTES = 1 << 20
-TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 IDENTITY_DOMAIN = b"soliloquy checkpoint\n"
@@ -121,19 +122,22 @@ class Checkpoint:
 
     config: GPTConfig
     vocabulary: Vocabulary
-    weights: dict[str, Tensor]
+    weights: StoredWeights
     training: TrainingRecord
     identity: str = ""
     former_identity: str = ""
     draft: Draft | None = None
     index: TextIndex | None = None
 
-    def network(self, dtype: torch.dtype = torch.float32) -> GPT:
-        """A network with these weights, in evaluation mode, on the CPU."""
+    def network(self, dtype: "dtype | None" = None) -> "GPT":
+        """PyTorch's network with these weights (float32 if no type is given), in evaluation mode, on the CPU."""
+        import torch  # noqa: PLC0415 - see `model.weights`
+
+        from model.network import GPT  # noqa: PLC0415
+
         with torch.device("meta"):
             network = GPT(self.config)
-        weights = {name: tensor.to(dtype) for name, tensor in self.weights.items()}
-        network.load_state_dict(weights, assign=True)
+        network.load_state_dict(to_tensors(self.weights, dtype or torch.float32), assign=True)
         return network.eval().requires_grad_(False)
 
     def require_index(self) -> TextIndex:
@@ -151,20 +155,17 @@ class Checkpoint:
     @property
     def parameter_count(self) -> int:
         """The number of parameters as nanoGPT counts them: without position embeddings."""
-        return sum(tensor.numel() for name, tensor in self.weights.items() if name != "positions.weight")
+        return sum(array.size for name, array in self.weights.items() if name != "positions.weight")
 
 
-def write_checkpoint(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> None:
+def write_checkpoint(folder: Path, checkpoint: Checkpoint, dtype: "np.dtype[Any] | None" = None) -> None:
     """Write the checkpoint's files into an existing folder, weights as `dtype` if given.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
-    weights = {
-        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
-        for name, tensor in checkpoint.weights.items()
-    }
-    (folder / "model.safetensors").write_bytes(save(weights))
+    weights = {name: array.astype(dtype or array.dtype, copy=False) for name, array in checkpoint.weights.items()}
+    (folder / "model.safetensors").write_bytes(dump_weights(weights))
     _write_json(folder / CONFIG_FILE, {"format": FORMAT, **asdict(checkpoint.config)})
     checkpoint.vocabulary.save(folder / "vocab.json")
     _write_json(folder / RECORD_FILE, checkpoint.training)
@@ -219,7 +220,7 @@ def _read(files: FolderReader, with_index: bool) -> Checkpoint:
     return Checkpoint(config, vocabulary, weights, record, identity, former_identity, draft, index)
 
 
-def identity_of(config: GPTConfig, vocabulary: Vocabulary, weights: Mapping[str, Tensor]) -> str:
+def identity_of(config: GPTConfig, vocabulary: Vocabulary, weights: StoredWeights) -> str:
     """The SHA-256 (hex) of everything that decides a text: the weights, the configuration, the vocabulary.
 
     It covers the values, not the files: a checkpoint that is written again, or with other white space, keeps it.
@@ -228,7 +229,7 @@ def identity_of(config: GPTConfig, vocabulary: Vocabulary, weights: Mapping[str,
     1. `IDENTITY_DOMAIN`;
     2. one line of JSON (ASCII, keys sorted, no spaces) with `config`, the fields that are not at their defaults (so
        that a field that is added later changes no identity), `vocabulary`, a list of the characters, and `tensors`,
-       [name, type, shape] of each, by name;
+       [name, type by PyTorch's name, shape] of each, by name;
     3. the bytes of each tensor, by name.
 
     The n-gram table, the index and the training record do not decide a text, and are left out.
@@ -237,12 +238,12 @@ def identity_of(config: GPTConfig, vocabulary: Vocabulary, weights: Mapping[str,
     content = {
         "config": _config_content(config),
         "vocabulary": vocabulary.characters,
-        "tensors": [[name, str(weights[name].dtype), list(weights[name].shape)] for name in names],
+        "tensors": [[name, f"torch.{weights[name].dtype.name}", list(weights[name].shape)] for name in names],
     }
     line = json.dumps(content, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(IDENTITY_DOMAIN + line.encode("ascii") + b"\n")
     for name in names:
-        digest.update(weights[name].cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(np.ascontiguousarray(weights[name]).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -256,43 +257,39 @@ def _config_content(config: GPTConfig) -> dict[str, Any]:
     return content
 
 
-def check_shapes(path: Path, config: GPTConfig, weights: dict[str, Tensor]) -> None:
+def check_shapes(path: Path, config: GPTConfig, weights: StoredWeights) -> None:
     """Refuse weights (from `path`) that do not fit the network of `config`, or are not finite.
 
     Raises:
         CheckpointError: names the first tensor that is missing, unknown, of the wrong shape or type, or not finite.
     """
-    expected = _shapes(config)
+    expected = config.weight_shapes
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:
             raise CheckpointError(f"{path}: has no tensor {name}, which config.json asks for")
         if name not in expected:
             raise CheckpointError(f"{path}: has a tensor {name}, which config.json does not ask for")
-        if tuple(weights[name].shape) != expected[name]:
+        if weights[name].shape != expected[name]:
             raise CheckpointError(
-                f"{path}: {name} has shape {tuple(weights[name].shape)}, config.json asks for {expected[name]}"
+                f"{path}: {name} has shape {weights[name].shape}, config.json asks for {expected[name]}"
             )
-        if weights[name].dtype not in TYPES:
-            raise CheckpointError(f"{path}: {name} has type {weights[name].dtype}, not one of {TYPES}")
-        if not weights[name].float().isfinite().all():
+        if weights[name].dtype.name not in TYPE_NAMES:
+            known = ", ".join(TYPE_NAMES)
+            raise CheckpointError(f"{path}: {name} has type {weights[name].dtype}, not one of {known}")
+        if not np.isfinite(weights[name].astype(np.float32)).all():
             raise CheckpointError(f"{path}: {name} has numbers that are not finite")
 
 
-def _shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in GPT(config).state_dict().items()}
-
-
-def _read_weights(files: FolderReader, config: GPTConfig) -> tuple[dict[str, Tensor], str]:
+def _read_weights(files: FolderReader, config: GPTConfig) -> tuple[StoredWeights, str]:
     """The weights, checked, and the checkpoint's `former_identity`."""
     path = files.path("model.safetensors")
-    max_bytes = MAX_HEADER_BYTES + sum(8 * math.prod(shape) for shape in _shapes(config).values())
+    max_bytes = MAX_HEADER_BYTES + sum(8 * math.prod(shape) for shape in config.weight_shapes.values())
     try:
         check_file(path, max_bytes)
         stored = (
             path.read_bytes()
         )  # not mapped: a new checkpoint copied over the file must not change these weights
-        weights = load(stored)
+        weights = load_weights(stored)
         digest = hashlib.sha256(stored)
         digest.update(files.path(CONFIG_FILE).read_bytes())
     except (OSError, SafetensorError) as error:

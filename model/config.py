@@ -6,6 +6,9 @@ from typing import Literal
 
 from model.errors import InputError
 
+ROTARY_BASE = 10_000.0
+RMS_EPSILON = 2.0**-23  # float32's precision, in bf16 too, whose own would swamp small activations
+
 
 @dataclass(frozen=True)
 class GPTConfig:
@@ -59,3 +62,37 @@ class GPTConfig:
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.n_embd // self.n_head
+
+    @property
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each of the network's weights by its name, in the network's order.
+
+        They are told here, since a network that computes in NumPy has no modules to ask.
+        """
+        width = self.n_embd
+        shapes: dict[str, tuple[int, ...]] = {"tokens.weight": (self.vocab_size, width)}
+        if self.positions == "learned":
+            shapes["positions.weight"] = (self.block_size, width)
+        for layer in range(self.n_layer):
+            block = f"blocks.{layer}"
+            shapes |= self._norm_shapes(f"{block}.norm_attention")
+            for projection in ("query", "key", "value", "output"):
+                shapes |= self._linear_shapes(f"{block}.attention.{projection}", width, width)
+            shapes |= self._norm_shapes(f"{block}.norm_mlp")
+            shapes |= self._linear_shapes(f"{block}.mlp.expand", 4 * width, width)
+            shapes |= self._linear_shapes(f"{block}.mlp.output", width, 4 * width)
+        return shapes | self._norm_shapes("norm")
+
+    def _linear_shapes(self, name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (outputs, inputs)}
+        if self.bias:
+            shapes[f"{name}.bias"] = (outputs,)
+        return shapes
+
+    def _norm_shapes(self, name: str) -> dict[str, tuple[int, ...]]:
+        if self.norm == "rmsnorm":
+            return {}
+        shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (self.n_embd,)}
+        if self.bias:
+            shapes[f"{name}.bias"] = (self.n_embd,)
+        return shapes

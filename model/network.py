@@ -11,10 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.config import GPTConfig
-
-ROTARY_BASE = 10_000.0
-RMS_EPSILON = torch.finfo(torch.float32).eps  # in bf16 too, whose own would swamp small activations
+from model.config import RMS_EPSILON, ROTARY_BASE, GPTConfig
 
 
 class LayerCache(Protocol):
@@ -47,6 +44,22 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return torch.cat((a * cosine - b * sine, b * cosine + a * sine), dim=-1).to(x.dtype)
 
 
+class Linear(nn.Linear):
+    """PyTorch's, but on the meta device no weights are drawn: for that PyTorch would import its compiler (4 s)."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
+class Embedding(nn.Embedding):
+    """PyTorch's, with the same exception as `Linear`."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class Norm(nn.Module):
     """LayerNorm with an optional bias, or RMSNorm without parameters."""
 
@@ -71,10 +84,10 @@ class Attention(nn.Module):
         super().__init__()
         self.config = config
         self.attention_dropout = attention_dropout
-        self.query = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        self.key = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        self.value = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        self.output = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.query = Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.key = Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.value = Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.output = Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(dropout)
 
     def heads(self, x: Tensor) -> Tensor:
@@ -119,8 +132,8 @@ class MLP(nn.Module):
     def __init__(self, config: GPTConfig, dropout: float) -> None:
         super().__init__()
         self.activation = config.activation
-        self.expand = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.output = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.expand = Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.output = Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,13 +178,14 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.logit_scale = config.logit_scale
-        self.tokens = nn.Embedding(config.vocab_size, config.n_embd)
+        self.tokens = Embedding(config.vocab_size, config.n_embd)
         if config.positions == "learned":
-            self.positions = nn.Embedding(config.block_size, config.n_embd)
+            self.positions = Embedding(config.block_size, config.n_embd)
         self.dropout = nn.Dropout(embedding_dropout)
         self.blocks = nn.ModuleList(Block(config, dropout, attention_dropout) for _ in range(config.n_layer))
         self.norm = Norm(config)
-        self.initialise()
+        if not self.tokens.weight.is_meta:
+            self.initialise()
 
     def initialise(self) -> None:
         """Draw weights as GPT-2 does: normal 0.02, output projections divided by √(2·n_layer)."""

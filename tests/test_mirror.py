@@ -50,7 +50,6 @@ COVERED_BY = {
     "model/backends/cuda/step.py": "model/backends/cuda/test_backend.py",
     "model/backends/cuda/table.py": "model/backends/cuda/test_backend.py",
     "model/cancellation.py": "app/serving/test_work.py",
-    "model/config.py": "model/test_checkpoint.py",
     "model/errors.py": "model/test_cli.py",
     "model/generation/logprobs.py": "model/generation/test_score.py",
     "model/generation/receipt.py": "model/test_verify.py",

@@ -16,18 +16,19 @@ from model.generation.generator import Generator, load_generator
 from model.network import GPT
 from model.sampling.ngram_draft import Draft, context_keys
 from model.vocabulary import Vocabulary
+from model.weights import from_tensors
 from training.dataset import from_text
 from training.index import make_index
 
-CPU = Numerics(torch.device("cpu"), torch.float32)
+CPU = Numerics("cpu", "float32")
 WORDS = (
     "what light through yonder window breaks it is the east and juliet sun arise fair kill envious moon who "
     "already sick pale with grief that thou her maid art far more than she be not since vestal livery but green"
 )
 SPEAKERS = ("Romeo", "Juliet", "Nurse", "First Lord")
-INT8 = Numerics(torch.device("cpu"), torch.int8)  # as a server computes without a GPU
+INT8 = Numerics("cpu", "int8")  # as a server computes without a GPU
 HERE = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-DEVICES = [Numerics(torch.device(name), torch.float32) for name, available in HERE.items() if available]
+DEVICES = [Numerics(name, "float32") for name, available in HERE.items() if available]
 VOCABULARY = Vocabulary("\n !',-.:?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 LEARNED = GPTConfig(len(VOCABULARY), n_layer=2, n_head=2, n_embd=16, block_size=16)
 ROTARY = replace(LEARNED, positions="rotary", norm="rmsnorm", activation="relu2", qk_norm=True)
@@ -38,7 +39,7 @@ def tiny_checkpoint(config: GPTConfig = ROTARY, seed: int = 0, **changes: Any) -
     config = replace(config, **changes)
     torch.manual_seed(seed)
     weights = {name: 8 * tensor for name, tensor in GPT(config).state_dict().items()}
-    return Checkpoint(config, VOCABULARY, weights, {"val_loss": 4.0})
+    return Checkpoint(config, VOCABULARY, from_tensors(weights), {"val_loss": 4.0})
 
 
 def tiny_generator(

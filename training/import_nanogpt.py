@@ -15,12 +15,13 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from model.atomic_files import names_in, replacing
-from model.checkpoint import MAX_SIZES, TYPES, Checkpoint, TrainingRecord, write_checkpoint
+from model.checkpoint import MAX_SIZES, Checkpoint, TrainingRecord, write_checkpoint
 from model.cli import SettingsPath, run, settings_config
 from model.config import GPTConfig
 from model.errors import CheckpointError, InputError
 from model.flags import ProgramSettings
 from model.vocabulary import Vocabulary
+from model.weights import TYPE_NAMES, from_tensors
 from training.nanogpt import read_meta
 from training.untrusted.reading import read_torch_file
 
@@ -123,7 +124,7 @@ def convert(saved: dict[str, Any], vocabulary: Vocabulary, path: Path, meta: Pat
         record["val_method"] = "nanoGPT's own estimate, as stored in ckpt.pt"
     elif "best_val_loss" in saved:
         notes.append(f"best_val_loss is left out: {_shown(loss)} is not a loss that was measured")
-    return Imported(Checkpoint(config, vocabulary, renamed, record), notes)
+    return Imported(Checkpoint(config, vocabulary, from_tensors(renamed), record), notes)
 
 
 def _read_config(arguments: dict[Any, Any], path: Path, notes: list[str]) -> GPTConfig:
@@ -194,7 +195,7 @@ def _read_weights(model: dict[Any, Any], config: GPTConfig, path: Path) -> dict[
             raise CheckpointError(
                 f"{path}: {name} has the shape {tuple(tensor.shape)}, but model_args asks for {expected[name]}"
             )
-        if tensor.dtype not in TYPES:
+        if str(tensor.dtype).removeprefix("torch.") not in TYPE_NAMES:
             raise CheckpointError(f"{path}: {name} has numbers of {tensor.dtype}, not of a floating-point type")
     for name in expected:
         if name not in weights:

@@ -20,6 +20,7 @@ import torch
 from model.atomic_files import STAGE, FolderWriter, names_in, replacing
 from model.checkpoint import Checkpoint, has_checkpoint, write_checkpoint
 from model.errors import CheckpointError, InputError, SaveError
+from model.weights import BFLOAT16
 from training.resume import NOTHING_TO_RESUME, RESUME_FILE, has_state, recovery_hint
 
 
@@ -86,7 +87,7 @@ class RunFolder:
         try:
             with self._writer.replacing() as new:
                 if best is not None:
-                    write_checkpoint(new, best, torch.bfloat16)
+                    write_checkpoint(new, best, BFLOAT16)
                 (new / RESUME_FILE).parent.mkdir()
                 buffer = io.BytesIO()  # so that a full disk is an OSError, not one of PyTorch's own
                 torch.save(state, buffer)
@@ -108,7 +109,7 @@ class RunFolder:
         if names_in(folder) and not has_checkpoint(folder):
             raise FileExistsError(errno.EEXIST, "has other files in it", str(folder))
         with replacing(folder) as new:
-            write_checkpoint(new, checkpoint, torch.bfloat16)
+            write_checkpoint(new, checkpoint, BFLOAT16)
 
 
 def snapshot_steps(max_iters: int, count: int) -> set[int]:

@@ -10,7 +10,6 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
-import torch
 from tqdm import tqdm
 
 from model.backends.eager import EagerBackend
@@ -191,7 +190,7 @@ def sample_text(network: GPT, vocabulary: Vocabulary, length: int) -> str:
     """A text of `length` characters by the network as it is now, with the same seed each time."""
     if length == 0:
         return ""
-    numerics = Numerics(next(network.parameters()).device, torch.float32)
+    numerics = Numerics(str(next(network.parameters()).device), "float32")
     generator = Generator(EagerBackend(network, numerics, slots=1))
     start = vocabulary.encode(vocabulary.default_prompt)
     sequence = TextSequence(vocabulary, start, max_new_tokens=length)

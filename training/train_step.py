@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from model.device import DtypeName
 from model.network import GPT
 from training.dataset import EpochBatches, RandomBatches
 from training.distributed import Workers
@@ -28,6 +29,17 @@ class TrainStepResult:
 
     loss: float  # mean, in nats per character
     finite: bool  # whether its gradient was; if not, the step was skipped
+
+
+def training_dtype(device: torch.device, dtype_name: DtypeName) -> torch.dtype:
+    """Format of training's matrix products; `auto` is bf16 where the hardware multiplies it."""
+    if dtype_name != "auto":
+        dtype: torch.dtype = getattr(torch, dtype_name)
+        return dtype
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    fast = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return torch.bfloat16 if fast else torch.float32
 
 
 class TrainStep:

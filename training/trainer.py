@@ -18,10 +18,11 @@ import torch
 
 from model.analysis.text_index import TextIndex
 from model.checkpoint import Checkpoint, CurvePoint, TrainingRecord
-from model.device import choose_device, training_dtype
+from model.device import choose_device
 from model.errors import CheckpointError, DivergedError, InputError
 from model.network import GPT
 from model.sampling.ngram_draft import Draft
+from model.weights import from_tensors
 from training.best_effort import BestEffort
 from training.dataset import Dataset, EpochBatches, RandomBatches, split_calibration
 from training.distributed import Workers
@@ -33,7 +34,7 @@ from training.optimizers import learning_rate_factor, make_optimizers
 from training.resume import Progress, collect_state, has_state, restore_state, resume
 from training.run_folder import RunFolder, current_commit, snapshot_steps
 from training.settings import TrainSettings
-from training.train_step import TrainStep
+from training.train_step import TrainStep, training_dtype
 
 MAX_SKIPPED_STEPS = 2  # in a row, without a finite gradient; one more ends the run
 
@@ -75,7 +76,7 @@ class Trainer:
         self.observer = observer or TrainingObserver()
         self.workers = workers or Workers()
         self.best_effort = BestEffort(self.observer.warn)
-        self.device = choose_device(settings.device)
+        self.device = torch.device(choose_device(settings.device))
         self.dtype = training_dtype(self.device, settings.dtype)
         if settings.batch_size % self.workers.world_size:
             raise InputError(
@@ -193,7 +194,7 @@ class Trainer:
         """The network as it is now."""
         record = self._record(val_method)
         config = dataclasses.replace(self.network.config, logit_scale=self.network.logit_scale)
-        return Checkpoint(config, self.dataset.vocabulary, self.network.state_dict(), record)
+        return Checkpoint(config, self.dataset.vocabulary, from_tensors(self.network.state_dict()), record)
 
     @cached_property
     def draft(self) -> Draft | None:

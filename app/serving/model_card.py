@@ -80,7 +80,7 @@ class ModelCard:
             n_layer=config.n_layer,
             n_head=config.n_head,
             n_embd=config.n_embd,
-            device=numerics.device.type,
+            device=numerics.device_type,
             numerics=numerics.name,
             dataset=training.get("dataset"),
             val_loss=training.get("val_loss"),

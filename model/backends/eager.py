@@ -32,18 +32,18 @@ class EagerBackend:
 
     def __init__(self, network: GPT, numerics: Numerics, slots: int, compile: bool = False) -> None:
         self.config = network.config
-        self.device = numerics.device
+        self.device = numerics.torch_device
         self.slots = slots
         self.prefill_chunk = self.config.block_size
         self.prefill_budget = 1  # one prompt in a step: each is a call of its own here
-        network = network.to(self.device, numerics.dtype)
+        network = network.to(self.device, numerics.torch_dtype)
         self._decode_network = torch.compile(network) if compile else network
         self._prefill_network = network
         group = max_group(self.device)
         rows = -(-slots // group) * group
         config = self.config
         shape = (config.n_layer, 2, rows, config.n_head, config.block_size, config.head_size)
-        self._cache = torch.zeros(shape, device=self.device, dtype=numerics.dtype)
+        self._cache = torch.zeros(shape, device=self.device, dtype=numerics.torch_dtype)
         self._lengths = [0] * rows
         self._group_sizes = stable_sizes(self._random_rows(group), self.device)
         self.reset()

@@ -10,10 +10,8 @@ from collections.abc import Generator as PythonGenerator
 from importlib.util import find_spec
 
 import numpy as np
-import torch
 
 from model.backends.base import NOT_FINITE, Backend, DecodeInput, MultiStepDecode
-from model.backends.eager import EagerBackend
 from model.checkpoint import Checkpoint
 from model.device import Numerics
 from model.generation.logprobs import add_logprobs
@@ -191,19 +189,31 @@ def load_generator(
 ) -> Generator:
     """A generator for this checkpoint's weights; `threads` (`usable_cores` if None) is for `cpu-int8`.
 
-    Modules are imported where they are needed: Numba takes a quarter of a second, Triton more.
+    Modules are imported where they are needed: Numba takes a quarter of a second, PyTorch two seconds, Triton more.
     """
     _compile_sampling(checkpoint)
     if numerics.quantised:
         from model.backends.cpu.backend import Int8Backend  # noqa: PLC0415 - it also asks what this CPU can do
 
-        return Generator(Int8Backend(checkpoint.network(), slots, threads, checkpoint.draft), checkpoint.draft)
-    if numerics.device.type == "cuda" and torch.version.cuda and find_spec("triton"):  # PyTorch brings it for Linux
+        backend = Int8Backend(checkpoint.config, checkpoint.weights, slots, threads, checkpoint.draft)
+        return Generator(backend, checkpoint.draft)
+    return Generator(*_torch_backend(checkpoint, numerics, slots, compile))
+
+
+def _torch_backend(
+    checkpoint: Checkpoint, numerics: Numerics, slots: int, compile: bool
+) -> tuple[Backend, Draft | None]:
+    """The CUDA backend where its kernels run, with the draft that it takes; else PyTorch's own operations."""
+    import torch  # noqa: PLC0415
+
+    network = checkpoint.network(numerics.torch_dtype)
+    if numerics.device_type == "cuda" and torch.version.cuda and find_spec("triton"):  # PyTorch brings it for Linux
         from model.backends.cuda.backend import CudaBackend  # noqa: PLC0415
 
-        backend = CudaBackend(checkpoint.network(numerics.dtype), numerics, slots, checkpoint.draft)
-        return Generator(backend, checkpoint.draft)
-    return Generator(EagerBackend(checkpoint.network(numerics.dtype), numerics, slots, compile))
+        return CudaBackend(network, numerics, slots, checkpoint.draft), checkpoint.draft
+    from model.backends.eager import EagerBackend  # noqa: PLC0415
+
+    return EagerBackend(network, numerics, slots, compile), None
 
 
 def _compile_sampling(checkpoint: Checkpoint) -> None:

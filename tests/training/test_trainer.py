@@ -4,6 +4,7 @@ import errno
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -236,7 +237,7 @@ def poisoned(out_dir: Path, dataset: Dataset, steps: set[int]) -> Trainer:
 def test_a_step_without_a_finite_gradient_is_skipped(tmp_path: Path, dataset: Dataset) -> None:
     trainer = poisoned(tmp_path / "x", dataset, {2, 3, 5, 6, 9})
     assert trainer.run()
-    assert all(tensor.isfinite().all() for tensor in read_checkpoint(tmp_path / "x").weights.values())
+    assert all(np.isfinite(array).all() for array in read_checkpoint(tmp_path / "x").weights.values())
 
 
 def test_three_in_a_row_end_the_run_and_nothing_of_them_is_saved(tmp_path: Path, dataset: Dataset) -> None:

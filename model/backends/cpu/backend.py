@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from typing import Any
+
+from numpy.typing import NDArray
 
 from model.backends.base import (
     DecodeInput,
@@ -17,8 +20,8 @@ from model.backends.cpu.amx import request_amx
 from model.backends.cpu.buffers import PREFILL_CHUNK, kernel_config, make_cache, quantise_weights
 from model.backends.cpu.multi_step import CONTEXT, Speculation
 from model.backends.cpu.worker_pool import NO_SPECULATION, PoolInput, WorkerPool
+from model.config import GPTConfig
 from model.device import usable_cores
-from model.network import GPT
 from model.sampling.ngram_draft import MARGIN_SLOPE, MAX_BREAK_EVEN, UNITS_PER_NAT, Draft
 from model.sampling.sampler import Logits
 
@@ -39,6 +42,7 @@ class Int8Backend:
     A row's result does not depend on the rows beside it, on threads, or on chunks.
 
     Args:
+        weights: a checkpoint's, by their names in the network.
         threads: `usable_cores` if None.
         draft: where the draft tokens of `decode` come from; none without one.
     """
@@ -47,15 +51,22 @@ class Int8Backend:
     prefill_budget = 2 * PREFILL_CHUNK
     decodes_separately = False
 
-    def __init__(self, network: GPT, slots: int, threads: int | None = None, draft: Draft | None = None) -> None:
-        self.config = network.config
+    def __init__(
+        self,
+        config: GPTConfig,
+        weights: Mapping[str, NDArray[Any]],
+        slots: int,
+        threads: int | None = None,
+        draft: Draft | None = None,
+    ) -> None:
+        self.config = config
         self.slots = slots
         self.threads = threads or usable_cores()
         compiled_config = kernel_config(self.config, request_amx())
         draft_token_cost = DRAFT_TOKEN_COST_BY_AMX if compiled_config.use_amx else DRAFT_TOKEN_COST
         self.speculation = SpeculationCosts(MAX_DRAFT_TOKENS, CALL_COST, draft_token_cost)
         self._compiled_speculation = NO_SPECULATION if draft is None else _speculation(draft, self.speculation)
-        self._weights = quantise_weights(network)
+        self._weights = quantise_weights(config, weights)
         self._cache = make_cache(self.config, slots)
         self._lengths = [0] * slots
         with announced(NOTE):  # now, so that no request has to wait for the compiler

@@ -1,21 +1,19 @@
-"""The arrays that the compiled kernel reads and writes, and their layout; made from a PyTorch network.
+"""The arrays that the compiled kernel reads and writes, and their layout; made from a checkpoint's weights.
 
 Weights are quantised: each output channel of a product is a scale times whole numbers from -127 to 127. So are keys
 and values, each head's vector by itself. Knows nothing of arithmetic.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from model.backends.cpu.gemm import MICROKERNEL_BLOCKS, pack_columns
 from model.backends.cpu.microkernel import BLOCK_BYTES, BLOCK_COLUMNS, K_GROUP, ROW_DTYPE
-from model.config import GPTConfig
-from model.network import GPT, RMS_EPSILON, ROTARY_BASE, Block, Norm
+from model.config import RMS_EPSILON, ROTARY_BASE, GPTConfig
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -145,33 +143,39 @@ def kernel_config(config: GPTConfig, use_amx: bool) -> KernelConfig:
     )
 
 
-def quantise_weights(network: GPT) -> Weights:
-    """Return the network's weights, those of products quantised."""
-    config = network.config
+def quantise_weights(config: GPTConfig, stored: Mapping[str, NDArray[Any]]) -> Weights:
+    """Return a checkpoint's weights, those of products quantised.
+
+    Args:
+        stored: by their names in the network, of any floating-point type.
+    """
     width = _round_up(config.n_embd)
     mlp_width = _round_up(4 * config.n_embd)
     rotary = config.positions == "rotary"
-    blocks = cast(list[Block], list(network.blocks))
-    attentions = [block.attention for block in blocks]
-    mlps = [block.mlp for block in blocks]
-    norms: list[Norm] = []
+    blocks = [f"blocks.{layer}" for layer in range(config.n_layer)]
+    norms: list[str] = []
     for block in blocks:
-        norms.extend((block.norm_attention, block.norm_mlp))
-    norms.append(network.norm)
-    qkv = _quantise_products([(a.query, a.key, a.value) for a in attentions], width, width)
-    attention_output = _quantise_products([(a.output,) for a in attentions], width, width)
-    mlp_expand = _quantise_products([(mlp.expand,) for mlp in mlps], mlp_width, width)
-    mlp_output = _quantise_products([(mlp.output,) for mlp in mlps], width, mlp_width)
-    head, head_scales = _quantise_channels(
-        _padded_array(network.tokens.weight, _round_up(config.vocab_size), width)
-    )
+        norms.extend((f"{block}.norm_attention", f"{block}.norm_mlp"))
+    norms.append("norm")
+
+    def quantise(parts: Sequence[str], output_width: int, input_width: int) -> _QuantisedProduct:
+        """Quantise one product of each layer, whose matrices are those of `parts`, one after the other."""
+        layers = [[f"{block}.{part}" for part in parts] for block in blocks]
+        return _quantise_products(stored, layers, output_width, input_width)
+
+    qkv = quantise(("attention.query", "attention.key", "attention.value"), width, width)
+    attention_output = quantise(("attention.output",), width, width)
+    mlp_expand = quantise(("mlp.expand",), mlp_width, width)
+    mlp_output = quantise(("mlp.output",), width, mlp_width)
+    tokens = stored["tokens.weight"]
+    head, head_scales = _quantise_channels(_padded_array(tokens, _round_up(config.vocab_size), width))
     exponents = np.arange(0, config.head_size if rotary else 0, 2, dtype=np.float64) / config.head_size
-    learned_positions = None if rotary else network.positions.weight
+    learned_positions = stored.get("positions.weight")
     weights = Weights(
-        tokens=_padded_array(network.tokens.weight, config.vocab_size, width),
+        tokens=_padded_array(tokens, config.vocab_size, width),
         positions=_padded_array(learned_positions, 1 if rotary else config.block_size, width),
         frequencies=ROTARY_BASE**-exponents,
-        norms=np.stack([_norm_parameters(norm, width) for norm in norms]),
+        norms=np.stack([_norm_parameters(stored, norm, width) for norm in norms]),
         qkv=qkv.columns,
         qkv_scales=qkv.scales,
         attention_output=attention_output.columns,
@@ -265,20 +269,19 @@ def _round_up(size: int, multiple: int = BLOCK_COLUMNS) -> int:
     return -(-size // multiple) * multiple
 
 
-def _padded_array(tensor: Tensor | None, *shape: int, fill: float = 0.0) -> Floats:
-    """Return a float32 array of `shape` with the tensor in its first corner and `fill` elsewhere."""
+def _padded_array(values: NDArray[Any] | None, *shape: int, fill: float = 0.0) -> Floats:
+    """Return a float32 array of `shape` with the values in its first corner and `fill` elsewhere."""
     array = np.full(shape, fill, dtype=np.float32)
-    if tensor is not None:
-        values = tensor.detach().float().cpu().numpy()
+    if values is not None:
         corner = tuple(slice(0, length) for length in values.shape)
         array[corner] = values
     return array
 
 
-def _norm_parameters(norm: Norm, width: int) -> Floats:
+def _norm_parameters(stored: Mapping[str, NDArray[Any]], name: str, width: int) -> Floats:
     """Return weight and bias (2, `width`) of a norm, 1 and 0 where it has none."""
-    weight = _padded_array(getattr(norm, "weight", None), width, fill=1.0)
-    bias = _padded_array(getattr(norm, "bias", None), width)
+    weight = _padded_array(stored.get(f"{name}.weight"), width, fill=1.0)
+    bias = _padded_array(stored.get(f"{name}.bias"), width)
     return np.stack((weight, bias))
 
 
@@ -290,14 +293,14 @@ class _QuantisedProduct(NamedTuple):
 
 
 def _quantise_products(
-    layers: Sequence[tuple[nn.Linear, ...]], output_width: int, input_width: int
+    stored: Mapping[str, NDArray[Any]], layers: Sequence[Sequence[str]], output_width: int, input_width: int
 ) -> _QuantisedProduct:
-    """Return the product of each layer, whose matrices (`output_width`, `input_width`) follow each other."""
+    """Return the product of each layer, whose named matrices (`output_width`, `input_width`) follow each other."""
     columns: list[Bytes] = []
     scales: list[Floats] = []
-    for linears in layers:
-        weights = [_padded_array(linear.weight, output_width, input_width) for linear in linears]
-        biases = [_padded_array(linear.bias, output_width) for linear in linears]
+    for names in layers:
+        weights = [_padded_array(stored[f"{name}.weight"], output_width, input_width) for name in names]
+        biases = [_padded_array(stored.get(f"{name}.bias"), output_width) for name in names]
         layer_columns, layer_scales = _quantise_channels(np.concatenate(weights))
         columns.append(layer_columns)
         scales.append(np.stack((layer_scales, np.concatenate(biases))))

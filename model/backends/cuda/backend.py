@@ -75,11 +75,11 @@ class CudaBackend:
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         try:
             with _capturing:
-                self._table = make_table(self._draft, vocab_size, numerics.device)
+                self._table = make_table(self._draft, vocab_size, numerics.torch_device)
                 self._step = Step(
                     network, numerics, slots, self.prefill_chunk, self._max_rows, self._max_steps, self._table
                 )
-                if numerics.device.type == "cuda":
+                if numerics.device_type == "cuda":
                     with announced(NOTE):
                         self._capture()
         except torch.OutOfMemoryError as error:

@@ -32,7 +32,7 @@ RELU2 = tl.constexpr(1)
 GELU = tl.constexpr(2)
 
 MASKED_SCORE = tl.constexpr(-1e30)  # below every score, and finite: the difference of two is not NaN
-RMS_EPSILON = tl.constexpr(2.0**-23)  # network.RMS_EPSILON
+RMS_EPSILON = tl.constexpr(2.0**-23)  # config.RMS_EPSILON
 LAYER_EPSILON = tl.constexpr(1e-5)
 
 

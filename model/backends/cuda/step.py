@@ -15,8 +15,9 @@ from torch import Tensor
 
 from model.backends.cuda import drawing, kernels
 from model.backends.cuda.table import Table
+from model.config import ROTARY_BASE
 from model.device import Numerics
-from model.network import GPT, ROTARY_BASE
+from model.network import GPT
 from model.sampling.ngram_draft import UNITS_PER_NAT
 from model.sampling.sampler import Logits
 
@@ -71,14 +72,14 @@ class Step:
     ) -> None:
         config = network.config
         self.config = config
-        self.device = numerics.device
+        self.device = numerics.torch_device
         self._table = table
         self._ring_size = config.block_size
         if config.positions == "rotary":
             self._ring_size += chunk  # so that the last id of a chunk overwrites nothing in the first one's window
         self._ring_size += -self._ring_size % RING_MULTIPLE
         self._cache = self._zeros(
-            config.n_layer, 2, slots, config.n_head, self._ring_size, config.head_size, dtype=numerics.dtype
+            config.n_layer, 2, slots, config.n_head, self._ring_size, config.head_size, dtype=numerics.torch_dtype
         )
         self._weights = self._device_weights(network, numerics)
         exponents = torch.arange(0, config.head_size, 2, dtype=torch.float64) / config.head_size
@@ -86,8 +87,8 @@ class Step:
         self._cosines, self._sines = self._zeros(2, max_rows, len(exponents))
         self._x = self._zeros(max_rows, config.n_embd)  # the residual stream
         self._queries = self._zeros(max_rows, config.n_embd)
-        self._attended = self._zeros(max_rows, config.n_embd, dtype=numerics.dtype)
-        self._mlp_hidden = self._zeros(max_rows, 4 * config.n_embd, dtype=numerics.dtype)
+        self._attended = self._zeros(max_rows, config.n_embd, dtype=numerics.torch_dtype)
+        self._mlp_hidden = self._zeros(max_rows, 4 * config.n_embd, dtype=numerics.torch_dtype)
         self._rows = self._mirrored(kernels.ROW_FIELDS, max_rows, dtype=torch.int64)
         self._sequences = self._mirrored(drawing.SEQUENCE_FIELDS, max_rows, dtype=torch.int64)
         self._logits = self._mirrored(max_rows, config.vocab_size)
@@ -334,7 +335,7 @@ class Step:
         """
         weights: dict[str, Tensor] = {}
         for name, tensor in network.state_dict().items():
-            dtype = numerics.dtype if tensor.ndim == 2 else torch.float32
+            dtype = numerics.torch_dtype if tensor.ndim == 2 else torch.float32
             weights[name] = tensor.detach().to(self.device, dtype).contiguous()
         for layer in range(self.config.n_layer):
             for kind in ("weight", "bias") if self.config.bias else ("weight",):

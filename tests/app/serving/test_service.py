@@ -7,6 +7,7 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from app.serving.request_handle import RequestHandle
@@ -116,7 +117,7 @@ async def test_weights_that_write_nothing_finite_are_refused(mine: Path) -> None
     """Finite but far too large weights were served, and failed at the first text."""
     service = Service(ServerSettings(checkpoint=mine, device="cpu", dtype="float32"))
     checkpoint = tiny_checkpoint(LEARNED)
-    weights = {name: 3e38 * tensor.sign() for name, tensor in checkpoint.weights.items()}
+    weights = {name: np.float32(3e38) * np.sign(array) for name, array in checkpoint.weights.items()}
     write_checkpoint(mine, replace(checkpoint, weights=weights))
     assert not await service.reload()
     service.close()

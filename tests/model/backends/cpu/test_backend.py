@@ -16,6 +16,7 @@ from model.backends.cpu.backend import Int8Backend
 from model.config import GPTConfig
 from model.network import GPT
 from model.sampling.sampler import Logits
+from model.weights import from_tensors
 from tests.model.backends.test_eager import BUNDLED_SHAPE, text, uncached
 from tests.tiny import LEARNED, ROTARY, tiny_checkpoint
 
@@ -38,6 +39,11 @@ def network_of(config: GPTConfig) -> GPT:
     return network
 
 
+def int8_backend(network: GPT, slots: int, threads: int | None = None) -> Int8Backend:
+    """A backend with this network's weights."""
+    return Int8Backend(network.config, from_tensors(network.state_dict()), slots, threads)
+
+
 def read(backend: Int8Backend, slot: int, ids: list[int], chunk_sizes: list[int]) -> Logits:
     """Return the logits (T, V) of a sequence that is read in chunks of these sizes."""
     backend.truncate(slot)
@@ -58,7 +64,7 @@ def test_it_is_near_the_reference(config: GPTConfig) -> None:
     length = config.block_size if config.positions == "learned" else 2 * config.block_size + 5
     ids = text(length, config.vocab_size)
     expected = torch.from_numpy(uncached(network, ids)).log_softmax(-1)
-    backend = Int8Backend(network, slots=2)
+    backend = int8_backend(network, slots=2)
     chunk_sizes = [7, *[1] * 9, *[16] * ((length - 16) // 16)]
     chunk_sizes.append(length - sum(chunk_sizes))
     found = torch.from_numpy(read(backend, 1, ids, chunk_sizes)).log_softmax(-1)
@@ -76,9 +82,9 @@ def test_amx_changes_no_bit(config: GPTConfig, monkeypatch: pytest.MonkeyPatch) 
     """In runs of any length, of one slot or several, on one thread or shared; past the window, where it rolls."""
     network = network_of(config)
     length = config.block_size if config.positions == "learned" else 2 * config.block_size + 5
-    by_amx = [Int8Backend(network, slots=5, threads=threads) for threads in (1, 2)]
+    by_amx = [int8_backend(network, slots=5, threads=threads) for threads in (1, 2)]
     monkeypatch.setattr("model.backends.cpu.backend.request_amx", _refuse_amx)
-    by_vectors = Int8Backend(network, slots=5)
+    by_vectors = int8_backend(network, slots=5)
     random = np.random.default_rng(2)
     texts = [text(length, config.vocab_size, seed) for seed in range(5)]
     done = [0] * 5
@@ -103,8 +109,8 @@ def test_a_row_is_bitwise_the_same_however_it_is_read(config: GPTConfig, threads
     network = network_of(config)
     length = 16 if config.positions == "learned" else 2 * config.block_size + 5
     texts = [text(length, config.vocab_size, seed) for seed in range(9)]
-    alone = [read(Int8Backend(network, slots=1, threads=1), 0, ids, [1] * length) for ids in texts]
-    backend = Int8Backend(network, slots=9, threads=threads)
+    alone = [read(int8_backend(network, slots=1, threads=1), 0, ids, [1] * length) for ids in texts]
+    backend = int8_backend(network, slots=9, threads=threads)
     random = np.random.default_rng(1)
     done = [0] * 9
     while min(done) < length:
@@ -128,8 +134,8 @@ def test_rows_are_not_sharded_for_a_while_where_threads_wait_for_a_core() -> Non
     """Both threads on one core: at each barrier one of them waits until the system lets the other run."""
     network = network_of(BUNDLED_SHAPE)
     others = set(threading.enumerate())
-    alone = Int8Backend(network, slots=1, threads=1)
-    shared = Int8Backend(network, slots=1, threads=2)
+    alone = int8_backend(network, slots=1, threads=1)
+    shared = int8_backend(network, slots=1, threads=2)
     [other] = (thread for thread in set(threading.enumerate()) - others if thread.name == "kernel-1")
     assert other.native_id
     cores = os.sched_getaffinity(0)
@@ -151,8 +157,8 @@ def test_a_window_rolls_and_draft_tokens_do_not_disturb_it() -> None:
     """A draft token that was rejected has overwritten only what had left the window."""
     network = tiny_checkpoint(ROTARY).network()
     ids = text(200)
-    plain = Int8Backend(network, slots=1)
-    speculating = Int8Backend(network, slots=1)
+    plain = int8_backend(network, slots=1)
+    speculating = int8_backend(network, slots=1)
     for position, character in enumerate(ids):
         [expected] = plain.forward({0: [character]})[0]
         [found, *_] = speculating.forward({0: [character, *text(7, seed=position)]})[0]
@@ -162,7 +168,7 @@ def test_a_window_rolls_and_draft_tokens_do_not_disturb_it() -> None:
 
 def test_ids_beyond_its_arrays_are_refused() -> None:
     """Compiled code checks nothing: an id beyond the vocabulary once read foreign memory."""
-    backend = Int8Backend(tiny_checkpoint(LEARNED).network(), slots=1)
+    backend = int8_backend(tiny_checkpoint(LEARNED).network(), slots=1)
     for ids in ([LEARNED.vocab_size], [-1], [], [0] * 17):
         with pytest.raises(ValueError, match="of the vocabulary's are possible"):
             backend.forward({0: ids})
@@ -180,7 +186,7 @@ def test_its_threads_and_files_end_with_it() -> None:
 
     network = tiny_checkpoint(ROTARY).network()
     before = held()
-    backend = Int8Backend(network, slots=1, threads=3)
+    backend = int8_backend(network, slots=1, threads=3)
     weights = weakref.ref(backend._weights.qkv)
     backend.forward({0: [1]})
     assert held() == (before[0] + 2, before[1] + 6)

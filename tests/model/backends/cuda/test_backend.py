@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,9 @@ from model.sampling.sampler import Sampling
 from tests.tiny import CPU, LEARNED, ROTARY, VOCABULARY, tiny_checkpoint, tiny_draft
 
 GPU = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if GPU else "cpu")
-FLOAT32 = Numerics(DEVICE, torch.float32)
-BFLOAT16 = Numerics(DEVICE, torch.bfloat16)
+DEVICE = "cuda" if GPU else "cpu"
+FLOAT32 = Numerics(DEVICE, "float32")
+BFLOAT16 = Numerics(DEVICE, "bfloat16")
 TOLERANCE = 1e-3  # logits reach 20 here; they move by a tenth and more where a norm, a mask or a position is wrong
 BUNDLED_SHAPE = GPTConfig(65, positions="rotary", norm="rmsnorm", activation="relu2", qk_norm=True)
 CONFIGS = [
@@ -43,17 +44,28 @@ CONFIGS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def products_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interpreted products are summed in one order, as a GPU sums them.
+@pytest.fixture(scope="module", autouse=True)
+def interpreter_settings() -> Iterator[None]:
+    """Interpreted products are summed in one order, as a GPU sums them, and Triton's language is patched only once.
 
     Triton's interpreter multiplies by NumPy's BLAS, whose rounding depends on the CPU, and on some of them on the
     index of a row among others: with AVX2, rows 6 to 15 of 16 come out otherwise than rows 0 to 5. Everything else
     is computed element by element, or summed along an axis of a constant length.
+
+    At each call of a kernel or of a function in it, the interpreter looks through the whole language for what it has
+    to replace. That was a third of the time of these tests.
     """
-    if not GPU:
-        interpreter = importlib.import_module("triton.runtime.interpreter")
-        monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", _dot)
+    if GPU:
+        yield
+        return
+    interpreter = importlib.import_module("triton.runtime.interpreter")
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(interpreter.InterpreterBuilder, "create_dot", _dot)
+        language = SimpleNamespace(__globals__={"tl": interpreter.tl, "core": interpreter.tl.core})
+        scope = interpreter._patch_lang(language)
+        patches.setattr(interpreter, "_patch_lang", lambda _: interpreter._LangPatchScope())
+        yield
+    scope.restore()
 
 
 def _dot(_: object, a: Any, b: Any, total: Any, *__: object) -> Any:
