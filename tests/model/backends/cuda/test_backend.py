@@ -52,8 +52,8 @@ def interpreter_settings() -> Iterator[None]:
     index of a row among others: with AVX2, rows 6 to 15 of 16 come out otherwise than rows 0 to 5. Everything else
     is computed element by element, or summed along an axis of a constant length.
 
-    At each call of a kernel or of a function in it, the interpreter looks through the whole language for what it has
-    to replace. That was a third of the time of these tests.
+    At each call of a kernel or of a function in it, the interpreter looks through the whole language for what it
+    has to replace. That was a third of the time of these tests.
     """
     if GPU:
         yield
