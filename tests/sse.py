@@ -37,16 +37,20 @@ class EventStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._begun = False
         self._rest = ""
-        self._data, self._type, self._id = "", "", self.last_event_id
+        self._data = ""
+        self._type = ""
+        self._id = self.last_event_id
 
     def feed(self, chunk: bytes) -> list[Dispatched]:
         """Read on; return the events that are complete now. What has no blank line after it yet, waits."""
         self._rest += self._decoder.decode(chunk)
         if not self._begun and self._rest:
-            self._begun, self._rest = True, self._rest.removeprefix("\ufeff")
+            self._begun = True
+            self._rest = self._rest.removeprefix("\ufeff")
         events = []
         while (end := LINE_END.search(self._rest)) and not (end[0] == "\r" and end.end() == len(self._rest)):
-            line, self._rest = self._rest[: end.start()], self._rest[end.end() :]
+            line = self._rest[: end.start()]
+            self._rest = self._rest[end.end() :]
             events += self._read(line)
         return events
 
@@ -80,9 +84,11 @@ class EventStream:
 
     def _dispatch(self) -> list[Dispatched]:
         self.last_event_id = self._id
-        data, self._data = self._data, ""
-        name, self._type = self._type, ""
-        return [Dispatched(name or "message", data.removesuffix("\n"), self._id)] if data else []
+        data = self._data
+        name = self._type or "message"
+        self._data = ""
+        self._type = ""
+        return [Dispatched(name, data.removesuffix("\n"), self._id)] if data else []
 
 
 def read_events(body: bytes) -> list[Dispatched]:

@@ -122,11 +122,9 @@ def test_the_lock_names_a_fitting_version_of_everything_asked_for() -> None:
 
 def test_what_is_copied_into_the_image_is_sent_to_the_build() -> None:
     sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copied = {
-        source
-        for line in re.findall(r"^COPY (?!--from)(.+)", DOCKERFILE, re.MULTILINE)
-        for source in line.split()[:-1]
-    }
+    copied: set[str] = set()
+    for line in re.findall(r"^COPY (?!--from)(.+)", DOCKERFILE, re.MULTILINE):
+        copied |= set(line.split()[:-1])
     assert copied == sent
     assert all((ROOT / source).exists() for source in copied)
 

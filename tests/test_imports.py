@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def modules_of(package: str) -> dict[str, Path]:
     return found
 
 
-MODULES = {name: path for package in PACKAGES for name, path in modules_of(package).items()}
+MODULES = dict(chain.from_iterable(modules_of(package).items() for package in PACKAGES))
 
 
 def imports_of(path: Path) -> Iterator[str]:

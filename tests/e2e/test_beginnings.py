@@ -67,7 +67,9 @@ def test_no_prompt_is_one_that_the_model_can_read(
             )
             for given in ({}, {"prompt": ""}, {"prompt": None}, {"prompt": ["", prompt]})
         ]
-        choices = [choice["text"] for answer in completions for choice in answer.json()["choices"]]
+        choices: list[str] = []
+        for answer in completions:
+            choices += [choice["text"] for choice in answer.json()["choices"]]
         assert choices == [bodies[0]["samples"][0]["text"]] * 5
         scores = [client.post("/score", json={"text": characters} | given) for given in ({}, {"prompt": prompt})]
         assert scores[0].status_code == 200

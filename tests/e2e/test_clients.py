@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -233,7 +234,7 @@ def test_an_eventsource_that_is_left_open_stops_after_the_end(server: LiveServer
 def test_openais_client_for_node(server: LiveServer, node: Callable[..., Any]) -> None:
     fields = {"model": "tiny", "prompt": ["ROMEO:", "JULIET:"], "n": 2, "seed": 7, "max_tokens": 300}
     seen = node("openai.mjs", f"{server.url}/v1", json.dumps(fields))
-    texts = [alone(prompt, 7, 300, sample) for prompt in ("ROMEO:", "JULIET:") for sample in (0, 1)]
+    texts = [alone(prompt, 7, 300, sample) for prompt, sample in product(("ROMEO:", "JULIET:"), (0, 1))]
     assert seen["models"][0] == "tiny"
     assert [choice["text"] for choice in seen["whole"]["choices"]] == texts
     *chunks, usage = seen["chunks"]

@@ -118,9 +118,18 @@ def test_stop_strings_end_a_sample(server: LiveServer) -> None:
     assert sample["text"] == whole[: whole.index(stop)]
 
 
+def chars_of(events: list[Any]) -> list[dict[str, Any]]:
+    """The details of all characters in a stream's events."""
+    chars: list[dict[str, Any]] = []
+    for event in events:
+        if event.event == "text":
+            chars += event.json()["chars"]
+    return chars
+
+
 def test_details_tell_how_sure_the_model_was(server: LiveServer) -> None:
     events = post(server, prompt="R", max_new_tokens=30, seed=1, details=True)
-    chars = [one for event in events if event.event == "text" for one in event.json()["chars"]]
+    chars = chars_of(events)
     assert "".join(one["char"] for one in chars) == texts_of(events)[0]
     for one in chars:
         likeliest = one["alternatives"][0]
@@ -136,7 +145,7 @@ def test_details_tell_how_sure_the_model_was(server: LiveServer) -> None:
 def test_as_many_alternatives_as_are_asked_for(server: LiveServer, requested: int, resolved: int) -> None:
     events = post(server, max_new_tokens=20, seed=1, details=True, alternatives=requested, top_k=4)
     assert events[0].json()["parameters"]["alternatives"] == resolved
-    chars = [one for event in events if event.event == "text" for one in event.json()["chars"]]
+    chars = chars_of(events)
     assert [len(one["alternatives"]) for one in chars] == [resolved] * 20
     whole = httpx.post(
         f"{server.url}/generate",

@@ -24,11 +24,12 @@ from tests.tiny import tiny_checkpoint
 def figures(server: LiveServer) -> dict[str, float]:
     """What `/metrics` says, by name and labels."""
     text = httpx.get(f"{server.url}/metrics").text
-    return {
-        sample.name + "".join(f" {value}" for _, value in sorted(sample.labels.items())): sample.value
-        for family in parse_text(text)
-        for sample in family.samples
-    }
+    found: dict[str, float] = {}
+    for family in parse_text(text):
+        for sample in family.samples:
+            labels = "".join(f" {value}" for _, value in sorted(sample.labels.items()))
+            found[sample.name + labels] = sample.value
+    return found
 
 
 def until(server: LiveServer, name: str, value: float) -> None:

@@ -44,8 +44,12 @@ def marks(found: list[Any]) -> tuple[str, list[int], list[str]]:
     """The text of some events, the lengths of its runs, and its invented words."""
     data = [event.json() for event in found if event.event == "text"]
     text = "".join(one["text"] for one in data)
-    copied = [length for one in data for length in one["copied"]]
-    return text, copied, [word["word"] for one in data for word in one["invented"]]
+    copied: list[int] = []
+    invented: list[str] = []
+    for one in data:
+        copied += one["copied"]
+        invented += [word["word"] for word in one["invented"]]
+    return text, copied, invented
 
 
 def test_what_is_told_live_is_what_the_report_says_in_the_end(bundled_server: LiveServer) -> None:

@@ -58,7 +58,8 @@ def flip_bits(path: Path, random: Random) -> str:
 def cut(path: Path, random: Random) -> str:
     """Cut short, without its beginning, with something in its place or behind it."""
     content = path.read_bytes()
-    place, junk = random.randrange(len(content)), random.randbytes(random.choice((1, 8, 4096)))
+    place = random.randrange(len(content))
+    junk = random.randbytes(random.choice((1, 8, 4096)))
     changed = (content[:place], content[place:], b"", content + junk, content + content, bytes(len(content)))
     torn = (content[:place] + bytes(len(content) - place), content[:place] + junk + content[place:])
     which = random.randrange(8)
@@ -69,7 +70,8 @@ def cut(path: Path, random: Random) -> str:
 def swap(path: Path, random: Random) -> str:
     """With another file of the checkpoint."""
     other = path.with_name(random.choice([name for name in FILES if name != path.name]))
-    first, second = path.read_bytes(), other.read_bytes()
+    first = path.read_bytes()
+    second = other.read_bytes()
     path.write_bytes(second)
     if random.random() < 0.5:
         other.write_bytes(first)
@@ -116,14 +118,22 @@ def plant(path: Path, random: Random) -> str:
 
 def _leaves(value: Any) -> list[tuple[Any, Any]]:
     """Every place in a JSON value that can be changed: what holds it, and its key there."""
-    items = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
-    return [*((value, key) for key, _ in items), *(place for _, part in items for place in _leaves(part))]
+    items: list[tuple[Any, Any]] = []
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+    places = [(value, key) for key, _ in items]
+    for _, part in items:
+        places += _leaves(part)
+    return places
 
 
 def change_json(value: Any, random: Random) -> tuple[str, str]:
     """One place of it changed, as text, and what was done."""
     holder, key = random.choice(_leaves(value))
-    raw, what = random.choice(RAW), random.randrange(8)
+    raw = random.choice(RAW)
+    what = random.randrange(8)
     if what == 0:
         del holder[key]
     elif what == 1 and isinstance(holder, dict):
