@@ -17,8 +17,9 @@ serve: .venv/installed ## Serve the page on http://127.0.0.1:8000.
 test: .venv/installed-dev ## Run lint, types and tests.
 	$(MAKE) --jobs=2 lint pytest
 
+# The processes share what Python has compiled, where the environment would keep it from being written, too.
 pytest: .venv/installed-dev ## Run the tests alone.
-	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 
 lint: .venv/installed-dev lint-js ## Check the code's form and types; change nothing.
 	$(BIN)/ruff format --check .

@@ -17,7 +17,7 @@ from model.analysis.overlap import CopiedRun, non_overlapping
 from model.analysis.structure import CLOSES, OPENS, balance
 from model.analysis.suffix_array import Source
 from model.analysis.words import Likeness, Ordered, WordList, WordMarker
-from tests.model.analysis.test_report import CHECKPOINT
+from tests.model.analysis.test_report import compared_checkpoint
 from tests.tiny import VOCABULARY, report_of, tiny_play
 
 SIZE = 40_000
@@ -66,13 +66,13 @@ def cost(work: Callable[[], object]) -> float:
 @pytest.fixture(scope="module")
 def ordinary() -> float:
     """The cost of an ordinary text's report."""
-    report_of(ORDINARY, CHECKPOINT)  # compiles
-    return max(cost(lambda: report_of(ORDINARY, CHECKPOINT)) for _ in range(3))
+    report_of(ORDINARY, compared_checkpoint())  # compiles
+    return max(cost(lambda: report_of(ORDINARY, compared_checkpoint())) for _ in range(3))
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_no_text_costs_many_times_what_an_ordinary_one_does(name: str, ordinary: float) -> None:
-    assert cost(lambda: report_of(TEXTS[name], CHECKPOINT, 2.0).content()) < MAX_COST * ordinary
+    assert cost(lambda: report_of(TEXTS[name], compared_checkpoint(), 2.0).content()) < MAX_COST * ordinary
 
 
 @pytest.mark.parametrize("name", ["one word", "marks", "capitals", "vocabulary"])
@@ -80,7 +80,7 @@ def test_nor_does_one_that_is_fed_character_by_character(name: str) -> None:
     """All letters of an incomplete word were read again with each further character."""
 
     def mark(text: str) -> None:
-        marker = WordMarker(CHECKPOINT.index.words)  # type: ignore[union-attr]
+        marker = WordMarker(compared_checkpoint().require_index().words)
         for character in text:
             marker.feed(character)
         marker.finish()
