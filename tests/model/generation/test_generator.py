@@ -1,7 +1,7 @@
 """Promises 1 and 2: a text depends on its request alone, and its context never ends."""
 
 import random
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,9 @@ def write(generator: Generator, sequence: TextSequence) -> str:
     return "".join(chunk.text for chunk in generator.write(sequence))
 
 
+@cache
 def alone(config: GPTConfig, numerics: Numerics) -> list[str]:
+    """The texts of 16 requests, each written without company, on one thread, without a draft."""
     return [write(tiny_generator(config, 1, numerics, 1), make_sequence(index)) for index in range(16)]
 
 
