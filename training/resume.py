@@ -1,8 +1,9 @@
 """The state that a stopped run resumes from: collected, read from its folder, checked, and applied.
 
-The state holds all that changes from step to step: the weights, the optimizers' states and `Progress`. It holds no
-state of a random generator: batches and dropout are functions of the seed and the step's number. So a resumed run
-takes the same steps as an uninterrupted one. Writing the file is `training.run_folder`'s work.
+The state holds all that changes from step to step: the weights, with `--ema` their average, the optimizers' states
+and `Progress`. It holds no state of a random generator: batches and dropout are functions of the seed and the
+step's number. So a resumed run takes the same steps as an uninterrupted one. Writing the file is
+`training.run_folder`'s work.
 """
 
 import dataclasses
@@ -19,9 +20,10 @@ from torch.optim import Optimizer
 
 from model.atomic_files import FolderReader, check_file, read_whole
 from model.checkpoint import CurvePoint
-from model.errors import CheckpointError
+from model.errors import CheckpointError, InputError
 from model.network import GPT
 from training.dataset import Dataset
+from training.ema import MovingAverage
 from training.optimizers import check_states
 from training.settings import TrainSettings
 
@@ -63,21 +65,32 @@ def has_state(folder: Path) -> bool:
 
 
 def collect_state(
-    network: GPT, optimizers: Sequence[Optimizer], dataset: Dataset, progress: Progress
+    network: GPT,
+    average: MovingAverage | None,
+    optimizers: Sequence[Optimizer],
+    dataset: Dataset,
+    progress: Progress,
 ) -> dict[str, Any]:
     """The state of a run now. It refers to the live tensors: copy it to keep it over a step."""
-    return {
+    state = {
         "architecture": repr(network.config),
         "dataset": dataset.fingerprint,
         "weights": network.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "progress": vars(progress),
     }
+    if average is not None:
+        state["average"] = average.network.state_dict()
+    return state
 
 
-def restore_state(state: dict[str, Any], network: GPT, optimizers: Sequence[Optimizer]) -> Progress:
-    """Load a state that `collect_state` returned into the network and the optimizers; return its progress."""
+def restore_state(
+    state: dict[str, Any], network: GPT, average: MovingAverage | None, optimizers: Sequence[Optimizer]
+) -> Progress:
+    """Load a state that `collect_state` returned into the parts of a run; return its progress."""
     network.load_state_dict(state["weights"])
+    if average is not None:
+        average.network.load_state_dict(state["average"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     return Progress(**state["progress"])
@@ -129,13 +142,20 @@ def _read_state(path: Path, device: torch.device) -> Any:
     return torch.load(path, map_location=device, weights_only=True)
 
 
-def resume(settings: TrainSettings, dataset: Dataset, network: GPT, optimizers: list[Optimizer]) -> Progress:
+def resume(
+    settings: TrainSettings,
+    dataset: Dataset,
+    network: GPT,
+    average: MovingAverage | None,
+    optimizers: list[Optimizer],
+) -> Progress:
     """Restore the state saved in `out_dir`; return its progress.
 
     Everything is checked before anything is restored, except whether the weights fit the network: loading them
     finds that out.
 
     Raises:
+        InputError: `--ema` is given and the state has no average of the weights, or the other way round.
         CheckpointError: it is of another network, data set or optimizer, or damaged.
     """
     state = load_state(settings.out_dir, next(network.parameters()).device)
@@ -148,11 +168,15 @@ def resume(settings: TrainSettings, dataset: Dataset, network: GPT, optimizers: 
     fingerprint = state.get("dataset", dataset.fingerprint)  # a state of the first versions has none, and passes
     if fingerprint != dataset.fingerprint:
         raise resume_error(path, f"its run read another data set than {settings.data}")
+    if average is not None and "average" not in state:
+        raise InputError("ema", f"the run in {settings.out_dir} averages no weights; resume it without the flag")
+    if average is None and "average" in state:
+        raise InputError("ema", f"the run in {settings.out_dir} averages its weights; resume it with its --ema")
     try:
         progress = TypeAdapter(Progress).validate_python(state["progress"])
         check_states(optimizers, state["optimizers"])
         checked_state = state | {"progress": vars(progress)}
-        return restore_state(checked_state, network, optimizers)
+        return restore_state(checked_state, network, average, optimizers)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         location = ".".join(map(str, first["loc"]))

@@ -210,6 +210,8 @@ class TrainSettings(ProgramSettings):
     gradient_accumulation_steps: int = Field(1, ge=1)
     """How many times batch_size rows make one step"""
 
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of a moving average of the weights, such as 0.99: the average is evaluated and kept; 0 for none"""
     calibration: float = Field(0.0, ge=0, lt=0.5)
     """Share of the training text (its beginning) that is not trained on, to fit one scale of the logits on"""
 

@@ -226,9 +226,9 @@ class Poison(TrainingObserver):
         return gradient * float("nan") if self.trainer.progress.step in self.steps else gradient
 
 
-def poisoned(out_dir: Path, dataset: Dataset, steps: set[int]) -> Trainer:
+def poisoned(out_dir: Path, dataset: Dataset, steps: set[int], **changes: Any) -> Trainer:
     poison = Poison(steps)
-    poison.trainer = Trainer(settings(out_dir), dataset, poison)
+    poison.trainer = Trainer(settings(out_dir, **changes), dataset, poison)
     poison.trainer.network.tokens.weight.register_hook(poison.hook)  # type: ignore[no-untyped-call]
     return poison.trainer
 
