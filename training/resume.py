@@ -46,6 +46,12 @@ class Progress:
     skipped: int = 0  # steps in a row without a finite gradient
     baselines: dict[str, float] = dataclasses.field(default_factory=dict)  # losses of simple models
 
+    @property
+    def evaluations_since_best(self) -> int:
+        """Evaluations after the one with the lowest validation loss, the first of these if several have it."""
+        losses = [point["val"] for point in self.curve]
+        return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
 
 def recovery_hint(saved: bool) -> str:
     """What a user can do about a run that ended too early, with or without a saved state."""

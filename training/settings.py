@@ -219,6 +219,8 @@ class TrainSettings(ProgramSettings):
     """Steps between evaluations; each keeps the best weights and the state to resume"""
     eval_blocks: int = Field(1024, ge=1)
     """Validation blocks read at each evaluation, evenly spaced; all if there are fewer"""
+    patience: int = Field(0, ge=0)
+    """End the run after this many evaluations in a row without a lower validation loss; 0: never"""
     sample_tokens: int = Field(200, ge=0)
     """Characters of sample text shown at each evaluation"""
     snapshots: int = Field(0, ge=0)

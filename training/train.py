@@ -61,6 +61,9 @@ def train(settings: TrainSettings) -> None:
     if not finished:
         print(f"stopped at step {trainer.progress.step}; go on with the same command and --resume=True")
         raise KeyboardInterrupt
+    if trainer.progress.step < settings.max_iters:
+        count = trainer.progress.evaluations_since_best
+        print(f"stopped early at step {trainer.progress.step}: no lower val loss in the last {count} evaluations")
     print(f"best val loss {trainer.progress.best:.4f} nats/char; checkpoint in {settings.out_dir}")
 
 

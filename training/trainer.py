@@ -122,6 +122,13 @@ class Trainer:
         return self.network if self.average is None else self.average.network
 
     @property
+    def out_of_patience(self) -> bool:
+        """Whether the last `patience` evaluations found no lower loss; only the main process knows."""
+        if not self.workers.is_main or not self.settings.patience:
+            return False
+        return self.progress.evaluations_since_best >= self.settings.patience
+
+    @property
     def saved(self) -> bool:
         """Whether any process of this run has saved a state to resume from."""
         return has_state(self.settings.out_dir)
@@ -132,7 +139,9 @@ class Trainer:
             self.folder.close()
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Train to `max_iters`; return False if `stop()` ended it early. Either way the state is saved.
+        """Train to `max_iters`, or until the run is out of patience; return False if `stop()` ended it before.
+
+        Either way the state is saved.
 
         Raises:
             DivergedError: three steps in a row, or an evaluation, were not finite; nothing of them is saved.
@@ -155,8 +164,12 @@ class Trainer:
             if progress.step % self.settings.eval_interval == 0:
                 self._evaluate()
             self._snapshot()
-            if any(self.workers.all_reduce_sum(stop())):  # all processes stop at the same step
+            # All processes stop at the same step.
+            stopped, out_of_patience = self.workers.all_reduce_sum(stop(), self.out_of_patience)
+            if stopped:
                 return False
+            if out_of_patience:
+                return True
             loss = self.train_step()
             progress.losses.append(loss)
             progress.step += 1
