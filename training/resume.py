@@ -10,7 +10,6 @@ import dataclasses
 import os
 import pickle
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +21,6 @@ from model.atomic_files import FolderReader, check_file, read_whole
 from model.checkpoint import CurvePoint
 from model.errors import CheckpointError, InputError
 from model.network import GPT
-from training.dataset import Dataset
 from training.ema import MovingAverage
 from training.optimizers import check_states
 from training.settings import TrainSettings
@@ -70,34 +68,45 @@ def has_state(folder: Path) -> bool:
     return os.path.lexists(FolderReader(folder).path(RESUME_FILE))
 
 
-def collect_state(
-    network: GPT,
-    average: MovingAverage | None,
-    optimizers: Sequence[Optimizer],
-    dataset: Dataset,
-    progress: Progress,
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class RunParts:
+    """What a state is collected from and restored into, and what it must be of.
+
+    Attributes:
+        average: None unless the run averages its weights.
+        dataset: the `fingerprint` of the data set.
+        teachers: identities of the checkpoints that the run distils, if it does.
+    """
+
+    network: GPT
+    average: MovingAverage | None
+    optimizers: list[Optimizer]
+    dataset: str
+    teachers: tuple[str, ...] = ()
+
+
+def collect_state(parts: RunParts, progress: Progress) -> dict[str, Any]:
     """The state of a run now. It refers to the live tensors: copy it to keep it over a step."""
-    state = {
-        "architecture": repr(network.config),
-        "dataset": dataset.fingerprint,
-        "weights": network.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+    state: dict[str, Any] = {
+        "architecture": repr(parts.network.config),
+        "dataset": parts.dataset,
+        "weights": parts.network.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in parts.optimizers],
         "progress": vars(progress),
     }
-    if average is not None:
-        state["average"] = average.network.state_dict()
+    if parts.average is not None:
+        state["average"] = parts.average.network.state_dict()
+    if parts.teachers:
+        state["teachers"] = list(parts.teachers)
     return state
 
 
-def restore_state(
-    state: dict[str, Any], network: GPT, average: MovingAverage | None, optimizers: Sequence[Optimizer]
-) -> Progress:
+def restore_state(state: dict[str, Any], parts: RunParts) -> Progress:
     """Load a state that `collect_state` returned into the parts of a run; return its progress."""
-    network.load_state_dict(state["weights"])
-    if average is not None:
-        average.network.load_state_dict(state["average"])
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+    parts.network.load_state_dict(state["weights"])
+    if parts.average is not None:
+        parts.average.network.load_state_dict(state["average"])
+    for optimizer, saved in zip(parts.optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     return Progress(**state["progress"])
 
@@ -148,13 +157,7 @@ def _read_state(path: Path, device: torch.device) -> Any:
     return torch.load(path, map_location=device, weights_only=True)
 
 
-def resume(
-    settings: TrainSettings,
-    dataset: Dataset,
-    network: GPT,
-    average: MovingAverage | None,
-    optimizers: list[Optimizer],
-) -> Progress:
+def resume(settings: TrainSettings, parts: RunParts) -> Progress:
     """Restore the state saved in `out_dir`; return its progress.
 
     Everything is checked before anything is restored, except whether the weights fit the network: loading them
@@ -162,8 +165,9 @@ def resume(
 
     Raises:
         InputError: `--ema` is given and the state has no average of the weights, or the other way round.
-        CheckpointError: it is of another network, data set or optimizer, or damaged.
+        CheckpointError: it is of another network, data set, optimizer or teachers, or damaged.
     """
+    network = parts.network
     state = load_state(settings.out_dir, next(network.parameters()).device)
     path = settings.out_dir / RESUME_FILE
     if state["architecture"] != repr(network.config):
@@ -171,18 +175,20 @@ def resume(
             f"{settings.out_dir}: the run to resume has another architecture or vocabulary: "
             f"{state['architecture']}, not {network.config}"
         )
-    fingerprint = state.get("dataset", dataset.fingerprint)  # a state of the first versions has none, and passes
-    if fingerprint != dataset.fingerprint:
+    fingerprint = state.get("dataset", parts.dataset)  # a state of the first versions has none, and passes
+    if fingerprint != parts.dataset:
         raise resume_error(path, f"its run read another data set than {settings.data}")
-    if average is not None and "average" not in state:
+    if state.get("teachers", []) != list(parts.teachers):
+        raise resume_error(path, f"its run has {_describe_teachers(state.get('teachers'))}")
+    if parts.average is not None and "average" not in state:
         raise InputError("ema", f"the run in {settings.out_dir} averages no weights; resume it without the flag")
-    if average is None and "average" in state:
+    if parts.average is None and "average" in state:
         raise InputError("ema", f"the run in {settings.out_dir} averages its weights; resume it with its --ema")
     try:
         progress = TypeAdapter(Progress).validate_python(state["progress"])
-        check_states(optimizers, state["optimizers"])
+        check_states(parts.optimizers, state["optimizers"])
         checked_state = state | {"progress": vars(progress)}
-        return restore_state(checked_state, network, average, optimizers)
+        return restore_state(checked_state, parts)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         location = ".".join(map(str, first["loc"]))
@@ -191,3 +197,11 @@ def resume(
         raise resume_error(path, str(error)) from error
     except (RuntimeError, AttributeError, TypeError, LookupError) as error:
         raise resume_error(path, "its weights or optimizers do not fit the network") from error
+
+
+def _describe_teachers(identities: object) -> str:
+    """The teachers of a state, in an error message."""
+    if not isinstance(identities, list) or not identities:
+        return "no teachers; training.train resumes it"
+    shown = ", ".join(f"{identity!s:.12}" for identity in identities)
+    return f"other teachers, training.distill with these in their order: {shown}"

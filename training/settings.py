@@ -1,11 +1,11 @@
 """Every setting of a training run, spelled as nanoGPT spells it, and the named presets."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
-from pydantic_settings import PydanticBaseSettingsSource
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode, PydanticBaseSettingsSource
 
 from model.atomic_files import FolderReader
 from model.cli import SettingsPath, settings_config
@@ -98,6 +98,14 @@ NANOGPT_FLAGS = {
     "wandb_run_name": ForeignFlag(TENSORBOARD_ANSWER),
 }
 MIN_CHARACTERS_FOR_LARGE_NETWORK = 300_000  # with fewer, a smaller network overfits less
+
+
+def split_at_commas(value: Any) -> Any:
+    """The parts of a text, for a setting that is a list."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+SettingsPaths = Annotated[list[SettingsPath], NoDecode, BeforeValidator(split_at_commas)]
 
 
 def suggest_preset(characters: int, on_gpu: bool) -> str:

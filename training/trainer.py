@@ -31,11 +31,12 @@ from training.evaluation import Evaluation, evaluate, fit_logit_scale
 from training.index import make_index
 from training.ngram import baselines
 from training.optimizers import learning_rate_factor, make_optimizers
-from training.resume import Progress, collect_state, has_state, restore_state, resume
+from training.resume import Progress, RunParts, collect_state, has_state, restore_state, resume
 from training.run_folder import RunFolder, checkpoint_of, current_commit, snapshot_steps
 from training.settings import TrainSettings
-from training.train_step import TrainStep
+from training.train_step import Objective, TrainStep
 
+NOT_IN_RECIPE = {"data", "out_dir", "resume", "tensorboard", "teachers"}  # paths of this machine, and what it does
 MAX_SKIPPED_STEPS = 2  # in a row, without a finite gradient; one more ends the run
 
 
@@ -69,12 +70,14 @@ class Trainer:
         dataset: Dataset,
         observer: TrainingObserver | None = None,
         workers: Workers | None = None,
+        objective: Objective | None = None,
     ) -> None:
         split = split_calibration(dataset.train, settings.calibration, settings.block_size)
         self.settings = settings
         self.dataset = dataset
         self.observer = observer or TrainingObserver()
         self.workers = workers or Workers()
+        self.objective = objective or Objective()
         self.best_effort = BestEffort(self.observer.warn)
         self.device = choose_device(settings.device)
         self.dtype = training_dtype(self.device, settings.dtype)
@@ -92,6 +95,9 @@ class Trainer:
         ).to(self.device)
         self.average = MovingAverage(self.network, settings.ema) if settings.ema else None
         self.optimizers = make_optimizers(self.network, settings)
+        self._parts = RunParts(
+            self.network, self.average, self.optimizers, dataset.fingerprint, self.objective.teachers
+        )
         self.progress = Progress()
         self.commit = current_commit()  # now: the source may change while the run goes on
         self.folder: RunFolder | None = None
@@ -99,7 +105,7 @@ class Trainer:
             self.folder = RunFolder(settings.out_dir, settings.resume, settings.snapshots > 0)
         if settings.resume:
             try:
-                self.progress = resume(settings, dataset, self.network, self.average, self.optimizers)
+                self.progress = resume(settings, self._parts)
             except SoliloquyError:
                 self.close()
                 raise
@@ -114,6 +120,7 @@ class Trainer:
             settings,
             self.workers,
             self.dtype,
+            self.objective,
         )
 
     @property
@@ -187,7 +194,7 @@ class Trainer:
         for _ in range(steps):
             self.train_step()
         seconds = (time.monotonic() - began) / steps
-        self.progress = restore_state(before, self.network, self.average, self.optimizers)
+        self.progress = restore_state(before, self._parts)
         return seconds
 
     def train_step(self) -> float:
@@ -294,10 +301,12 @@ class Trainer:
             self.best_effort.run("snapshots", partial(self.folder.snapshot, step, self.checkpoint()), None)
 
     def _state(self) -> dict[str, object]:
-        return collect_state(self.network, self.average, self.optimizers, self.dataset, self.progress)
+        return collect_state(self._parts, self.progress)
 
     def _record(self, val_method: str) -> TrainingRecord:
-        recipe = self.settings.model_dump(mode="json", exclude={"data", "out_dir", "resume", "tensorboard"})
+        recipe = self.settings.model_dump(mode="json", exclude=NOT_IN_RECIPE)
+        if self.objective.teachers:
+            recipe["teachers"] = list(self.objective.teachers)
         return TrainingRecord(
             dataset=self.dataset.source,
             recipe=recipe | {"device": self.device.type, "dtype": str(self.dtype).removeprefix("torch.")},
