@@ -27,6 +27,7 @@ from training.dataset import Dataset
 from training.distributed import Workers, join_workers
 from training.resume import Progress, recovery_hint
 from training.settings import NANOGPT_FLAGS, TrainSettings
+from training.text_size import text_advice
 from training.train_step import Objective
 from training.trainer import Trainer, TrainingObserver
 
@@ -77,7 +78,8 @@ def print_plan(trainer: Trainer) -> None:
     """Print what the run will do."""
     settings = trainer.settings
     total = settings.max_iters * trainer.characters_per_step
-    print(f"number of parameters: {trainer.checkpoint().parameter_count / 1e6:.2f}M")
+    parameters = trainer.checkpoint().parameter_count
+    print(f"number of parameters: {parameters / 1e6:.2f}M")
     if trainer.objective.teachers:
         identities = ", ".join(identity[:12] for identity in trainer.objective.teachers)
         print(f"teachers: {identities}; the train loss is by their probabilities")
@@ -86,6 +88,11 @@ def print_plan(trainer: Trainer) -> None:
     print(f"{settings.max_iters:,} steps of {trainer.characters_per_step:,} characters: {total:,}, ", end="")
     epochs = total / len(trainer.dataset.train)
     print(f"{epochs:.1f} times the training text")
+    vocab_size = len(trainer.dataset.vocabulary)
+    on_gpu = trainer.device.type == "cuda"
+    advice = text_advice(parameters, len(trainer.dataset.train), epochs, vocab_size, on_gpu)
+    if advice is not None:
+        print(advice)
     if epochs > MAX_ADVISED_EPOCHS:
         print(
             "a text read so often is learned by heart: use fewer --max_iters, a smaller network or a longer text; "
