@@ -60,10 +60,13 @@ class Distillation(Objective):
         compile: bool = False,
     ) -> None:
         self.teachers = tuple(teacher.identity for teacher in teachers)
-        self._networks: list[nn.Module] = [teacher.network().to(device) for teacher in teachers]
-        if compile:
-            # Networks of one architecture share one compilation.
-            self._networks = [cast(nn.Module, torch.compile(network)) for network in self._networks]
+        self._scales = [teacher.config.logit_scale for teacher in teachers]
+        self._networks: list[nn.Module] = []
+        for teacher in teachers:
+            network = teacher.network().to(device)
+            # Networks of one architecture share one compilation, unless a number in them differs.
+            network.logit_scale = 1.0
+            self._networks.append(cast(nn.Module, torch.compile(network)) if compile else network)
         self._dtype = dtype
         self._hard_label_weight = hard_label_weight
 
@@ -71,10 +74,10 @@ class Distillation(Objective):
     def probabilities(self, inputs: Tensor) -> Tensor:
         """The mean of the teachers' probabilities (B, T, V) of each character after `inputs` (B, T), float32."""
         total: Tensor | None = None
-        for network in self._networks:
+        for network, scale in zip(self._networks, self._scales, strict=True):
             with torch.autocast(inputs.device.type, self._dtype, enabled=self._dtype != torch.float32):
                 logits = network(inputs)
-            probabilities = F.softmax(logits.float(), dim=-1)
+            probabilities = F.softmax(scale * logits.float(), dim=-1)
             total = probabilities if total is None else total.add_(probabilities)
         assert total is not None
         return total.div_(len(self._networks))
