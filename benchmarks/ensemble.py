@@ -179,15 +179,16 @@ def start_python(arguments: Sequence[str], log: Path, environment: Mapping[str, 
 
 
 def wait_or_interrupt(processes: Sequence["subprocess.Popen[bytes]"], deadline: float) -> None:
-    """Wait for all processes; interrupt those that run at the deadline, as Ctrl-C would, and kill the deaf."""
+    """Wait for all processes; interrupt those that run at the deadline, as Ctrl-C would, and kill what goes on."""
     for process in processes:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
+    grace_end = time.monotonic() + GRACE_SECONDS
     for process in processes:
         try:
-            process.wait(GRACE_SECONDS)
+            process.wait(max(0.0, grace_end - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -259,6 +260,7 @@ def run_benchmarks(out: Path, seconds: float) -> None:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait()
+    print(f"benchmarks/gpu.sh: exit code {process.returncode}", flush=True)
 
 
 if __name__ == "__main__":

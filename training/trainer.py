@@ -36,7 +36,7 @@ from training.run_folder import RunFolder, checkpoint_of, current_commit, snapsh
 from training.settings import TrainSettings
 from training.train_step import Objective, TrainStep
 
-NOT_IN_RECIPE = {"data", "out_dir", "resume", "tensorboard", "teachers"}  # paths of this machine, and what it does
+NOT_IN_RECIPE = {"data", "out_dir", "resume", "tensorboard", "teachers"}  # paths, and what changes no weight
 MAX_SKIPPED_STEPS = 2  # in a row, without a finite gradient; one more ends the run
 
 
