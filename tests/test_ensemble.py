@@ -1,5 +1,6 @@
 """The script for a GPU, on the CPU with a tiny budget: seeds side by side, a student of them, and all losses."""
 
+import os
 import subprocess
 import sys
 import time
@@ -78,6 +79,36 @@ def test_what_is_not_done_in_its_time_is_interrupted() -> None:
     assert all(process.returncode for process in processes)
     for process in processes:
         process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("program", "seconds", "end"),
+    [("exit 3", 3600.0, "exit code 3"), ("sleep infinity", 0.0, "the time is up")],
+)
+def test_the_benchmarks_have_the_time_that_is_left(
+    program: str,
+    seconds: float,
+    end: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ensemble, "ROOT", tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    script = tmp_path / "benchmarks" / "gpu.sh"
+    script.write_text(f"#!/bin/sh\n{program}\n")
+    script.chmod(0o755)
+    ensemble.run_benchmarks(tmp_path / "out", seconds)
+    assert end in capsys.readouterr().out
+
+
+def test_a_log_has_all_that_a_process_prints(tmp_path: Path) -> None:
+    program = "import os, sys; print(os.environ['NAME']); print('to stderr', file=sys.stderr)"
+    process = ensemble.start_python(
+        ["-c", program], tmp_path / "x.log", os.environ | {"NAME": "of the environment"}
+    )
+    assert process.wait() == 0
+    assert sorted((tmp_path / "x.log").read_text().splitlines()) == ["of the environment", "to stderr"]
 
 
 def test_parts_of_a_file_are_the_file(tmp_path: Path) -> None:
