@@ -71,10 +71,28 @@ def read_flags(
             raise InputError(f"--{name:.{MAX_SHOWN_FLAG}}", _unknown(name, [*fields, *foreign]))
         values[name] = value if equals else _next_value(name, fields.get(name), rest)
     _drop_foreign(values, foreign)
-    if len(positional_values) > len(positional_names):
-        surplus = positional_values[len(positional_names)]
-        raise InputError(f"{surplus:.{MAX_SHOWN_FLAG}}", _not_a_flag(surplus))
-    return values | dict(zip(positional_names, positional_values, strict=False))
+    return values | _read_positional({name: fields[name] for name in positional_names}, positional_values)
+
+
+def _read_positional(fields: Mapping[str, FieldInfo], given: list[str]) -> dict[str, Any]:
+    """The values given by position, by name; a setting that is a list takes all that are left.
+
+    Raises:
+        InputError: there are more values than settings.
+    """
+    values: dict[str, Any] = {}
+    rest = list(given)
+    for name, field in fields.items():
+        if not rest:
+            break
+        if get_origin(field.annotation) is list:
+            values[name] = rest
+            rest = []
+        else:
+            values[name] = rest.pop(0)
+    if rest:
+        raise InputError(f"{rest[0]:.{MAX_SHOWN_FLAG}}", _not_a_flag(rest[0]))
+    return values
 
 
 def _drop_foreign(values: dict[str, Any], foreign: Mapping[str, ForeignFlag]) -> None:

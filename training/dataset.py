@@ -31,6 +31,7 @@ DATASET_FILE = "dataset.json"
 FILES = ("train.bin", "val.bin", "vocab.json", DATASET_FILE)
 TRAIN_SHARE = 0.9
 MAX_LISTED_NAMES = 3  # of files, in an error message
+MAX_LISTED_DIFFERENCES = 5  # characters, in an error message
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,16 @@ def translate(ids: Ids, data: Vocabulary, model: Vocabulary) -> Ids:
     table = np.array(model.encode("".join(data.characters)), dtype=np.uint16)
     translated: Ids = table[ids]
     return translated
+
+
+def describe_difference(one: Vocabulary, other: Vocabulary) -> str:
+    """How two different vocabularies differ, for an error message: `which differ in 'xyz'`."""
+    different = sorted(set(one.characters) ^ set(other.characters))
+    if not different:
+        return "which are in another order"
+    shown = "".join(different[:MAX_LISTED_DIFFERENCES])
+    more = len(different) - MAX_LISTED_DIFFERENCES
+    return f"which differ in {shown!r}" + (f" and {more} more" if more > 0 else "")
 
 
 class CalibrationSplit(NamedTuple):

@@ -3,10 +3,9 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BeforeValidator, Field
-from pydantic_settings import NoDecode
+from pydantic import Field
 
 from model.atomic_files import printable_name, read_json, read_whole, replacing_file
 from model.checkpoint import RECORD_FILE, CurvePoint
@@ -15,6 +14,7 @@ from model.errors import CheckpointError, InputError
 from model.flags import ProgramSettings
 from training.dataset import Dataset
 from training.ngram import losses
+from training.settings import SettingsPaths
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,19 +25,12 @@ SUFFIXES = (".png", ".svg", ".pdf")
 MARK = "Soliloquy, python -m training.plot"  # in the files that it may replace
 
 
-def split_at_commas(value: Any) -> Any:
-    """The parts of a text, for a setting that is a list."""
-    return value.split(",") if isinstance(value, str) else value
-
-
 class PlotSettings(ProgramSettings):
     """Draw the losses, learning rate and speed of one or more runs over the characters they have read."""
 
     model_config = settings_config("training.plot", "SOLILOQUY_PLOT_")
 
-    runs: Annotated[list[SettingsPath], NoDecode, BeforeValidator(split_at_commas)] = Field(
-        [Path("checkpoints/shakespeare-char")]
-    )
+    runs: SettingsPaths = Field([Path("checkpoints/shakespeare-char")])
     """Checkpoint folders, with commas between"""
     out: SettingsPath = Path("loss.png")
     """File to write: .png, .svg or .pdf"""

@@ -1,15 +1,15 @@
 """The state that a stopped run resumes from: collected, read from its folder, checked, and applied.
 
-The state holds all that changes from step to step: the weights, the optimizers' states and `Progress`. It holds no
-state of a random generator: batches and dropout are functions of the seed and the step's number. So a resumed run
-takes the same steps as an uninterrupted one. Writing the file is `training.run_folder`'s work.
+The state holds all that changes from step to step: the weights, with `--ema` their average, the optimizers' states
+and `Progress`. It holds no state of a random generator: batches and dropout are functions of the seed and the
+step's number. So a resumed run takes the same steps as an uninterrupted one. Writing the file is
+`training.run_folder`'s work.
 """
 
 import dataclasses
 import os
 import pickle
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,9 +19,9 @@ from torch.optim import Optimizer
 
 from model.atomic_files import FolderReader, check_file, read_whole
 from model.checkpoint import CurvePoint
-from model.errors import CheckpointError
+from model.errors import CheckpointError, InputError
 from model.network import GPT
-from training.dataset import Dataset
+from training.ema import MovingAverage
 from training.optimizers import check_states
 from training.settings import TrainSettings
 
@@ -44,6 +44,12 @@ class Progress:
     skipped: int = 0  # steps in a row without a finite gradient
     baselines: dict[str, float] = dataclasses.field(default_factory=dict)  # losses of simple models
 
+    @property
+    def evaluations_since_best(self) -> int:
+        """Evaluations after the one with the lowest validation loss, the first of these if several have it."""
+        losses = [point["val"] for point in self.curve]
+        return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
 
 def recovery_hint(saved: bool) -> str:
     """What a user can do about a run that ended too early, with or without a saved state."""
@@ -62,23 +68,45 @@ def has_state(folder: Path) -> bool:
     return os.path.lexists(FolderReader(folder).path(RESUME_FILE))
 
 
-def collect_state(
-    network: GPT, optimizers: Sequence[Optimizer], dataset: Dataset, progress: Progress
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class RunParts:
+    """What a state is collected from and restored into, and what it must be of.
+
+    Attributes:
+        average: None unless the run averages its weights.
+        dataset: the `fingerprint` of the data set.
+        teachers: identities of the checkpoints that the run distils, if it does.
+    """
+
+    network: GPT
+    average: MovingAverage | None
+    optimizers: list[Optimizer]
+    dataset: str
+    teachers: tuple[str, ...] = ()
+
+
+def collect_state(parts: RunParts, progress: Progress) -> dict[str, Any]:
     """The state of a run now. It refers to the live tensors: copy it to keep it over a step."""
-    return {
-        "architecture": repr(network.config),
-        "dataset": dataset.fingerprint,
-        "weights": network.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+    state: dict[str, Any] = {
+        "architecture": repr(parts.network.config),
+        "dataset": parts.dataset,
+        "weights": parts.network.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in parts.optimizers],
         "progress": vars(progress),
     }
+    if parts.average is not None:
+        state["average"] = parts.average.network.state_dict()
+    if parts.teachers:
+        state["teachers"] = list(parts.teachers)
+    return state
 
 
-def restore_state(state: dict[str, Any], network: GPT, optimizers: Sequence[Optimizer]) -> Progress:
-    """Load a state that `collect_state` returned into the network and the optimizers; return its progress."""
-    network.load_state_dict(state["weights"])
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+def restore_state(state: dict[str, Any], parts: RunParts) -> Progress:
+    """Load a state that `collect_state` returned into the parts of a run; return its progress."""
+    parts.network.load_state_dict(state["weights"])
+    if parts.average is not None:
+        parts.average.network.load_state_dict(state["average"])
+    for optimizer, saved in zip(parts.optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     return Progress(**state["progress"])
 
@@ -129,15 +157,17 @@ def _read_state(path: Path, device: torch.device) -> Any:
     return torch.load(path, map_location=device, weights_only=True)
 
 
-def resume(settings: TrainSettings, dataset: Dataset, network: GPT, optimizers: list[Optimizer]) -> Progress:
+def resume(settings: TrainSettings, parts: RunParts) -> Progress:
     """Restore the state saved in `out_dir`; return its progress.
 
     Everything is checked before anything is restored, except whether the weights fit the network: loading them
     finds that out.
 
     Raises:
-        CheckpointError: it is of another network, data set or optimizer, or damaged.
+        InputError: `--ema` is given and the state has no average of the weights, or the other way round.
+        CheckpointError: it is of another network, data set, optimizer or teachers, or damaged.
     """
+    network = parts.network
     state = load_state(settings.out_dir, next(network.parameters()).device)
     path = settings.out_dir / RESUME_FILE
     if state["architecture"] != repr(network.config):
@@ -145,14 +175,20 @@ def resume(settings: TrainSettings, dataset: Dataset, network: GPT, optimizers: 
             f"{settings.out_dir}: the run to resume has another architecture or vocabulary: "
             f"{state['architecture']}, not {network.config}"
         )
-    fingerprint = state.get("dataset", dataset.fingerprint)  # a state of the first versions has none, and passes
-    if fingerprint != dataset.fingerprint:
+    fingerprint = state.get("dataset", parts.dataset)  # a state of the first versions has none, and passes
+    if fingerprint != parts.dataset:
         raise resume_error(path, f"its run read another data set than {settings.data}")
+    if state.get("teachers", []) != list(parts.teachers):
+        raise resume_error(path, f"its run has {_describe_teachers(state.get('teachers'))}")
+    if parts.average is not None and "average" not in state:
+        raise InputError("ema", f"the run in {settings.out_dir} averages no weights; resume it without the flag")
+    if parts.average is None and "average" in state:
+        raise InputError("ema", f"the run in {settings.out_dir} averages its weights; resume it with its --ema")
     try:
         progress = TypeAdapter(Progress).validate_python(state["progress"])
-        check_states(optimizers, state["optimizers"])
+        check_states(parts.optimizers, state["optimizers"])
         checked_state = state | {"progress": vars(progress)}
-        return restore_state(checked_state, network, optimizers)
+        return restore_state(checked_state, parts)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         location = ".".join(map(str, first["loc"]))
@@ -161,3 +197,11 @@ def resume(settings: TrainSettings, dataset: Dataset, network: GPT, optimizers: 
         raise resume_error(path, str(error)) from error
     except (RuntimeError, AttributeError, TypeError, LookupError) as error:
         raise resume_error(path, "its weights or optimizers do not fit the network") from error
+
+
+def _describe_teachers(identities: object) -> str:
+    """The teachers of a state, in an error message."""
+    if not isinstance(identities, list) or not identities:
+        return "no teachers; training.train resumes it"
+    shown = ", ".join(f"{identity!s:.12}" for identity in identities)
+    return f"other teachers, training.distill with these in their order: {shown}"

@@ -7,6 +7,7 @@ Both are replaced in one step (`model.atomic_files`): a kill at any moment leave
 evaluation, whole. What the state holds, and how it is read, is `training.resume`'s.
 """
 
+import dataclasses
 import errno
 import io
 import os
@@ -18,9 +19,11 @@ import numpy as np
 import torch
 
 from model.atomic_files import STAGE, FolderWriter, names_in, replacing
-from model.checkpoint import Checkpoint, has_checkpoint, write_checkpoint
+from model.checkpoint import Checkpoint, TrainingRecord, has_checkpoint, write_checkpoint
 from model.errors import CheckpointError, InputError, SaveError
-from model.weights import BFLOAT16
+from model.network import GPT
+from model.vocabulary import Vocabulary
+from model.weights import BFLOAT16, from_tensors
 from training.resume import NOTHING_TO_RESUME, RESUME_FILE, has_state, recovery_hint
 
 
@@ -110,6 +113,12 @@ class RunFolder:
             raise FileExistsError(errno.EEXIST, "has other files in it", str(folder))
         with replacing(folder) as new:
             write_checkpoint(new, checkpoint, BFLOAT16)
+
+
+def checkpoint_of(network: GPT, vocabulary: Vocabulary, record: TrainingRecord) -> Checkpoint:
+    """The network as it is now, with the scale of its logits. It refers to the live tensors."""
+    config = dataclasses.replace(network.config, logit_scale=network.logit_scale)
+    return Checkpoint(config, vocabulary, from_tensors(network.state_dict()), record)
 
 
 def snapshot_steps(max_iters: int, count: int) -> set[int]:

@@ -1,11 +1,11 @@
 """Every setting of a training run, spelled as nanoGPT spells it, and the named presets."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
-from pydantic_settings import PydanticBaseSettingsSource
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode, PydanticBaseSettingsSource
 
 from model.atomic_files import FolderReader
 from model.cli import SettingsPath, settings_config
@@ -98,6 +98,14 @@ NANOGPT_FLAGS = {
     "wandb_run_name": ForeignFlag(TENSORBOARD_ANSWER),
 }
 MIN_CHARACTERS_FOR_LARGE_NETWORK = 300_000  # with fewer, a smaller network overfits less
+
+
+def split_at_commas(value: Any) -> Any:
+    """The parts of a text, for a setting that is a list."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+SettingsPaths = Annotated[list[SettingsPath], NoDecode, BeforeValidator(split_at_commas)]
 
 
 def suggest_preset(characters: int, on_gpu: bool) -> str:
@@ -210,6 +218,8 @@ class TrainSettings(ProgramSettings):
     gradient_accumulation_steps: int = Field(1, ge=1)
     """How many times batch_size rows make one step"""
 
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of a moving average of the weights, such as 0.99: the average is evaluated and kept; 0 for none"""
     calibration: float = Field(0.0, ge=0, lt=0.5)
     """Share of the training text (its beginning) that is not trained on, to fit one scale of the logits on"""
 
@@ -217,6 +227,8 @@ class TrainSettings(ProgramSettings):
     """Steps between evaluations; each keeps the best weights and the state to resume"""
     eval_blocks: int = Field(1024, ge=1)
     """Validation blocks read at each evaluation, evenly spaced; all if there are fewer"""
+    patience: int = Field(0, ge=0)
+    """End the run after this many evaluations in a row without a lower validation loss; 0: never"""
     sample_tokens: int = Field(200, ge=0)
     """Characters of sample text shown at each evaluation"""
     snapshots: int = Field(0, ge=0)

@@ -26,14 +26,20 @@ from training.dataset import Dataset
 from training.distributed import Workers, join_workers
 from training.resume import Progress, recovery_hint
 from training.settings import NANOGPT_FLAGS, TrainSettings
+from training.text_size import text_advice
+from training.train_step import Objective
 from training.trainer import Trainer, TrainingObserver
 
 EVENT_FILES = "TensorBoard's event files"
 MAX_ADVISED_EPOCHS = 30  # nanoGPT's Shakespeare model is at its best after about 20
 
 
-def train(settings: TrainSettings) -> None:
-    """Train with a progress bar; Ctrl-C or SIGTERM ends the run after the present step, with its state saved."""
+def train(settings: TrainSettings, make_objective: Callable[[Dataset], Objective] | None = None) -> None:
+    """Train with a progress bar; Ctrl-C or SIGTERM ends the run after the present step, with its state saved.
+
+    Args:
+        make_objective: returns what is minimised on a data set; None for the loss of its text.
+    """
     keep_freed_memory()
     trainer: Trainer | None = None
 
@@ -46,9 +52,10 @@ def train(settings: TrainSettings) -> None:
         workers = stack.enter_context(join_workers(hint))
         stop = stack.enter_context(stop_signals())
         dataset = Dataset.load(settings.data)
+        objective = None if make_objective is None else make_objective(dataset)
         console = ConsoleObserver(settings, dataset.vocabulary, workers)
         stack.callback(console.close)
-        trainer = Trainer(settings, dataset, console, workers)
+        trainer = Trainer(settings, dataset, console, workers, objective)
         stack.callback(trainer.close)
         if workers.is_main:
             print_plan(trainer)
@@ -60,6 +67,9 @@ def train(settings: TrainSettings) -> None:
     if not finished:
         print(f"stopped at step {trainer.progress.step}; go on with the same command and --resume=True")
         raise KeyboardInterrupt
+    if trainer.progress.step < settings.max_iters:
+        count = trainer.progress.evaluations_since_best
+        print(f"stopped early at step {trainer.progress.step}: no lower val loss in the last {count} evaluations")
     print(f"best val loss {trainer.progress.best:.4f} nats/char; checkpoint in {settings.out_dir}")
 
 
@@ -67,12 +77,21 @@ def print_plan(trainer: Trainer) -> None:
     """Print what the run will do."""
     settings = trainer.settings
     total = settings.max_iters * trainer.characters_per_step
-    print(f"number of parameters: {trainer.checkpoint().parameter_count / 1e6:.2f}M")
+    parameters = trainer.checkpoint().parameter_count
+    print(f"number of parameters: {parameters / 1e6:.2f}M")
+    if trainer.objective.teachers:
+        identities = ", ".join(identity[:12] for identity in trainer.objective.teachers)
+        print(f"teachers: {identities}; the train loss is by their probabilities")
     print(f"preset {settings.preset}, training on {trainer.device.type} in ", end="")
     print(f"{str(trainer.dtype).removeprefix('torch.')}, writing to {settings.out_dir}")
     print(f"{settings.max_iters:,} steps of {trainer.characters_per_step:,} characters: {total:,}, ", end="")
     epochs = total / len(trainer.dataset.train)
     print(f"{epochs:.1f} times the training text")
+    vocab_size = len(trainer.dataset.vocabulary)
+    on_gpu = trainer.device.type == "cuda"
+    advice = text_advice(parameters, len(trainer.dataset.train), epochs, vocab_size, on_gpu)
+    if advice is not None:
+        print(advice)
     if epochs > MAX_ADVISED_EPOCHS:
         print(
             "a text read so often is learned by heart: use fewer --max_iters, a smaller network or a longer text; "

@@ -42,12 +42,29 @@ def training_dtype(device: torch.device, dtype_name: DtypeName) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+class Objective:
+    """What a step minimises: the loss of the text's next character. `training.distill` has another."""
+
+    teachers: tuple[str, ...] = ()  # identities of the checkpoints that it takes probabilities from
+
+    def summed_loss(self, logits: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Summed loss in nats.
+
+        Args:
+            logits: (B, T, V), of the network that is trained.
+            inputs: (B, T) ids that it has read.
+            targets: (B, T) ids that follow them.
+        """
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
+
+
 class TrainStep:
     """Takes the steps of one run.
 
     Args:
         batches: the rows of each step, of all processes together.
         dtype: number format of the matrix products.
+        objective: what is minimised.
     """
 
     def __init__(
@@ -58,6 +75,7 @@ class TrainStep:
         settings: TrainSettings,
         workers: Workers,
         dtype: torch.dtype,
+        objective: Objective,
     ) -> None:
         self._network = network
         self._optimizers = optimizers
@@ -66,6 +84,7 @@ class TrainStep:
         self._workers = workers
         self._device = next(network.parameters()).device
         self._dtype = dtype
+        self._objective = objective
         # What computes the logits: the network itself, or wrapped for compilation and the exchange of gradients.
         self._forward: nn.Module = cast(nn.Module, torch.compile(network)) if settings.compile else network
         if workers.world_size > 1:
@@ -105,4 +124,4 @@ class TrainStep:
         targets = targets.to(self._device, non_blocking=True)
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
             logits = self._forward(inputs)  # (B, T, V)
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
+        return self._objective.summed_loss(logits, inputs, targets)

@@ -19,23 +19,24 @@ import torch
 from model.analysis.text_index import TextIndex
 from model.checkpoint import Checkpoint, CurvePoint, TrainingRecord
 from model.device import choose_device
-from model.errors import CheckpointError, DivergedError, InputError
+from model.errors import DivergedError, InputError, SoliloquyError
 from model.network import GPT
 from model.sampling.ngram_draft import Draft
-from model.weights import from_tensors
 from training.best_effort import BestEffort
 from training.dataset import Dataset, EpochBatches, RandomBatches, split_calibration
 from training.distributed import Workers
 from training.draft import make_draft
+from training.ema import MovingAverage
 from training.evaluation import Evaluation, evaluate, fit_logit_scale
 from training.index import make_index
 from training.ngram import baselines
 from training.optimizers import learning_rate_factor, make_optimizers
-from training.resume import Progress, collect_state, has_state, restore_state, resume
-from training.run_folder import RunFolder, current_commit, snapshot_steps
+from training.resume import Progress, RunParts, collect_state, has_state, restore_state, resume
+from training.run_folder import RunFolder, checkpoint_of, current_commit, snapshot_steps
 from training.settings import TrainSettings
-from training.train_step import TrainStep, training_dtype
+from training.train_step import Objective, TrainStep, training_dtype
 
+NOT_IN_RECIPE = {"data", "out_dir", "resume", "tensorboard", "teachers"}  # paths, and what changes no weight
 MAX_SKIPPED_STEPS = 2  # in a row, without a finite gradient; one more ends the run
 
 
@@ -69,12 +70,14 @@ class Trainer:
         dataset: Dataset,
         observer: TrainingObserver | None = None,
         workers: Workers | None = None,
+        objective: Objective | None = None,
     ) -> None:
         split = split_calibration(dataset.train, settings.calibration, settings.block_size)
         self.settings = settings
         self.dataset = dataset
         self.observer = observer or TrainingObserver()
         self.workers = workers or Workers()
+        self.objective = objective or Objective()
         self.best_effort = BestEffort(self.observer.warn)
         self.device = torch.device(choose_device(settings.device))
         self.dtype = training_dtype(self.device, settings.dtype)
@@ -90,7 +93,11 @@ class Trainer:
             settings.attention_dropout,
             settings.embedding_dropout,
         ).to(self.device)
+        self.average = MovingAverage(self.network, settings.ema) if settings.ema else None
         self.optimizers = make_optimizers(self.network, settings)
+        self._parts = RunParts(
+            self.network, self.average, self.optimizers, dataset.fingerprint, self.objective.teachers
+        )
         self.progress = Progress()
         self.commit = current_commit()  # now: the source may change while the run goes on
         self.folder: RunFolder | None = None
@@ -98,8 +105,8 @@ class Trainer:
             self.folder = RunFolder(settings.out_dir, settings.resume, settings.snapshots > 0)
         if settings.resume:
             try:
-                self.progress = resume(settings, dataset, self.network, self.optimizers)
-            except CheckpointError:
+                self.progress = resume(settings, self._parts)
+            except SoliloquyError:
                 self.close()
                 raise
         batches = EpochBatches if settings.batches == "epochs" else RandomBatches
@@ -113,7 +120,20 @@ class Trainer:
             settings,
             self.workers,
             self.dtype,
+            self.objective,
         )
+
+    @property
+    def evaluated_network(self) -> GPT:
+        """What is evaluated, sampled and kept: the average of the weights if there is one, else the network."""
+        return self.network if self.average is None else self.average.network
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the last `patience` evaluations found no lower loss; only the main process knows."""
+        if not self.workers.is_main or not self.settings.patience:
+            return False
+        return self.progress.evaluations_since_best >= self.settings.patience
 
     @property
     def saved(self) -> bool:
@@ -126,7 +146,9 @@ class Trainer:
             self.folder.close()
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Train to `max_iters`; return False if `stop()` ended it early. Either way the state is saved.
+        """Train to `max_iters`, or until the run is out of patience; return False if `stop()` ended it before.
+
+        Either way the state is saved.
 
         Raises:
             DivergedError: three steps in a row, or an evaluation, were not finite; nothing of them is saved.
@@ -149,8 +171,12 @@ class Trainer:
             if progress.step % self.settings.eval_interval == 0:
                 self._evaluate()
             self._snapshot()
-            if any(self.workers.all_reduce_sum(stop())):  # all processes stop at the same step
+            # All processes stop at the same step.
+            stopped, out_of_patience = self.workers.all_reduce_sum(stop(), self.out_of_patience)
+            if stopped:
                 return False
+            if out_of_patience:
+                return True
             loss = self.train_step()
             progress.losses.append(loss)
             progress.step += 1
@@ -168,7 +194,7 @@ class Trainer:
         for _ in range(steps):
             self.train_step()
         seconds = (time.monotonic() - began) / steps
-        self.progress = restore_state(before, self.network, self.optimizers)
+        self.progress = restore_state(before, self._parts)
         return seconds
 
     def train_step(self) -> float:
@@ -181,6 +207,8 @@ class Trainer:
         result = self._train_step.take(progress.step)
         if result.finite:
             progress.skipped = 0
+            if self.average is not None:
+                self.average.update(progress.step)
             return result.loss
         progress.skipped += 1
         if progress.skipped > MAX_SKIPPED_STEPS:
@@ -191,10 +219,9 @@ class Trainer:
         return result.loss
 
     def checkpoint(self, val_method: str = "") -> Checkpoint:
-        """The network as it is now."""
-        record = self._record(val_method)
-        config = dataclasses.replace(self.network.config, logit_scale=self.network.logit_scale)
-        return Checkpoint(config, self.dataset.vocabulary, from_tensors(self.network.state_dict()), record)
+        """The evaluated network as it is now."""
+        network = self.evaluated_network
+        return checkpoint_of(network, self.dataset.vocabulary, self._record(val_method))
 
     @cached_property
     def draft(self) -> Draft | None:
@@ -215,7 +242,7 @@ class Trainer:
         if not self.workers.is_main or (progress.curve and progress.curve[-1]["step"] == progress.step):
             return
         self._calibrate()
-        result = evaluate(self.network, self.dataset.val, self.dtype, self.settings.eval_blocks)
+        result = evaluate(self.evaluated_network, self.dataset.val, self.dtype, self.settings.eval_blocks)
         if not math.isfinite(result.loss):
             raise DivergedError(
                 f"step {progress.step}: the validation loss is {result.loss}; {self._divergence_hint()}"
@@ -227,7 +254,7 @@ class Trainer:
             val=result.loss,
             lr=self.settings.learning_rate * learning_rate_factor(progress.step, self.settings),
             tokens_per_second=self._characters_per_second(),
-            sample=self.best_effort.run("samples", partial(self.observer.sample, self.network), ""),
+            sample=self.best_effort.run("samples", partial(self.observer.sample, self.evaluated_network), ""),
         )
         progress.curve.append(point)
         progress.losses.clear()
@@ -238,9 +265,9 @@ class Trainer:
 
     def _calibrate(self) -> None:
         """Put the network into evaluation mode, its logits scaled to fit the calibration text if there is one."""
-        self.network.eval()
+        network = self.evaluated_network.eval()
         if len(self._calibration_ids):
-            self.network.logit_scale = fit_logit_scale(self.network, self._calibration_ids, self.dtype)
+            network.logit_scale = fit_logit_scale(network, self._calibration_ids, self.dtype)
 
     def _divergence_hint(self) -> str:
         """What a user can do about numbers that are no longer finite."""
@@ -274,10 +301,12 @@ class Trainer:
             self.best_effort.run("snapshots", partial(self.folder.snapshot, step, self.checkpoint()), None)
 
     def _state(self) -> dict[str, object]:
-        return collect_state(self.network, self.optimizers, self.dataset, self.progress)
+        return collect_state(self._parts, self.progress)
 
     def _record(self, val_method: str) -> TrainingRecord:
-        recipe = self.settings.model_dump(mode="json", exclude={"data", "out_dir", "resume", "tensorboard"})
+        recipe = self.settings.model_dump(mode="json", exclude=NOT_IN_RECIPE)
+        if self.objective.teachers:
+            recipe["teachers"] = list(self.objective.teachers)
         return TrainingRecord(
             dataset=self.dataset.source,
             recipe=recipe | {"device": self.device.type, "dtype": str(self.dtype).removeprefix("torch.")},

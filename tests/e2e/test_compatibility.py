@@ -19,6 +19,8 @@ from model.sample import SampleSettings
 from model.verify import VerifySettings
 from tests.conftest import LiveServer
 from tests.e2e.conftest import BUNDLED
+from training.average import AverageSettings
+from training.distill import DistillSettings
 from training.draft import DraftSettings
 from training.evaluate import EvaluateSettings
 from training.import_nanogpt import ImportSettings
@@ -32,6 +34,8 @@ COMMANDS: dict[str, type[BaseSettings]] = {
     "app": ServerSettings,
     "model.sample": SampleSettings,
     "model.verify": VerifySettings,
+    "training.average": AverageSettings,
+    "training.distill": DistillSettings,
     "training.draft": DraftSettings,
     "training.evaluate": EvaluateSettings,
     "training.import_nanogpt": ImportSettings,

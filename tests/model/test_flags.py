@@ -84,6 +84,19 @@ class Placed(ProgramSettings):
     """A number"""
 
 
+class Listed(ProgramSettings):
+    """A program with a value by its place, and as many more as there are."""
+
+    model_config = settings_config("listed", "SOLILOQUY_LISTED_")
+
+    name: CliPositionalArg[str]
+    """A text"""
+    files: CliPositionalArg[list[Path]]
+    """Files"""
+    count: int = 7
+    """A number"""
+
+
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -214,3 +227,15 @@ def test_help_is_shown_wherever_it_is_asked_for(flag: str, capsys: pytest.Captur
         run(Example, lambda _: None, ["--count=3", flag])
     assert stopped.value.code == 0
     assert "A number (default: 7)" in capsys.readouterr().out
+
+
+def test_a_list_by_its_place_takes_all_that_are_left(capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[Listed] = []
+    assert run(Listed, seen.append, ["x", "a", "--count=3", "b c", "--", "--d"]) == 0
+    assert seen[0].name == "x"
+    assert seen[0].files == [Path("a"), Path("b c"), Path("--d")]
+    assert seen[0].count == 3
+    assert run(Listed, seen.append, ["x"]) == 2
+    assert capsys.readouterr().err == "--files is required\n"
+    assert run(Placed, lambda _: None, ["x", "y"]) == 2
+    assert capsys.readouterr().err.startswith("y: is not a flag")

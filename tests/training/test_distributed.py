@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ from training.resume import recovery_hint
 from training.settings import TrainSettings
 from training.trainer import Trainer
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "preset": "cpu-2min",
     "n_layer": 2,
     "n_head": 2,
@@ -33,6 +35,21 @@ SMALL = {
     "device": "cpu",
     "dtype": "float32",
 }
+
+
+@dataclass(frozen=True)
+class SecondWorker(Workers):
+    """The second process of two, without the first, which is out of patience at the end of the sixth step."""
+
+    rank: int = 1
+    patience: list[float] = field(default_factory=lambda: [0.0] * 6 + [1.0])  # what the first process says
+
+    def all_reduce_sum(self, *values: float) -> list[float]:
+        if len(values) == 1:  # a step's loss
+            return list(values)
+        stop, own = values
+        return [stop, own + self.patience.pop(0)]
+
 
 ENDED = "another process of this run has ended"
 
@@ -72,7 +89,7 @@ def curve(folder: Path) -> list[float]:
 
 def test_two_processes_train_as_one(tmp_path: Path, dataset: Dataset) -> None:
     for processes in (1, 2):
-        process = start(processes, tmp_path)
+        process = start(processes, tmp_path, ema=0.5, patience=9)
         output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
         assert output.count("number of parameters") == 1
@@ -151,6 +168,13 @@ def rank_of(pid: int) -> str | None:
         if entry.startswith(b"RANK="):
             return entry[5:].decode()
     return None
+
+
+def test_a_process_stops_when_the_main_one_is_out_of_patience(tmp_path: Path, dataset: Dataset) -> None:
+    settings = TrainSettings(data=tmp_path, out_dir=tmp_path / "x", **SMALL | {"patience": 1})
+    trainer = Trainer(settings, dataset, workers=SecondWorker())
+    assert trainer.run()
+    assert trainer.progress.step == 6
 
 
 def test_rows_that_cannot_be_shared_are_refused(tmp_path: Path, dataset: Dataset) -> None:

@@ -16,7 +16,9 @@ from model.checkpoint import write_checkpoint
 from model.cli import read_settings, run
 from model.sample import SampleSettings, sample
 from tests.tiny import CPU, tiny_checkpoint
+from training.average import AverageSettings, average
 from training.dataset import Dataset
+from training.distill import DistillSettings, distill
 from training.evaluate import EvaluateSettings, main
 from training.import_nanogpt import ImportSettings, import_nanogpt
 from training.index import IndexSettings, add_index
@@ -199,6 +201,8 @@ EMPTY: list[tuple[type, Callable[..., None], str, list[str]]] = [
     (SampleSettings, sample, "out_dir", []),
     (EvaluateSettings, main, "checkpoint", []),
     (IndexSettings, add_index, "checkpoint", ["--data=x"]),
+    (AverageSettings, average, "data", ["x", "y", "--out_dir=z"]),
+    (DistillSettings, distill, "out_dir", ["--data=x", "--teachers=y"]),
     (ImportSettings, import_nanogpt, "out_dir", ["--ckpt=x", "--meta=y"]),
 ]
 

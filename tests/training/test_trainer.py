@@ -129,6 +129,53 @@ def test_the_best_weights_are_kept_when_later_ones_are_worse(tmp_path: Path, dat
     assert read_checkpoint(tmp_path / "x").identity == best
 
 
+def spoiled(out_dir: Path, dataset: Dataset, **changes: Any) -> Trainer:
+    """A run whose losses are worse from step 4 on: a weight is thrown off, and kept there."""
+    trainer = Trainer(settings(out_dir, learning_rate=1e-2, dropout=0.0, eval_interval=2, **changes), dataset)
+    take = trainer.train_step
+
+    def take_and_spoil() -> float:
+        loss = take()
+        if trainer.progress.step >= 3:
+            with torch.no_grad():
+                trainer.network.tokens.weight.fill_(trainer.progress.step)
+        return loss
+
+    trainer.train_step = take_and_spoil  # type: ignore[method-assign]
+    return trainer
+
+
+def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path, dataset: Dataset) -> None:
+    """The best weights stay; a run that is resumed counts on, and one with more patience goes on."""
+    changes = {"max_iters": 40, "patience": 3}
+    whole = spoiled(tmp_path / "whole", dataset, **changes)
+    assert whole.run()
+    assert [point["step"] for point in whole.progress.curve] == [0, 2, 4, 6, 8]
+    assert whole.progress.evaluations_since_best == 3
+    kept = read_checkpoint(tmp_path / "whole")
+    assert kept.training["curve"][-1]["step"] == 2
+    first = spoiled(tmp_path / "parts", dataset, **changes)
+    assert not first.run(stop=lambda: first.progress.step == 5)
+    second = spoiled(tmp_path / "parts", dataset, **changes, resume=True)
+    assert second.run()
+    assert losses(second) == losses(whole)
+    assert read_checkpoint(tmp_path / "parts").identity == kept.identity
+    again = spoiled(tmp_path / "parts", dataset, **changes, resume=True)
+    assert again.run()
+    assert again.progress.step == 8
+    longer = spoiled(tmp_path / "parts", dataset, max_iters=40, patience=5, resume=True)
+    assert longer.run()
+    assert longer.progress.step == 12
+
+
+def test_a_run_that_is_never_out_of_patience_is_that_without(tmp_path: Path, dataset: Dataset) -> None:
+    patient, plain = (Trainer(settings(tmp_path / str(n), patience=n), dataset) for n in (9, 0))
+    assert patient.run()
+    assert plain.run()
+    assert patient.progress.step == 12
+    assert losses(patient) == losses(plain)
+
+
 def test_a_folder_with_a_run_in_it_is_not_overwritten(tmp_path: Path, dataset: Dataset) -> None:
     Trainer(settings(tmp_path / "x", max_iters=1), dataset).run()
     with pytest.raises(InputError, match=r"not empty; use another folder, or --resume=True"):
@@ -227,9 +274,9 @@ class Poison(TrainingObserver):
         return gradient * float("nan") if self.trainer.progress.step in self.steps else gradient
 
 
-def poisoned(out_dir: Path, dataset: Dataset, steps: set[int]) -> Trainer:
+def poisoned(out_dir: Path, dataset: Dataset, steps: set[int], **changes: Any) -> Trainer:
     poison = Poison(steps)
-    poison.trainer = Trainer(settings(out_dir), dataset, poison)
+    poison.trainer = Trainer(settings(out_dir, **changes), dataset, poison)
     poison.trainer.network.tokens.weight.register_hook(poison.hook)  # type: ignore[no-untyped-call]
     return poison.trainer
 
