@@ -119,6 +119,19 @@ def ask_and_leave(server: LiveServer, path: str, asked: dict[str, Any]) -> None:
         assert server.gate.waiting.wait(PATIENCE)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """PyTorch computes on one thread: with networks this small, two cost more by waiting than they compute.
+
+    The backends are tested with as many as there are.
+    """
+    before = torch.get_num_threads()
+    if "backends" not in request.path.parts:
+        torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint on disk."""

@@ -7,6 +7,8 @@ import torch
 
 from model.device import usable_cores
 
+PYTORCHS_THREADS = torch.get_num_threads()  # before `one_thread`
+
 
 @pytest.mark.parametrize(
     ("quota", "cores"),
@@ -27,4 +29,4 @@ def test_threads_that_wait_for_each_other_stay_within_a_containers_quota(
 
 
 def test_without_control_groups_all_cores_are_used(tmp_path: Path) -> None:
-    assert usable_cores(tmp_path / "cpu.max") == torch.get_num_threads()
+    assert usable_cores(tmp_path / "cpu.max") == PYTORCHS_THREADS
