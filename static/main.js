@@ -153,7 +153,7 @@ function onProblem(error) {
 /** Everything that depends on which texts there are and whether one is being written. */
 function update() {
 	if (!tree.active) return;
-	$("stop").disabled = !session.writing;
+	showStop();
 	$("pages").setAttribute("aria-busy", String(session.writing));
 	$("side-by-side").hidden = tree.branches.length < 2;
 	$("side-by-side").setAttribute("aria-pressed", String(tree.sideBySide));
@@ -162,8 +162,18 @@ function update() {
 	updateText();
 }
 
+/** One of Write and Stop is shown, in the same place; the keyboard's focus goes from one to the other. */
+function showStop(writing = session.writing) {
+	const focused = document.activeElement;
+	$("stop").disabled = !writing;
+	$("form").classList.toggle("writing", writing);
+	if (writing && focused === $("write")) $("stop").focus();
+	if (!writing && focused === $("stop")) $("write").focus();
+}
+
 function updateText() {
 	updateCounters();
+	$("examples").hidden = tree.active.doc.length > 0;
 	if (session.isWriting(tree.active)) return;
 	showUnknown(tree.active.doc);
 	showEdited(tree.active.doc);
@@ -171,7 +181,9 @@ function updateText() {
 
 function updateCounters() {
 	const { doc } = tree.active;
-	$("counters").textContent = t("counters", { count: doc.length, seen: doc.length - doc.windowStart });
+	const seen = doc.length - doc.windowStart;
+	$("counters").textContent = t("counters", { count: doc.length, seen });
+	$("counters").title = t("counters_title", { seen });
 	$("undo").disabled = !doc.canUndo;
 	$("redo").disabled = !doc.canRedo;
 	panels.update();
@@ -222,11 +234,12 @@ function stop() {
 }
 
 /**
- * Puts an example in the place of what was typed; what the model wrote stays, and a new text begins.
+ * Begins a text, in the place of what was typed; what the model wrote stays beside it.
  * @param {string} text
  */
 function begin(text) {
 	session.stop();
+	if (inspectMode.on) inspectMode.toggle(false);
 	const branch = requestOf(tree.active) ? tree.add([]) : tree.active;
 	branch.doc.splice(0, branch.doc.length, typed(text));
 	tree.activate(branch);
@@ -255,21 +268,31 @@ function showsNotSaved() {
 
 function keepView() {
 	const open = [...document.querySelectorAll("details[open]")].map(({ id }) => id);
-	saveView({ tint: $("tint").value, open, settings: form.formValues() });
+	const underlines = $("underlines").checked;
+	const drawer = !$("drawer").hidden;
+	saveView({ tint: $("tint").value, open, drawer, underlines, settings: form.formValues() });
 }
 
 /**
  * Shows colours, panels and settings as they were before a reload; what is not on this page is passed over.
  * @param {View} view
  */
-function showView({ tint = "", open = [], settings = {} }) {
+function showView({ tint = "", open = [], drawer = false, underlines = false, settings = {} }) {
 	const modes = [...$("tint").options].map(({ value }) => value);
 	if (modes.includes(tint)) $("tint").value = tint;
 	for (const id of open) {
 		const details = document.getElementById(id);
 		if (details instanceof HTMLDetailsElement) details.open = true;
 	}
+	form.toggleDrawer(drawer);
+	$("underlines").checked = underlines;
+	showUnderlines();
 	form.fill(settings);
+}
+
+function showUnderlines() {
+	$("pages").classList.toggle("underlines", $("underlines").checked);
+	$("legend").classList.toggle("underlines", $("underlines").checked);
 }
 
 /** Shows the texts of before a reload, or the first example. */
@@ -369,6 +392,14 @@ const clicks = [
 	["undo", undo],
 	["redo", redo],
 	["reopen", () => tree.reopen()],
+	["new", () => begin("")],
+	[
+		"more",
+		() => {
+			form.toggleDrawer();
+			keepView();
+		},
+	],
 	["replace", replaceUnknown],
 	["side-by-side", () => tree.setSideBySide(!tree.sideBySide)],
 	["last-seed", () => form.fill({ seed: Number($("last-seed").value) })],
@@ -391,6 +422,7 @@ form.listen(() => {
 	panels.update();
 });
 $("form").addEventListener("change", keepView);
+$("underlines").addEventListener("change", showUnderlines);
 for (const details of document.querySelectorAll("details")) details.addEventListener("toggle", keepView);
 addEventListener("unhandledrejection", () => showError(t("page_error")));
 addEventListener("error", () => showError(t("page_error")));

@@ -156,6 +156,10 @@ interface View {
 	tint?: string;
 	/** Ids of the panels that are open. */
 	open?: string[];
+	/** Whether the settings that are rarely needed are shown. */
+	drawer?: boolean;
+	/** Whether lines under the characters show what the colours show. */
+	underlines?: boolean;
 	settings?: FormValues;
 	/** When it was kept, in milliseconds. */
 	time: number;
@@ -486,6 +490,7 @@ interface PageElements {
 	card: HTMLElement;
 	"card-panel": HTMLElement;
 	counters: HTMLElement;
+	drawer: HTMLElement;
 	edited: HTMLElement;
 	error: HTMLElement;
 	examples: HTMLElement;
@@ -499,6 +504,8 @@ interface PageElements {
 	"last-seed": HTMLButtonElement;
 	legend: HTMLElement;
 	look: HTMLButtonElement;
+	more: HTMLButtonElement;
+	new: HTMLButtonElement;
 	pages: HTMLElement;
 	pill: HTMLButtonElement;
 	redo: HTMLButtonElement;
@@ -515,6 +522,7 @@ interface PageElements {
 	tabs: HTMLElement;
 	texts: HTMLElement;
 	tint: HTMLSelectElement;
+	underlines: HTMLInputElement;
 	undo: HTMLButtonElement;
 	unknown: HTMLElement;
 	"unknown-list": HTMLElement;

@@ -3,6 +3,11 @@
 /** The element with an id. @type {<Id extends keyof PageElements>(id: Id) => PageElements[Id]} */
 export const $ = (id) => /** @type {any} */ (document.getElementById(id));
 
+/** Where on the screen the text ends, as the settings stand over what is below. */
+export function viewBottom() {
+	return Math.min(innerHeight, $("form").getBoundingClientRect().top);
+}
+
 /** @type {FindElement} */
 export const find = (/** @type {ParentNode} */ root, /** @type {string} */ selector) =>
 	/** @type {any} */ (root.querySelector(selector));

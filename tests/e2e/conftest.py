@@ -104,10 +104,18 @@ def written(page: Page) -> None:
     expect(page.locator("#state")).to_have_attribute("data-state", "done")
 
 
+def setting(page: Page, name: str, value: str) -> None:
+    """Fill one setting, wherever the page has it."""
+    field = page.locator(f"#{name}")
+    if not field.is_visible():
+        page.click("#more")
+    field.fill(value)
+
+
 def begin(page: Page, text: str, **settings: str) -> None:
     """Put a text in the place of all that is there, and fill settings."""
     for name, value in settings.items():
-        page.fill(f"#{name}", value)
+        setting(page, name, value)
     page.click(".active .document")
     page.keyboard.press("Control+a")
     page.keyboard.press("Delete")

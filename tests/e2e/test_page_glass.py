@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import LiveServer
-from tests.e2e.conftest import BUNDLED, begin, opened, text_of, written
+from tests.e2e.conftest import BUNDLED, begin, opened, setting, text_of, written
 
 PROMPT = "ROMEO:\n"
 
@@ -48,7 +48,7 @@ def details(server: LiveServer, **fields: object) -> list[dict[str, object]]:
 
 
 def set_slider(page: Page, name: str, value: str) -> None:
-    page.locator(f"#{name}").fill(value)
+    setting(page, name, value)
 
 
 @pytest.mark.parametrize(
@@ -77,18 +77,33 @@ def test_every_character_has_its_tint(
     ]
     assert shown == expected
     expect(wrote.locator("#legend li")).to_have_count(6)
+    wrote.click("#more")
+    wrote.check("#underlines")
     line = "getComputedStyle(document.querySelector('.written.tint{}')).textDecorationStyle"
     assert len({wrote.evaluate(line.format(step)) for step in (2, 3, 4)}) == 3  # a channel that is not colour
     wrote.select_option("#tint", "off")
     expect(wrote.locator(".document [class*=tint]")).to_have_count(0)
 
 
-def test_text_beyond_the_window_fades(wrote: Page) -> None:
-    past = wrote.evaluate(
-        "[...document.querySelectorAll('.document .past')].map((e) => e.textContent).join('').length"
+def test_a_line_in_the_margin_says_from_where_the_model_sees_and_no_mark_fades(wrote: Page) -> None:
+    """Colours of text that had left the model's window faded: just the marks that a reader of it wanted to see."""
+    text = text_of(wrote)
+    seen = wrote.locator(".line[data-seen]")
+    expect(seen).to_have_count(1)
+    expect(seen).to_have_attribute("data-seen", "the model sees from here")
+    number = wrote.evaluate("[...document.querySelectorAll('.line')].findIndex((line) => 'seen' in line.dataset)")
+    assert number == text[: len(text) - 256].count("\n")
+    borders = wrote.evaluate(
+        "[...document.querySelectorAll('.line')].map((line) => getComputedStyle(line).borderLeftColor)"
     )
-    breaks = text_of(wrote)[: len(PROMPT) + 300 - 256].count("\n")
-    assert past == len(PROMPT) + 300 - 256 - breaks
+    assert set(borders[:number]) == {"rgba(0, 0, 0, 0)"}
+    assert "rgba(0, 0, 0, 0)" not in borders[number:]
+    grounds = (
+        "[...document.querySelectorAll('.written.tint5')].map((span) => getComputedStyle(span).backgroundColor)"
+    )
+    assert len(set(wrote.evaluate(grounds))) == 1
+    begin(wrote, "A short text")
+    expect(seen).to_have_count(0)
 
 
 def test_the_inspector_shows_what_the_model_considered(wrote: Page, bundled_server: LiveServer) -> None:

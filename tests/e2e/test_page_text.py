@@ -26,7 +26,7 @@ def test_the_model_goes_on_where_someone_stopped(bundled: Page, bundled_server: 
     assert text_of(bundled) == "ROMEO:\nO my " + expected
     expect(bundled.locator(".speaker").first).to_have_text("ROMEO:")
     expect(bundled.locator("#figures")).to_contain_text("300 characters")
-    expect(bundled.locator("#counters")).to_contain_text("the model sees the last 256")
+    expect(bundled.locator("#counters")).to_contain_text(", 256 seen")
 
     bundled.keyboard.press("Control+End")
     bundled.keyboard.type("\n\nNURSE:\nNo!")
@@ -227,11 +227,16 @@ def test_unknown_characters_are_marked_while_typing_and_can_be_replaced(bundled:
 
 
 def test_examples_begin_a_text(bundled: Page) -> None:
+    """They are offered where the text is empty."""
+    expect(bundled.locator("#examples")).to_be_hidden()
+    bundled.click("#new")
+    expect(bundled.locator("article")).to_have_count(1)  # nothing was written: the text is emptied
     bundled.get_by_role("button", name="First Citizen:").click()
     assert text_of(bundled) == "First Citizen:\nBefore we proceed"
     bundled.fill("#max_new_tokens", "20")
     bundled.click("#write")
     written(bundled)
+    bundled.click("#new")
     bundled.get_by_role("button", name="JULIET:").click()  # what the model wrote is not taken away
     assert text_of(bundled, "2") == "JULIET:\nO "
     expect(bundled.locator("#tabs button")).to_have_count(4)

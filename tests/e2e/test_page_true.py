@@ -188,12 +188,15 @@ def test_colours_panels_and_settings_survive_a_reload(browser: Browser, bundled_
             page.click("#growth summary")
             page.click("#card-details summary")
             page.fill("#seed", "4087029807")
+            page.click("#more")
+            page.check("#underlines")
             page.fill("#num_samples", "1.5")
             page.locator("#temperature").fill("0.3")
             page.reload()
             expect(page.locator("#tint")).to_have_value("rank")
             expect(page.locator("#legend li").first).to_contain_text("≤ 1")
             assert page.locator("details[open]").count() == 2
+            expect(page.locator("#underlines")).to_be_checked()
             expect(page.locator("#seed")).to_have_value("4087029807")
             expect(page.locator("#num_samples")).to_have_value("1.5")  # as typed, to be corrected
             expect(page.locator("#temperature-value")).to_have_text("0.3")
