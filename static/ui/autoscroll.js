@@ -59,6 +59,7 @@ export class AutoScroll {
 		if (this.#end?.isConnected) {
 			const overlap = this.#end.getBoundingClientRect().bottom - (viewBottom() - MARGIN);
 			scrollBy({ top: overlap, behavior: "instant" });
+			this.#expected = Math.round(scrollY); // the window may be another since the last time
 		}
 		this.#show();
 	}

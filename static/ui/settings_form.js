@@ -120,6 +120,13 @@ export function fill(fields) {
 	showValues();
 }
 
+/** Moves a slider as if someone had. @param {keyof Sampling} name @param {string | number} value */
+export function set(name, value) {
+	fill({ [name]: value });
+	input(name).dispatchEvent(new Event("input", { bubbles: true }));
+	input(name).dispatchEvent(new Event("change", { bubbles: true }));
+}
+
 /** Calls `listener` after each change of a sampling setting. @param {() => void} listener */
 export function listen(listener) {
 	for (const name of SLIDERS) input(name).addEventListener("input", listener);
@@ -189,8 +196,7 @@ function onExact(name) {
 	error.textContent = valid ? "" : t("exact_range", range);
 	field.toggleAttribute("aria-invalid", !valid);
 	if (!valid) return;
-	fill({ [name]: value });
-	slider.dispatchEvent(new Event("input", { bubbles: true }));
+	set(name, value);
 }
 
 /** @param {string} value */
