@@ -42,6 +42,8 @@ def test_what_was_found_in_a_text_is_called_stale_once_the_text_is_another(wrote
     expect(stale).to_be_hidden()
     expect(edited).to_be_empty()
     edit_beginning(wrote)
+    wrote.click("#tab-report")  # the click into the text showed the letter there
+    expect(stale).to_be_visible()
     expect(stale).to_contain_text("earlier text")
     expect(edited).to_contain_text("edited since the model wrote it")
     wrote.keyboard.press("Control+z")
@@ -55,6 +57,7 @@ def test_what_was_found_in_a_text_is_called_stale_once_the_text_is_another(wrote
     wrote.keyboard.press("Control+z")  # what the model wrote
     wrote.click("#redo")
     edit_beginning(wrote)
+    wrote.click("#tab-report")
     wrote.click("#report-button")
     expect(wrote.locator("#report-panel li")).to_have_count(4)
     expect(stale).to_be_hidden()
