@@ -45,7 +45,7 @@ export class Lens {
 		}
 		if (!name) this.#tabs[0].tabIndex = 0;
 		this.#element.classList.toggle("closed", !name);
-		document.body.classList.toggle("stage", name === "growth"); // which needs the room of the text
+		document.body.classList.toggle("growing", name === "growth"); // which needs the room of the text
 		for (const listener of this.#listeners) listener(name);
 	}
 
