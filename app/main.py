@@ -32,7 +32,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.start()
         try:
-            async with observer.running():
+            async with observer.running(), app.state.recorder.running():
                 yield
         finally:
             service.close()

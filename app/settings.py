@@ -35,6 +35,7 @@ FORMS = {
     "cors_origins": "origins in small letters, such as https://example.org, http://localhost:* or app://name, "
     "separated by commas, or * for all, but not null, which is any page that has no origin",
 }
+FORMS["frame_ancestors"] = FORMS["cors_origins"]
 MAX_RATE = 10**9
 MAX_RATE_SECONDS = 366 * 86_400
 MAX_SECONDS = 7 * 86_400.0
@@ -139,6 +140,11 @@ class ServerSettings(ProgramSettings):
     """Lines to read, or a JSON object a line"""
     log_prompts: bool = False
     """Write prompts into the log; they may be private"""
+    recording: bool = True
+    """Write one text after the start, which the page shows first-time visitors being written"""
+    frame_ancestors: str | None = None
+    """Origins, separated by commas, whose pages may show the page in a frame, such as https://example.org; none if
+    not given"""
     metrics: bool = True
     """Tell Prometheus at /metrics"""
     tracing: bool = False

@@ -11,7 +11,7 @@ import httpx
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.e2e.conftest import BUNDLED, FLAGS, begin, chromium, written
+from tests.e2e.conftest import BUNDLED, FLAGS, begin, chromium, colour, setting, written
 from tests.e2e.test_process import serving
 
 IMAGES = Path(__file__).parent / "images"
@@ -28,11 +28,14 @@ def take(page: Page, name: str) -> None:
 
 
 def desktop(page: Page) -> None:
-    """Write, inspect, fork, open the panels and be refused, in a wide window."""
+    """Write, look at a letter, fork, open the panels and be refused, in a wide window."""
+    page.select_option("#speed", "full")
     begin(page, "ROMEO:\n", seed="1337", max_new_tokens="300")
     page.click("#write")
     written(page)
     page.evaluate("scrollTo(0, 0)")
+    page.locator(".written").nth(40).click()
+    expect(page.locator(".candidate").first).to_be_visible()
     take(page, "light")
     page.fill("#max_new_tokens", "400")
     page.click("#write")
@@ -49,27 +52,24 @@ def desktop(page: Page) -> None:
     page.locator(".document .line").nth(20).scroll_into_view_if_needed()
     take(page, "forks")
     page.click("#side-by-side")
-    page.click("#card-details summary")
     page.emulate_media(color_scheme="dark")
-    page.evaluate("document.querySelector('aside').scrollTo(0, 1e6); scrollTo(0, 1e6)")
+    page.click("#tab-model")
+    expect(page.locator("#card-panel dl")).to_be_visible()
+    page.evaluate("scrollTo(0, 0)")
     take(page, "dark")
     page.emulate_media(color_scheme="light")
-    page.click("#card-details summary")
-    page.click("#report summary")
-    page.select_option("#tint", "invented")
+    page.click("#tab-report")
+    colour(page, "invented")
     expect(page.locator("#report-panel li")).to_have_count(4)
-    page.evaluate("document.querySelector('aside').scrollTo(0, 1e6)")
     take(page, "report")
-    page.click("#report summary")
-    page.click("#growth summary")
+    page.click("#tab-growth")
     expect(page.locator("#growth-slider")).to_be_enabled()
     page.locator("#growth-slider").fill("2")
-    page.evaluate("document.querySelector('aside').scrollTo(0, 1e6)")
     take(page, "growth")
-    page.click("#growth summary")
-    page.select_option("#tint", "probability")
+    page.click("#tab-letter")
+    colour(page, "probability")
+    page.evaluate("scrollTo(0, 0)")
     begin(page, "Señor 😀, how", seed="-1")
-    page.evaluate("scrollTo(0, 0); document.querySelector('aside').scrollTo(0, 0)")
     page.click("#write")
     expect(page.locator("#seed-error")).not_to_be_empty()
     take(page, "error")
@@ -82,7 +82,7 @@ def main() -> None:
         warm_up = {"prompt": "ROMEO:", "details": True, "report": True, "stream": False}
         httpx.post(f"{url}/generate", json=warm_up, timeout=60)  # the pictures show speeds
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-        wide = browser.new_page(viewport={"width": 1180, "height": 860}, color_scheme="light", locale="en-GB")
+        wide = browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme="light", locale="en-GB")
         wide.goto(url)
         desktop(wide)
         phone = browser.new_context(
@@ -93,7 +93,9 @@ def main() -> None:
             locale="es-ES",
         ).new_page()
         phone.goto(url)
-        phone.fill("#seed", "7")
+        setting(phone, "seed", "7")
+        phone.select_option("#speed", "full")
+        phone.click("#more")
         phone.click("#write")
         written(phone)
         phone.click("#look")

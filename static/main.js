@@ -4,19 +4,21 @@ import { ProblemError } from "./api/sse.js";
 import { BranchTree } from "./editor/branches.js";
 import { changesIn, textOf, typed } from "./editor/document.js";
 import { classifier, drawLegend } from "./editor/highlight.js";
-import { fromFragment } from "./editor/share_format.js";
 import { load, save } from "./editor/storage.js";
 import { UnknownCharacters } from "./editor/unknown_characters.js";
 import { InspectMode } from "./inspector/inspect_mode.js";
 import { Inspector } from "./inspector/popover.js";
-import { Panels } from "./panels/panels.js";
+import { Panels, loadAll } from "./panels/panels.js";
 import { requestOf, Session } from "./session.js";
 import { AutoScroll } from "./ui/autoscroll.js";
 import { nameOf } from "./ui/character_names.js";
-import { $, make } from "./ui/dom.js";
-import { glyph, t } from "./ui/i18n.js";
+import { chooseColour, colourMode, listenToColours } from "./ui/colours.js";
+import { $, find, make, sheet, viewBottom } from "./ui/dom.js";
+import { glyph, number, t } from "./ui/i18n.js";
+import { Lens } from "./ui/lens.js";
 import { Announcer } from "./ui/live_region.js";
 import * as form from "./ui/settings_form.js";
+import { NextLetter } from "./ui/next_letter.js";
 import { Status } from "./ui/status.js";
 import { loadView, saveView } from "./ui/view_state.js";
 
@@ -29,12 +31,14 @@ const card = JSON.parse($("card").textContent);
 const unknown = new UnknownCharacters(card);
 const announcer = new Announcer($("announcer"));
 const autoScroll = new AutoScroll($("pill"));
-showView(loadView());
+const lens = new Lens();
+const view = loadView();
+showView(view);
 const tree = new BranchTree({
 	tabs: $("tabs"),
 	pages: $("pages"),
 	windowSize: card.block_size,
-	classify: classifier($("tint").value, unknown),
+	classify: classifier(colourMode(), unknown),
 	onEdit: (branch) => session.stopIn(branch),
 	onText,
 	onClose: (branch) => {
@@ -43,26 +47,52 @@ const tree = new BranchTree({
 	},
 	onChange: update,
 });
-const session = new Session({ card, tree, settings: form.settings, onState, onProblem });
+const nextLetter = new NextLetter();
+const session = new Session({
+	card,
+	tree,
+	settings: form.settings,
+	onShow: () => nextLetter.show(tree.active, session.stepping ? session.next(tree.active) : null),
+	onState,
+	onProblem,
+});
 const status = new Status({
 	state: $("state"),
 	text: $("figures"),
 	seed: $("last-seed"),
 	figures: () => session.figures,
 });
-const inspector = new Inspector($("inspector"), { card, settings: form.sampling, onChoose: fork });
-const inspectMode = new InspectMode({ tree, inspector, button: $("look"), pages: $("pages") });
-const panels = new Panels({ card, tree, session });
+const inspector = new Inspector($("inspector"), {
+	card,
+	settings: form.sampling,
+	onShow: showLetter,
+	onChoose: fork,
+});
+const inspectMode = new InspectMode({
+	tree,
+	inspector,
+	button: $("look"),
+	pages: $("pages"),
+	mayHover: () => lens.active === "letter" || (lens.active === "" && !sheet.matches),
+});
+const panels = new Panels({ card, tree, session, lens });
 
+const writeLabel = $("write").textContent;
+/** Whether the reader has done anything. */
+let touched = false;
 let saving = 0;
 /** The text that a screen reader hears. @type {Branch | null} */
 let announced = null;
 
 /**
- * Has the model continue a text; once, when a button is pressed twice, and not with numbers that cannot be used.
+ * Has the model continue a text, or show the next character of it, step by step. Only once, when a button is pressed twice, and not with numbers that cannot be used.
  * @param {Branch} branch
  */
 function write(branch) {
+	if (session.stepping && session.isWriting(branch)) {
+		session.step();
+		return;
+	}
 	if (!session.waiting && form.check()) session.write(branch);
 }
 
@@ -86,6 +116,7 @@ function onState(state, figures) {
 	status.show(state, figures);
 	if (state === "waiting") {
 		clearMessages();
+		if (lens.active === "growth") lens.show("letter"); // which leaves no room for the text
 		autoScroll.start();
 	}
 	if (!session.writing) {
@@ -123,6 +154,10 @@ function onText(branch, change) {
 /** @param {Branch} branch @param {Change} change */
 function onWritten(branch, { inserted }) {
 	if (branch !== tree.active) return;
+	if (session.playing) {
+		updateCounters(); // nobody asked to hear it, and the page stays where it is
+		return;
+	}
 	if (branch !== announced) announcer.reset();
 	announced = branch;
 	announcer.add(textOf(inserted));
@@ -153,7 +188,7 @@ function onProblem(error) {
 /** Everything that depends on which texts there are and whether one is being written. */
 function update() {
 	if (!tree.active) return;
-	$("stop").disabled = !session.writing;
+	showStop();
 	$("pages").setAttribute("aria-busy", String(session.writing));
 	$("side-by-side").hidden = tree.branches.length < 2;
 	$("side-by-side").setAttribute("aria-pressed", String(tree.sideBySide));
@@ -162,8 +197,21 @@ function update() {
 	updateText();
 }
 
+/** One of Write and Stop is shown, in the same place; the keyboard's focus goes from one to the other. */
+function showStop(writing = session.writing && !session.playing) {
+	const focused = document.activeElement;
+	$("stop").disabled = !writing;
+	$("form").classList.toggle("writing", writing);
+	const { stepping } = session;
+	$("form").classList.toggle("stepping", stepping);
+	$("write").textContent = stepping ? t("next_letter") : writeLabel;
+	if (writing && !stepping && focused === $("write")) $("stop").focus();
+	if (!writing && focused === $("stop")) $("write").focus();
+}
+
 function updateText() {
 	updateCounters();
+	$("examples").hidden = tree.active.doc.length > 0;
 	if (session.isWriting(tree.active)) return;
 	showUnknown(tree.active.doc);
 	showEdited(tree.active.doc);
@@ -171,7 +219,9 @@ function updateText() {
 
 function updateCounters() {
 	const { doc } = tree.active;
-	$("counters").textContent = t("counters", { count: doc.length, seen: doc.length - doc.windowStart });
+	const seen = doc.length - doc.windowStart;
+	$("counters").textContent = t("counters", { count: doc.length, seen });
+	$("counters").title = t("counters_title", { seen });
 	$("undo").disabled = !doc.canUndo;
 	$("redo").disabled = !doc.canRedo;
 	panels.update();
@@ -179,11 +229,66 @@ function updateCounters() {
 
 /** Says that the colours are of what the model wrote, where that was edited. @param {TextDocument} doc */
 function showEdited({ cells }) {
-	const mode = $("tint").value;
+	const mode = colourMode();
 	const { moved, cut } = changesIn(cells);
 	const edited = moved || (cut && ["copied", "invented"].includes(mode));
 	const message = edited && mode !== "off" ? t("edited_colours") : "";
 	if ($("edited").textContent !== message) $("edited").textContent = message;
+}
+
+/** Shows what the colours mean, in steps and in a sentence. */
+function showLegend() {
+	const mode = colourMode();
+	drawLegend($("legend"), mode);
+	const sure = !["copied", "invented", "off"].includes(mode);
+	$("sentence").textContent = t(`sentence_${sure ? "sure" : mode}`);
+	$("measure").hidden = !sure;
+}
+
+/** The panel of before a reload; beside the text one is always open. @param {View} view */
+function showPanel({ panel = "" }) {
+	if (lens.has(panel)) lens.show(panel);
+	else lens.show(sheet.matches ? "" : "letter");
+}
+
+/** The lens shows a character, or none any more. @param {boolean} pinned */
+function showLetter(pinned) {
+	$("letter-empty").hidden = inspector.open;
+	$("what-if").hidden = !inspector.open;
+	markLetter();
+	if (!inspector.at) return;
+	if (pinned) lens.show("letter");
+	showWhatIf();
+	if (pinned) revealLetter();
+}
+
+/** Scrolls so that the lens does not cover the character that it shows. */
+function revealLetter() {
+	if (!inspector.at) return;
+	const { branch, index } = inspector.at;
+	const over = branch.editor.lines.rectOf(index).bottom - (viewBottom() - 20);
+	if (over > 0) scrollBy({ top: over, behavior: "instant" });
+}
+
+/** Marks the character under the lens in the text, which is not drawn again for it. */
+function markLetter() {
+	if (!CSS.highlights) return;
+	CSS.highlights.delete("letter");
+	if (!inspector.at) return;
+	const { branch, index } = inspector.at;
+	const range = document.createRange();
+	range.setStart(...branch.editor.lines.domPosition(index));
+	range.setEnd(...branch.editor.lines.domPosition(index + 1));
+	CSS.highlights.set("letter", new Highlight(range));
+}
+
+/** The temperature stands in the lens, too, so that what it says can be tried. */
+function showWhatIf() {
+	const { temperature } = form.sampling();
+	const slider = $("lens-temperature");
+	slider.max = String(Math.max(2, temperature));
+	slider.value = String(temperature);
+	find($("what-if"), "output").textContent = number(temperature, 2);
 }
 
 /** @param {TextDocument} doc */
@@ -222,11 +327,12 @@ function stop() {
 }
 
 /**
- * Puts an example in the place of what was typed; what the model wrote stays, and a new text begins.
+ * Begins a text, in the place of what was typed; what the model wrote stays beside it.
  * @param {string} text
  */
 function begin(text) {
 	session.stop();
+	if (inspectMode.on) inspectMode.toggle(false);
 	const branch = requestOf(tree.active) ? tree.add([]) : tree.active;
 	branch.doc.splice(0, branch.doc.length, typed(text));
 	tree.activate(branch);
@@ -254,22 +360,41 @@ function showsNotSaved() {
 }
 
 function keepView() {
-	const open = [...document.querySelectorAll("details[open]")].map(({ id }) => id);
-	saveView({ tint: $("tint").value, open, settings: form.formValues() });
+	const underlines = $("underlines").checked;
+	const drawer = !$("drawer").hidden;
+	saveView({
+		speed: $("speed").value,
+		tint: colourMode(),
+		panel: lens.active,
+		drawer,
+		underlines,
+		settings: form.formValues(),
+	});
 }
 
 /**
- * Shows colours, panels and settings as they were before a reload; what is not on this page is passed over.
+ * Shows colours and settings as they were before a reload; what is not on this page is passed over.
  * @param {View} view
  */
-function showView({ tint = "", open = [], settings = {} }) {
-	const modes = [...$("tint").options].map(({ value }) => value);
-	if (modes.includes(tint)) $("tint").value = tint;
-	for (const id of open) {
-		const details = document.getElementById(id);
-		if (details instanceof HTMLDetailsElement) details.open = true;
-	}
+function showView({ speed = "", tint = "", drawer = false, underlines = false, settings = {} }) {
+	chooseColour(tint);
+	const speeds = [...$("speed").options].map(({ value }) => value);
+	const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+	if (speeds.includes(speed)) $("speed").value = speed;
+	else if (still) $("speed").value = "full"; // who wants no motion gets none, unless they choose it
+	form.toggleDrawer(drawer);
+	$("underlines").checked = underlines;
+	showUnderlines();
 	form.fill(settings);
+}
+
+function setSpeed() {
+	session.speed = /** @type {Speed} */ ($("speed").value);
+}
+
+function showUnderlines() {
+	$("pages").classList.toggle("underlines", $("underlines").checked);
+	$("legend").classList.toggle("underlines", $("underlines").checked);
 }
 
 /** Shows the texts of before a reload, or the first example. */
@@ -290,12 +415,29 @@ function restore() {
 	tree.setSideBySide(saved.sideBySide);
 }
 
+/** Shows a first visitor a text being written, one that the server has written before, until a key or a click. */
+async function play() {
+	const begun = tree.active.doc.text;
+	const { loadRecording } = await import("./api/recording.js");
+	const recording = await loadRecording(card);
+	if (!recording || touched || session.writing || tree.active.doc.text !== begun) return;
+	await session.play(tree.active, recording);
+}
+
+/** The reader does something: a recording ends where it is, and all code is loaded. */
+function takeOver() {
+	touched = true;
+	if (session.playing) session.stop();
+	loadAll();
+}
+
 /** Writes the text of a link in the address again, and shows whether it is the same. */
 async function openLink() {
 	const fragment = location.hash.slice(1);
 	if (!fragment) return;
 	clearMessages();
 	history.replaceState(history.state, "", location.pathname + location.search);
+	const { fromFragment } = await import("./editor/share_format.js");
 	const link = await fromFragment(fragment);
 	if (!link) {
 		$("error").textContent = t("bad_link");
@@ -369,6 +511,15 @@ const clicks = [
 	["undo", undo],
 	["redo", redo],
 	["reopen", () => tree.reopen()],
+	["new", () => begin("")],
+	[
+		"more",
+		() => {
+			form.toggleDrawer();
+			if (sheet.matches) lens.show(""); // there is room for one of them
+			keepView();
+		},
+	],
 	["replace", replaceUnknown],
 	["side-by-side", () => tree.setSideBySide(!tree.sideBySide)],
 	["last-seed", () => form.fill({ seed: Number($("last-seed").value) })],
@@ -379,29 +530,52 @@ for (const button of $("examples").querySelectorAll("button")) {
 	button.addEventListener("click", () => begin(button.value));
 }
 $("write-caret").addEventListener("mousedown", (event) => event.preventDefault()); // the caret stays where it is
-$("tint").addEventListener("change", () => {
-	const mode = $("tint").value;
-	tree.redraw(classifier(mode, unknown));
-	drawLegend($("legend"), mode);
+listenToColours(() => {
+	tree.redraw(classifier(colourMode(), unknown));
+	showLegend();
 	updateText();
 	keepView();
 });
+$("lens-temperature").addEventListener("input", () => form.set("temperature", $("lens-temperature").value));
 form.listen(() => {
 	inspector.draw();
+	showWhatIf();
 	panels.update();
 });
 $("form").addEventListener("change", keepView);
-for (const details of document.querySelectorAll("details")) details.addEventListener("toggle", keepView);
+$("speed").addEventListener("change", () => {
+	setSpeed();
+	showStop();
+});
+$("underlines").addEventListener("change", showUnderlines);
 addEventListener("unhandledrejection", () => showError(t("page_error")));
 addEventListener("error", () => showError(t("page_error")));
 document.addEventListener("keydown", onKey);
+for (const name of ["pointerdown", "keydown"]) addEventListener(name, takeOver, { once: true, capture: true });
 addEventListener("hashchange", openLink);
 addEventListener("pagehide", saveNow);
 document.addEventListener("visibilitychange", () => {
 	if (document.hidden) saveNow();
 });
 
-drawLegend($("legend"), $("tint").value);
+document.body.classList.toggle("show", new URLSearchParams(location.search).has("show")); // for a projector
+const heights = new ResizeObserver(() => {
+	const { style } = document.documentElement;
+	style.setProperty("--dock", `${$("form").offsetHeight}px`); // where the sheet stands
+	style.setProperty("--sheet", `${sheet.matches ? $("lens").offsetHeight : 0}px`); // and the way to the end of the text
+	if (sheet.matches && inspector.at?.pinned) revealLetter();
+});
+heights.observe($("form"));
+heights.observe($("lens"));
+
+setSpeed();
+showLegend();
 restore();
+showPanel(view);
+lens.listen((name) => {
+	if (sheet.matches && name) form.toggleDrawer(false);
+	keepView();
+});
 status.show("idle");
+if (view.time === 0 && !location.hash && requestOf(tree.active) === null) play();
 openLink();

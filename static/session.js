@@ -1,15 +1,16 @@
 // Has the model write, one request at a time: into a text of the page (a branch) and others beside it, into a fork,
 // or what a shared link describes. Knows nothing of the buttons.
 
-import { generate, GenerationRequest } from "./api/generation.js";
+import { generate, GenerationRequest, read } from "./api/generation.js";
 import { textOf, typed } from "./editor/document.js";
-import { difference } from "./editor/share_format.js";
 import { SmoothStream } from "./ui/smooth_stream.js";
 
 /** The request that wrote the last of a text's written characters, or null. @param {Branch} branch */
 export function requestOf(branch) {
 	return branch.doc.cells.findLast(({ run }) => run)?.run?.request ?? null;
 }
+
+const CANDIDATES = 5; // shown before each character, step by step
 
 export class Session {
 	#options;
@@ -20,6 +21,27 @@ export class Session {
 	/** @param {SessionOptions} options */
 	constructor(options) {
 		this.#options = options;
+		this.#smooth.onChange = () => options.onShow();
+	}
+
+	/** How fast what has come is shown. @param {Speed} speed */
+	set speed(speed) {
+		this.#smooth.speed = speed;
+	}
+
+	/** Whether each character waits for `step`. */
+	get stepping() {
+		return this.#current !== null && this.#smooth.speed === "step";
+	}
+
+	/** Shows the next character of each text that is written step by step. */
+	step() {
+		this.#smooth.step();
+	}
+
+	/** The character that is shown next in a text, or null. @param {Branch} branch */
+	next(branch) {
+		return this.#smooth.next(branch);
 	}
 
 	get writing() {
@@ -29,6 +51,11 @@ export class Session {
 	/** True from a request until the server begins to answer it. */
 	get waiting() {
 		return this.#current !== null && this.#current.branches.size === 0 && !this.#current.lost;
+	}
+
+	/** Whether what is being written is a recording. */
+	get playing() {
+		return this.#current !== null && this.#current.recorded;
 	}
 
 	/** How the request goes that is being written, or null. @returns {Figures | null} */
@@ -45,25 +72,51 @@ export class Session {
 	 * @param {Branch} branch @param {Partial<Settings>} given Settings that override the form's.
 	 */
 	async write(branch, given = {}) {
-		const { card, settings, onState, onProblem } = this.#options;
+		const { card, settings, onState } = this.#options;
 		const retryBusy = this.stop(); // a server that is busy with what was stopped will soon have a free slot
 		const { seed = null, ...fields } = { ...settings(), ...given };
 		const request = new GenerationRequest(branch.doc.text, fields, seed);
-		const controller = new AbortController();
-		const started = performance.now();
-		/** @type {Writing} */
-		const writing = { request, controller, branches: new Map(), started, first: null, lost: false };
-		this.#current = writing;
+		const writing = this.#start(request, false);
 		onState("waiting");
-		const { signal } = controller;
 		const onWait = (/** @type {number} */ milliseconds) => {
 			writing.lost = true;
 			onState("lost", { seconds: milliseconds / 1000 });
 		};
+		const alternatives = this.#smooth.speed === "step" ? CANDIDATES : 0;
+		const { signal } = writing.controller;
+		await this.#follow(writing, branch, generate(request, card, { signal, retryBusy, onWait, alternatives }));
+		return request;
+	}
+
+	/**
+	 * Shows a recording being written in the place of a text, as if it were now; `stop` ends it where it is.
+	 * @param {Branch} branch @param {Recording} recording
+	 */
+	async play(branch, { prompt, parameters, events }) {
+		branch.doc.splice(0, branch.doc.length, typed(prompt));
+		const request = new GenerationRequest(prompt, parameters);
+		await this.#follow(this.#start(request, true), branch, read(request, this.#options.card, events));
+	}
+
+	/** @param {GenerationRequest} request @param {boolean} recorded @returns {Writing} */
+	#start(request, recorded) {
+		const controller = new AbortController();
+		const started = performance.now();
+		const writing = { request, controller, recorded, branches: new Map(), started, first: null, lost: false };
+		this.#current = writing;
+		return writing;
+	}
+
+	/**
+	 * Shows what comes until its end, unless it is stopped before.
+	 * @param {Writing} writing @param {Branch} branch @param {AsyncGenerator<GenerationEvent>} events
+	 */
+	async #follow(writing, branch, events) {
 		try {
-			for await (const event of generate(request, card, { signal, retryBusy, onWait })) {
+			for await (const event of events) {
+				if (writing !== this.#current) continue;
 				if (event.type === "start") this.#begin(writing, branch);
-				else if (writing === this.#current) this.#append(writing, event.run, event.cells, event.marked);
+				else this.#append(writing, event.run, event.cells, event.marked);
 			}
 			await this.#smooth.drained();
 			if (this.#current === writing) this.#end("done");
@@ -71,17 +124,26 @@ export class Session {
 			if (this.#current === writing) {
 				this.#smooth.flush();
 				this.#end("failed");
-				onProblem(error);
+				this.#options.onProblem(error);
 			}
 		}
-		return request;
 	}
 
-	/** Stops the writing, if any, here and on the server; what has come is shown. Returns whether there was any. */
+	/**
+	 * Stops the writing, if any, here and on the server. What has come is shown at full speed; at another one the text ends
+	 * where the reader saw it end. Returns whether there was any.
+	 */
 	stop() {
 		if (!this.#current) return false;
-		this.#current.controller.abort();
-		this.#smooth.flush();
+		const { controller, request } = this.#current;
+		controller.abort();
+		if (this.#smooth.speed === "full") this.#smooth.flush();
+		for (const [run, count] of this.#smooth.discard()) {
+			run.cells.length -= count;
+			run.finish = null;
+			request.receipt = null; // of a longer text
+			request.reports = null;
+		}
 		this.#end("stopped");
 		return true;
 	}
@@ -140,6 +202,7 @@ export class Session {
 		tree.activate(branch);
 		const request = await this.write(branch, { ...link.parameters, seed: link.seed });
 		if (!request.timing) return null;
+		const { difference } = await import("./editor/share_format.js");
 		const positions = link.samples.map((sample, i) => difference(textOf(request.runs[i]?.cells ?? []), sample));
 		const sample = positions.findIndex((position) => position !== -1);
 		return { same: sample === -1, sample, at: positions[sample], request };
@@ -148,7 +211,7 @@ export class Session {
 	/** The server begins to answer, or goes on after a loss. @param {Writing} writing @param {Branch} branch */
 	#begin(writing, branch) {
 		if (writing.branches.size === 0) this.#assignBranches(writing, branch);
-		this.#options.onState("writing");
+		this.#options.onState(writing.recorded ? "playing" : "writing");
 	}
 
 	/**
@@ -180,8 +243,12 @@ export class Session {
 
 	/** @param {State} state */
 	#end(state) {
-		const { figures } = this; // of the writing that ends
+		const { figures, playing } = this; // of the writing that ends
 		this.#current = null;
+		if (playing) {
+			this.#options.onState("idle");
+			return;
+		}
 		this.#options.onState(state, figures);
 	}
 }

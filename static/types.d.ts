@@ -37,6 +37,8 @@ interface Run {
 	/** By cell: the length of the longest copy that runs through it. */
 	copied: number[];
 	words: InventedWord[];
+	/** By cell: the likeliest characters there, if they were asked for. */
+	alternatives: { char: string; prob: number }[][];
 	/** By cell: the number in `words` of the invented word that it is in. */
 	invented: number[];
 }
@@ -78,6 +80,9 @@ interface Edit {
 	time: number;
 }
 
+/** How fast text appears: one character at a key, 8 or 30 a second, or as it comes. */
+type Speed = "step" | "slow" | "reading" | "full";
+
 type EditKind = "edit" | "typing" | Run;
 
 /** A text on the page: it left the text named `parent` at the cell `at`. */
@@ -94,6 +99,7 @@ interface Branch {
 type BranchTree = import("./editor/branches.js").BranchTree;
 type Editor = import("./editor/editor.js").Editor;
 type GenerationRequest = import("./api/generation.js").GenerationRequest;
+type Lens = import("./ui/lens.js").Lens;
 type Inspector = import("./inspector/popover.js").Inspector;
 type Session = import("./session.js").Session;
 type TextDocument = import("./editor/document.js").TextDocument;
@@ -154,8 +160,13 @@ type FormValues = { [Name in keyof Settings]?: Settings[Name] | string };
 /** How the page is looked at, kept over a reload. */
 interface View {
 	tint?: string;
-	/** Ids of the panels that are open. */
-	open?: string[];
+	/** The panel of the lens that is shown, "" if none. */
+	panel?: string;
+	/** Whether the settings that are rarely needed are shown. */
+	drawer?: boolean;
+	/** Whether lines under the characters show what the colours show. */
+	underlines?: boolean;
+	speed?: string;
 	settings?: FormValues;
 	/** When it was kept, in milliseconds. */
 	time: number;
@@ -215,7 +226,7 @@ interface StartData {
 	id: string;
 	checkpoint: string;
 	seed: number;
-	parameters: Sampling & { num_samples: number };
+	parameters: Sampling & { num_samples: number; prompt: string };
 }
 
 interface TextData {
@@ -300,6 +311,8 @@ interface SnapshotAnswer {
 
 /** How a POST of `stream` goes. */
 interface StreamOptions {
+	/** How many of the likeliest characters come with each. */
+	alternatives?: number;
 	signal: AbortSignal;
 	/** Whether a server that is busy gets a second request. */
 	retryBusy: boolean;
@@ -322,6 +335,8 @@ type GenerationEvent =
 interface Writing {
 	request: GenerationRequest;
 	controller: AbortController;
+	/** Whether it is a recording, which is only shown again. */
+	recorded: boolean;
 	/** Empty until the server begins to answer. */
 	branches: Map<Run, Branch>;
 	/** Milliseconds, as of `performance.now()`. */
@@ -332,11 +347,20 @@ interface Writing {
 	lost: boolean;
 }
 
+/** A text that the server has written before. */
+interface Recording {
+	prompt: string;
+	parameters: Settings;
+	events: ServerEvent[];
+}
+
 interface SessionOptions {
 	card: ModelCard;
 	tree: BranchTree;
 	/** Those of the form. */
 	settings: () => Settings;
+	/** Called when a character was shown, or has come and waits to be. */
+	onShow: () => void;
 	/** Called when the state changes. */
 	onState: (state: State, values?: StateValues | null) => void;
 	/** Called when nothing more comes. */
@@ -366,6 +390,8 @@ interface EditorOptions {
 }
 
 interface InspectModeOptions {
+	/** Whether a mouse at rest may show a character. */
+	mayHover: () => boolean;
 	tree: BranchTree;
 	inspector: Inspector;
 	/** Switches the mode. */
@@ -375,6 +401,8 @@ interface InspectModeOptions {
 
 interface InspectorOptions {
 	card: ModelCard;
+	/** Called when a character is shown, or none any more. */
+	onShow: (pinned: boolean) => void;
 	settings: () => Sampling;
 	/** Forks. */
 	onChoose: (branch: Branch, index: number, character: string) => void;
@@ -387,6 +415,11 @@ interface CandidatesOptions {
 	settings: Sampling;
 	characters: string[];
 	ids: Map<string, number>;
+	/** Whether all candidates are shown, not only the likeliest. */
+	expanded: boolean;
+	/** Whether the dice fall, as they do when a character is looked at first. */
+	rolling: boolean;
+	onExpand: () => void;
 	/** Forks with a character; with the empty text, with another seed. */
 	onChoose: (character: string) => void;
 }
@@ -400,10 +433,12 @@ interface CandidateRow {
 	parts: ScoreParts | null;
 	chosen: boolean;
 	wins: boolean;
+	rolling: boolean;
 	onChoose: (character: string) => void;
 }
 
 interface PanelsOptions {
+	lens: Lens;
 	card: ModelCard;
 	tree: BranchTree;
 	session: Session;
@@ -422,9 +457,11 @@ interface Scale {
 	valueOf: (cell: WrittenCell) => number;
 	bounds: number[];
 	label: ((bound: number) => string) | null;
+	/** The label of what is beyond the last bound. */
+	last: () => string;
 }
 
-type State = "idle" | "waiting" | "writing" | "lost" | "stopped" | "failed" | "done";
+type State = "playing" | "idle" | "waiting" | "writing" | "lost" | "stopped" | "failed" | "done";
 
 /** How a request goes; `first` is the time to the first character, both times in seconds. */
 interface Figures {
@@ -485,40 +522,53 @@ interface PageElements {
 	announcer: HTMLElement;
 	card: HTMLElement;
 	"card-panel": HTMLElement;
+	colours: HTMLElement;
 	counters: HTMLElement;
+	drawer: HTMLElement;
 	edited: HTMLElement;
 	error: HTMLElement;
 	examples: HTMLElement;
 	figures: HTMLElement;
 	form: HTMLFormElement;
-	growth: HTMLDetailsElement | null;
+	growth: HTMLElement | null;
 	help: HTMLDialogElement;
 	"help-open": HTMLButtonElement;
 	inspector: HTMLElement;
 	key: HTMLDialogElement | null;
 	"last-seed": HTMLButtonElement;
 	legend: HTMLElement;
+	lens: HTMLElement;
+	"lens-close": HTMLButtonElement;
+	"lens-temperature": HTMLInputElement;
+	letter: HTMLElement;
+	"letter-empty": HTMLElement;
 	look: HTMLButtonElement;
+	measure: HTMLSelectElement;
+	more: HTMLButtonElement;
+	new: HTMLButtonElement;
 	pages: HTMLElement;
 	pill: HTMLButtonElement;
 	redo: HTMLButtonElement;
 	reopen: HTMLButtonElement;
 	replace: HTMLButtonElement;
-	report: HTMLDetailsElement | null;
+	report: HTMLElement | null;
 	"report-button": HTMLButtonElement;
 	"report-panel": HTMLElement;
+	sentence: HTMLElement;
 	share: HTMLDialogElement;
 	"share-open": HTMLButtonElement;
 	"side-by-side": HTMLButtonElement;
+	speed: HTMLSelectElement;
 	state: HTMLElement;
 	stop: HTMLButtonElement;
 	tabs: HTMLElement;
 	texts: HTMLElement;
-	tint: HTMLSelectElement;
+	underlines: HTMLInputElement;
 	undo: HTMLButtonElement;
 	unknown: HTMLElement;
 	"unknown-list": HTMLElement;
 	verdict: HTMLElement;
+	"what-if": HTMLElement;
 	write: HTMLButtonElement;
 	"write-caret": HTMLButtonElement;
 }

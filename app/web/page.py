@@ -12,14 +12,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
-from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
-from starlette.types import Scope
 
 from app.api.schemas import GenerateRequest
+from app.settings import ServerSettings, listed
+from app.web.files import PageFiles
+from app.web.recording import Recorder
+from app.web.recording import make_router as make_recording_router
+
+Texts = dict[str, dict[str, Any]]
 
 ROOT = Path(__file__).parent.parent.parent
 DEFAULT_LANGUAGE = "en"
@@ -28,32 +32,38 @@ LANGUAGE_RANGE = re.compile(  # of an Accept-Language header, such as "es-MX;q=0
 )
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'none'; form-action 'none'; frame-ancestors "
 )
 SWAGGER = ("fastapi_offline", "static")  # the package that brings Swagger UI's files, and their folder in it
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
-class PageFiles(StaticFiles):
-    """Static files that a browser revalidates each time, so that it sees a new version at once."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        """The file, or 304 if the browser has it."""
-        response = await super().get_response(path, scope)
-        response.headers["Cache-Control"] = "no-cache"
-        return response
-
-
 def install(app: FastAPI) -> None:
     """Add the page, its files and the API's documentation page to the app; templates and texts are read now."""
-    app.include_router(make_router())
+    texts = read_texts()
+    recorder = Recorder(app.state.service, beginnings(texts, app.state.service.current.card.dataset))
+    app.state.recorder = recorder
+    app.include_router(make_router(texts))
+    app.include_router(make_recording_router(recorder))
     app.include_router(make_docs_router(app.title))
     app.mount("/static", PageFiles(directory=ROOT / "static", packages=[SWAGGER]))
 
 
-def make_router() -> APIRouter:
-    """The route of the page. `texts.json` has one object of texts for each language."""
-    texts: dict[str, dict[str, Any]] = json.loads((ROOT / "templates" / "texts.json").read_text(encoding="utf-8"))
+def read_texts() -> Texts:
+    """The texts of the page: one object for each language."""
+    texts: Texts = json.loads((ROOT / "templates" / "texts.json").read_text(encoding="utf-8"))
+    return texts
+
+
+def beginnings(texts: Texts, dataset: dict[str, Any] | None) -> list[str]:
+    """The examples that the page offers for a data set, if there are any."""
+    name = str((dataset or {}).get("name", "")).lower().replace(" ", "")
+    examples: dict[str, list[str]] = texts[DEFAULT_LANGUAGE]["examples"]
+    return examples.get(name, [])
+
+
+def make_router(texts: Texts) -> APIRouter:
+    """The route of the page."""
     languages = {code: translated.get("language", code) for code, translated in texts.items()}
     templates = Jinja2Templates(ROOT / "templates")
     templates.env.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
@@ -76,10 +86,19 @@ def make_router() -> APIRouter:
             "texts": texts[chosen],
             "root": f"{root_path}/" if root_path else "",
         }
-        headers = {"Content-Security-Policy": POLICY, "Content-Language": chosen, "Vary": "Accept-Language"}
+        headers = {
+            "Content-Security-Policy": policy(state.service.settings),
+            "Content-Language": chosen,
+            "Vary": "Accept-Language",
+        }
         return templates.TemplateResponse(request, "index.html", context, headers=headers)
 
     return router
+
+
+def policy(settings: ServerSettings) -> str:
+    """The page's security policy; the pages that may show it in a frame are those of a setting."""
+    return POLICY + (" ".join(listed(settings.frame_ancestors)) or "'none'")
 
 
 def numbers(max_new_tokens: int) -> dict[str, dict[str, int | None]]:

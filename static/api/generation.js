@@ -35,9 +35,19 @@ export class GenerationRequest {
  */
 export async function* generate(request, card, options) {
 	const prompt = Array.from(request.prefix).slice(-card.block_size).join("");
-	const body = { ...request.parameters, prompt, details: true, alternatives: 0, report: card.report };
+	const { alternatives = 0 } = options;
+	const body = { ...request.parameters, prompt, details: true, alternatives, report: card.report };
 	if (request.seed !== null) body.seed = request.seed;
-	for await (const { event, data } of stream("/generate", body, options)) {
+	yield* read(request, card, stream("/generate", body, options));
+}
+
+/**
+ * What the events of a stream say, as `generate` yields it; the request holds the rest once this ends.
+ * @param {RequestRecord} request @param {ModelCard} card @param {Iterable<ServerEvent> | AsyncIterable<ServerEvent>} events
+ * @returns {AsyncGenerator<GenerationEvent>}
+ */
+export async function* read(request, card, events) {
+	for await (const { event, data } of events) {
 		if (event === "start") {
 			if (request.runs.length === 0) begin(request, data, card);
 			yield { type: "start" };
@@ -46,6 +56,7 @@ export async function* generate(request, card, options) {
 			const known = run.cells.length - data.index; // never negative; positive only if the server repeats itself
 			const cells = data.chars.slice(known).map((one, i) => cellOf(one, run, run.cells.length + i));
 			run.cells.push(...cells);
+			run.alternatives.push(...data.chars.slice(known).map((one) => one.alternatives));
 			yield { type: "text", run, cells, marked: mark(run, data) };
 		} else if (event === "end") {
 			request.runs[data.sample].finish = data.finish_reason;
@@ -64,7 +75,7 @@ function begin(request, { seed, checkpoint, parameters }, card) {
 	request.numerics = card.numerics;
 	const { prefix } = request;
 	for (let sample = 0; sample < parameters.num_samples; sample++) {
-		const marks = { copied: [], words: [], invented: [] };
+		const marks = { copied: [], words: [], invented: [], alternatives: [] };
 		request.runs.push({ request, prefix, seed, sample, parameters, cells: [], finish: null, ...marks });
 	}
 }

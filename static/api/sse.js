@@ -1,8 +1,6 @@
 // Server-sent events from a POST request, with reconnection. Owns the wire format; knows nothing of the page.
 // https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 
-import { nextKey } from "./api_key.js";
-
 export const FIRST_WAIT = 500; // milliseconds before the first new attempt, twice as long before each other one
 export const MAX_WAIT = 5000;
 const MAX_SILENCE = 40_000; // milliseconds; the server sends a comment every 15 s
@@ -34,6 +32,7 @@ export async function send(path, options = {}) {
 		const response = await fetch(url, { ...options, headers });
 		if (response.status !== 401) return response;
 		if (key !== sent) continue; // another request has been given one meanwhile
+		const { nextKey } = await import("./api_key.js");
 		const next = await nextKey(sent);
 		if (!next) return response;
 		key = next;

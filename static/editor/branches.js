@@ -43,6 +43,7 @@ export class BranchTree {
 		const { windowSize, onEdit, onText } = this.#options;
 		const page = make("article");
 		const root = page.appendChild(make("div", "document"));
+		root.dataset.window = t("window");
 		const doc = new TextDocument(cells, windowSize);
 		const editor = new Editor(root, doc, {
 			classify: (cell) => this.#options.classify(cell),

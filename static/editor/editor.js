@@ -1,8 +1,11 @@
 // Typing in a document: every edit goes to the document first, and the page follows it. What a browser changes by
 // itself (an input method, a spelling correction) is read back. Also copying.
 
+import { viewBottom } from "../ui/dom.js";
 import { textOf, typed } from "./document.js";
 import { LineView } from "./line_view.js";
+
+const TOOLS = 60; // pixels at the top of the window that the tools may cover
 
 export class Editor {
 	#composing = false;
@@ -154,8 +157,9 @@ export class Editor {
 		const range = getSelection().getRangeAt(0);
 		const box = range.startContainer instanceof Element ? range.startContainer : range;
 		const { top, bottom } = box.getBoundingClientRect();
-		if (bottom > innerHeight - 90) scrollBy(0, bottom - innerHeight + 120);
-		else if (top < 0) scrollBy(0, top - 60);
+		const end = viewBottom();
+		if (bottom > end - 20) scrollBy(0, bottom - end + 50);
+		else if (top < TOOLS) scrollBy(0, top - TOOLS - 20);
 	}
 }
 

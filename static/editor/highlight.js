@@ -9,20 +9,37 @@ const SCALES = {
 		valueOf: ({ prob }) => -prob,
 		bounds: [-0.9, -0.5, -0.2, -0.05, -0.01],
 		label: (bound) => `> ${percent(-bound)}`,
+		last: () => t("below"),
 	},
-	rank: { valueOf: ({ rank }) => rank, bounds: [1, 2, 3, 5, 10], label: atMost },
+	rank: { valueOf: ({ rank }) => rank, bounds: [1, 2, 3, 5, 10], label: atMost, last: () => more(10) },
 	surprise: {
 		valueOf: ({ prob }) => -Math.log2(prob),
 		bounds: [0.25, 1, 2, 4, 7],
-		label: (bound) => `≤ ${t("bits", { count: { value: bound, digits: 2 } })}`,
+		label: (bound) => `≤ ${number(bound, 2)}`,
+		last: () => `> ${t("bits", { count: 7 })}`,
 	},
-	copied: { valueOf: ({ run, at }) => run.copied[at] ?? 0, bounds: [9, 19, 29, 49, 99], label: atMost },
-	invented: { valueOf: ({ run, at }) => (run.invented[at] == null ? 0 : 5), bounds: [0, 1, 2, 3, 4], label: null },
+	copied: {
+		valueOf: ({ run, at }) => run.copied[at] ?? 0,
+		bounds: [9, 19, 29, 49, 99],
+		label: atMost,
+		last: () => more(99),
+	},
+	invented: {
+		valueOf: ({ run, at }) => (run.invented[at] == null ? 0 : 5),
+		bounds: [0, 1, 2, 3, 4],
+		label: null,
+		last: () => "",
+	},
 };
 
 /** @param {number} bound */
 function atMost(bound) {
 	return `≤ ${number(bound)}`;
+}
+
+/** @param {number} bound */
+function more(bound) {
+	return `> ${number(bound)}`;
 }
 
 /**
@@ -47,18 +64,20 @@ export function classifier(mode, vocabulary) {
 	};
 }
 
-/** Shows the steps of the scale named `mode` in `list`. @param {HTMLElement} list @param {string} mode */
+/**
+ * Shows the steps of the scale named `mode` in `list`, side by side as one gradient.
+ * @param {HTMLElement} list @param {string} mode
+ */
 export function drawLegend(list, mode) {
 	const scale = SCALES[mode];
-	const steps = scale?.label ? [...scale.bounds.map(scale.label), t("below")] : [];
-	const labels = mode === "invented" ? { 0: t("real_word"), 5: t("invented_word") } : { ...steps };
-	const items = Object.entries(labels).map(([step, label]) => {
-		const item = make("li");
-		const swatch = item.appendChild(make("span", `written tint${step}`, t("swatch")));
-		swatch.setAttribute("aria-hidden", "true");
-		item.append(` ${label}`);
-		return item;
-	});
+	const steps = scale?.label ? [...scale.bounds.map(scale.label), scale.last()] : [];
+	/** @type {[number, string][]} */
+	const invented = [
+		[0, t("real_word")],
+		[5, t("invented_word")],
+	];
+	const labels = mode === "invented" ? invented : [...steps.entries()];
+	const items = labels.map(([step, label]) => make("li", `tint${step}`, label));
 	list.replaceChildren(...items);
 	list.hidden = items.length === 0;
 }

@@ -8,8 +8,8 @@ export class LineView {
 	/** The first cell of each line. @type {number[]} */
 	#starts = [];
 	#classify;
-	/** Cells before this one are drawn as having left the model's window. */
-	#windowStart;
+	/** The line at which a mark in the margin says that the model sees from here. @type {HTMLElement | null} */
+	#marked = null;
 	/** The cell that is inspected by keyboard, or -1. */
 	#cursor = -1;
 	/** Its element, the same one for every cell. @type {HTMLSpanElement | null} */
@@ -20,7 +20,6 @@ export class LineView {
 		this.root = root;
 		this.doc = doc;
 		this.#classify = classify;
-		this.#windowStart = doc.windowStart;
 		doc.listen((change) => this.#update(change));
 		this.refresh();
 	}
@@ -32,6 +31,7 @@ export class LineView {
 			const lines = this.#makeLines(0, this.doc.length, this.#starts);
 			this.root.replaceChildren(joined(lines));
 			this.#markSpeakers(0, this.#starts.length);
+			this.#markWindow();
 		});
 	}
 
@@ -134,17 +134,17 @@ export class LineView {
 		const atEnd = start === end && start + inserted.length === this.doc.length;
 		if (atEnd && this.#starts.length) this.#append(start);
 		else this.#replace(start, end, inserted.length);
-		this.#moveWindow();
+		this.#markWindow();
 	}
 
-	/** Draws again the cells that left the model's window or came back into it. */
-	#moveWindow() {
+	/** Marks the first line that the model sees, if text before it has left its window. */
+	#markWindow() {
 		const start = this.doc.windowStart;
-		if (start === this.#windowStart) return;
-		const from = Math.min(start, this.#windowStart);
-		const to = Math.max(start, this.#windowStart);
-		this.#windowStart = start;
-		if (this.doc.length) this.#redraw(this.#lineOf(from), this.#lineOf(Math.min(to, this.doc.length)));
+		const line = start > 0 ? this.#element(this.#lineOf(start)) : null;
+		if (line === this.#marked) return;
+		delete this.#marked?.dataset.seen;
+		if (line) line.dataset.seen = this.root.dataset.window ?? "";
+		this.#marked = line;
 	}
 
 	/** Continues the last line with the cells from `start` on. @param {number} start */
@@ -270,9 +270,8 @@ export class LineView {
 
 	/** @param {Cell} cell @param {number} index */
 	#classes(cell, index) {
-		const past = index < this.#windowStart ? " past" : "";
 		const cursor = index === this.#cursor ? " cursor" : "";
-		return this.#classify(cell) + past + cursor;
+		return this.#classify(cell) + cursor;
 	}
 
 	/**

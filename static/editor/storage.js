@@ -54,6 +54,7 @@ function pack(all) {
 	for (const { request } of [...runs.keys()]) for (const run of request.runs) numberIn(runs, run);
 	const packed = [...runs.keys()].map(({ request, cells, prefix, ...run }) => ({
 		...run,
+		alternatives: [],
 		request: numberIn(requests, request),
 		text: cells.map(({ c }) => c),
 		prob: cells.map(({ prob }) => prob),

@@ -1,13 +1,14 @@
 // What the inspector shows of a character: bars of what the model thinks and of what is drawn from, and the scores that
 // decided.
 
-import { make, makeButton } from "../ui/dom.js";
+import { make, makeButton, makeTerm } from "../ui/dom.js";
 import { choice, glyph, number, percent, spoken, t } from "../ui/i18n.js";
 import { applySettings, draw, gumbelNoise } from "./sampling.js";
 
 const MAX_DIGITS = 12; // of a score: what a double still holds
-const ROWS = 10; // candidates that are shown
-const ROWS_COARSE = 5; // where a finger points
+const ROWS = 5; // candidates that are shown
+const ROWS_EXPANDED = 15;
+const PURE_LUCK = 0.02; // a probability below which it is nothing else
 const NEARLY_ZERO = 1e-9; // for temperature 0, which scores cannot be divided by
 
 /**
@@ -17,24 +18,50 @@ const NEARLY_ZERO = 1e-9; // for temperature 0, which scores cannot be divided b
 export function drawTitle(cell, raw, ids) {
 	const title = make("p", "title");
 	title.append(make("b", "", glyph(cell.c)));
-	const prob = cell.prob ?? raw?.[ids.get(cell.c) ?? -1];
+	const prob = probabilityOf(cell, raw, ids);
 	if (prob === undefined) return title;
 	const rank = cell.rank ?? 1 + (raw ?? []).filter((p) => p > prob).length;
 	const bits = { value: -Math.log2(prob), digits: 1 };
-	const words = t("title", { percent: percent(prob), choice: choice(rank), bits });
-	title.append(` ${words}${cell.run ? "" : ` · ${t("typed")}`}`);
+	const words = t("title", { percent: percent(prob), choice: choice(rank) });
+	const surprise = makeTerm(t("surprise", { bits }), t("term_bits"));
+	title.append(` ${words}`, surprise, cell.run ? "" : ` · ${t("typed")}`);
 	return title;
 }
 
+/**
+ * Why the character stands there, in a sentence: what stood before it, what was expected, and how much luck it took.
+ * @param {Cell} cell @param {number[] | undefined} raw @param {Map<string, number>} ids @param {string} before
+ */
+export function drawReason(cell, raw, ids, before) {
+	const prob = probabilityOf(cell, raw, ids);
+	if (prob === undefined) return [];
+	const values = { before, c: glyph(cell.c), percent: percent(prob) };
+	if (!raw) return [make("p", "reason", t("why_pending", values))];
+	const highest = Math.max(...raw);
+	const best = [...ids].find(([, id]) => raw[id] === highest)?.[0] ?? "";
+	const expected = { ...values, best: glyph(best), best_percent: percent(highest) };
+	if (!cell.run) return [make("p", "reason", t("why_typed", expected))];
+	if (best === cell.c) return [make("p", "reason", t("why_first", values))];
+	let luck = "luck_close";
+	if (prob < PURE_LUCK) luck = "luck_pure";
+	else if (prob < highest / 2) luck = "luck_some";
+	return [make("p", "reason", t("why_other", { ...expected, luck: t(luck) }))];
+}
+
+/** @param {Cell} cell @param {number[] | undefined} raw @param {Map<string, number>} ids */
+function probabilityOf({ c, prob }, raw, ids) {
+	return prob ?? raw?.[ids.get(c) ?? -1];
+}
+
 /** The candidates, each as a row that can be chosen, and the scores. @param {CandidatesOptions} options */
-export function drawCandidates({ cell, raw, settings, characters, ids, onChoose }) {
+export function drawCandidates({ cell, raw, settings, characters, ids, expanded, rolling, onExpand, onChoose }) {
 	const { run } = cell;
 	const noise = run ? gumbelNoise(run.seed, run.sample, cell.at, raw.length) : null;
 	const { scores, final } = applySettings(raw, { ...settings, temperature: settings.temperature || NEARLY_ZERO });
 	const own = ids.get(cell.c) ?? -1;
 	const best = noise ? draw(raw, settings, noise) : -1;
 	const order = raw.map((_, id) => id).sort((a, b) => raw[b] - raw[a] || a - b);
-	const shown = order.slice(0, matchMedia("(pointer: coarse)").matches ? ROWS_COARSE : ROWS);
+	const shown = order.slice(0, expanded ? ROWS_EXPANDED : ROWS);
 	for (const id of [own, best]) if (id >= 0 && !shown.includes(id)) shown.push(id);
 	const decided = noise && settings.temperature > 0 ? roundScores(scores, noise, shown, best) : null;
 	const list = make("ul");
@@ -48,12 +75,15 @@ export function drawCandidates({ cell, raw, settings, characters, ids, onChoose 
 			parts: decided?.of(id) ?? null,
 			chosen: id === own,
 			wins: id === best,
+			rolling,
 			onChoose,
 		});
 		list.append(row);
 	}
+	const expand = makeButton("quiet expand", t(expanded ? "fewer_rows" : "more_rows"), onExpand);
+	expand.setAttribute("aria-expanded", String(expanded));
 	/** @type {HTMLElement[]} */
-	const elements = [list];
+	const elements = [drawHeadings(decided !== null), list, expand];
 	if (decided) elements.push(make("p", "hint", t("dice")));
 	const equal = noise !== null && raw.filter((p) => p === raw[best]).length > 1;
 	if (decided ? decided.tie : equal) elements.push(make("p", "hint", t("tie")));
@@ -63,6 +93,16 @@ export function drawCandidates({ cell, raw, settings, characters, ids, onChoose 
 	}
 	elements.push(makeButton("quiet", t("from_here"), () => onChoose("")));
 	return elements;
+}
+
+/** What the columns of the rows are. @param {boolean} scored */
+function drawHeadings(scored) {
+	const row = make("p", "headings");
+	row.setAttribute("aria-hidden", "true"); // each row says it in words
+	for (const name of ["letter", "raw", "final", ...(scored ? ["dice"] : [])]) {
+		row.append(make("span", `column-${name}`, t(`column_${name}`)));
+	}
+	return row;
 }
 
 /**
@@ -92,28 +132,33 @@ export function roundScores(scores, noise, shown, best) {
 	return { tie: true, of: exact };
 }
 
-/** A row: the character, bars, its final probability and its score. @param {CandidateRow} row */
-function drawRow({ id, c, raw, final, parts, chosen, wins, onChoose }) {
+/** A row: the character, bars, its probabilities and its score. @param {CandidateRow} row */
+function drawRow({ id, c, raw, final, parts, chosen, wins, rolling, onChoose }) {
 	const row = make("li");
 	const button = row.appendChild(makeButton("candidate", "", () => onChoose(c)));
 	button.dataset.id = String(id);
 	const cut = final === 0;
 	button.classList.toggle("cut", cut);
 	button.classList.toggle("chosen", chosen);
+	button.classList.toggle("wins", wins);
 	const drawnFrom = cut ? t("cut") : percent(final);
-	button.append(make("span", "glyph", glyph(c)), drawBars(raw, final), make("span", "percent", drawnFrom));
+	button.append(
+		make("span", "glyph", glyph(c)),
+		drawBars(raw, final),
+		make("span", "percent", percent(raw)),
+		make("span", "percent", drawnFrom),
+	);
 	let words = t("candidate", { c: spoken(c), raw: percent(raw), final: drawnFrom });
 	if (parts) {
-		const sum = cut ? t("cut") : addition(parts);
-		button.append(make("span", "luck", cut ? "" : sum));
-		words += `, ${sum}`;
+		const { sum, digits } = parts;
+		const score = button.appendChild(make("span", "luck", cut ? "" : number(sum, digits, digits)));
+		score.append(" ");
+		words += `, ${cut ? t("cut") : addition(parts)}`;
 	}
-	let mark = chosen ? "•" : "";
 	if (wins) {
-		mark = "⚄";
+		button.append(make("span", rolling ? "mark rolling" : "mark", "⚄"));
 		words += `, ${t("wins")}`;
-	}
-	button.append(make("span", "mark", mark));
+	} else button.append(make("span", "mark", chosen ? "•" : ""));
 	button.setAttribute("aria-label", words);
 	button.title = words;
 	return row;

@@ -1,20 +1,23 @@
 // Inspecting characters: by hovering, by tapping, or by arrow keys in the inspect mode, where the text cannot be edited
 // and the keyboard's focus roves over its characters.
 
-const HOVER_DELAY = 120; // milliseconds that the mouse has to rest on a character
-const LEAVE_DELAY = 250; // milliseconds that it may be away from it
+import { sheet } from "../ui/dom.js";
+
+const HOVER_DELAY = 400; // milliseconds that the mouse has to rest on a character
 
 export class InspectMode {
 	#tree;
 	#inspector;
 	#button;
 	#timer = 0;
+	#mayHover;
 	/** Where the keyboard is. @type {{ branch: Branch, index: number } | null} */
 	#at = null;
 	on = false;
 
 	/** @param {InspectModeOptions} options */
-	constructor({ tree, inspector, button, pages }) {
+	constructor({ tree, inspector, button, pages, mayHover }) {
+		this.#mayHover = mayHover;
 		this.#tree = tree;
 		this.#inspector = inspector;
 		this.#button = button;
@@ -22,19 +25,14 @@ export class InspectMode {
 		pages.addEventListener("pointermove", (event) => {
 			if (event.pointerType === "mouse") this.#hover(event);
 		});
-		pages.addEventListener("pointerleave", () => this.#closeSoon());
+		pages.addEventListener("pointerleave", () => clearTimeout(this.#timer));
 		pages.addEventListener("click", (event) => {
 			if (this.on) this.#tap(event);
+			else if (!sheet.matches) this.#click(event);
 		});
 		pages.addEventListener("keydown", (event) => {
 			if (this.on) this.#onKey(event);
 		});
-		inspector.element.addEventListener("pointerenter", () => clearTimeout(this.#timer));
-		inspector.element.addEventListener("pointerleave", () => this.#closeSoon());
-		const onScroll = () => {
-			if (inspector.open) inspector.position();
-		};
-		addEventListener("scroll", onScroll, { passive: true });
 	}
 
 	/** Switches the mode on, at the caret or the end of the text, or off. */
@@ -91,8 +89,8 @@ export class InspectMode {
 		element.tabIndex = 0;
 		element.setAttribute("role", "button");
 		element.setAttribute("aria-label", this.#inspector.describe(branch.doc.cells[index]));
+		this.#inspector.show(branch, index, true); // which makes room for the text, if it had to give it up
 		element.focus();
-		this.#inspector.show(branch, index, true);
 	}
 
 	/** @param {KeyboardEvent} event */
@@ -116,19 +114,19 @@ export class InspectMode {
 	#hover(event) {
 		clearTimeout(this.#timer);
 		const inspector = this.#inspector;
-		if (event.buttons || (inspector.at?.pinned && this.on)) return;
+		if (event.buttons || !this.#mayHover() || (inspector.at?.pinned && this.on)) return;
 		const { clientX, clientY, target } = event;
 		this.#timer = setTimeout(() => {
 			const found = this.#cellUnder({ clientX, clientY, target });
 			if (found) inspector.show(found.branch, found.index, false);
-			else if (inspector.open) inspector.close();
 		}, HOVER_DELAY);
 	}
 
-	#closeSoon() {
-		clearTimeout(this.#timer);
-		const { at, open } = this.#inspector;
-		if (open && !at?.pinned) this.#timer = setTimeout(() => this.#inspector.close(), LEAVE_DELAY);
+	/** A click into the text, which sets the caret, shows the character that the model wrote there too. @param {MouseEvent} event */
+	#click(event) {
+		if (!getSelection().isCollapsed) return;
+		const found = this.#cellUnder(event);
+		if (found?.branch.doc.cells[found.index].run) this.#inspector.show(found.branch, found.index, true);
 	}
 
 	/** The cell under the pointer, or null. @param {Pick<MouseEvent, "clientX" | "clientY" | "target">} event */

@@ -1,15 +1,12 @@
-// The inspector: which character it shows, where it stands, and what it requests from the model. candidates.js draws its
-// content.
+// The inspector: which character it shows, and what it requests from the model. candidates.js draws its content.
 
 import { post } from "../api/sse.js";
 import { isAsWritten, textOf } from "../editor/document.js";
 import { find, make } from "../ui/dom.js";
-import { choice, number, spoken, t } from "../ui/i18n.js";
+import { choice, glyph, number, spoken, t } from "../ui/i18n.js";
 import { messageOf, Retry } from "../ui/retry.js";
-import { drawCandidates, drawMarks, drawTitle } from "./candidates.js";
 
-const GAP = 8; // pixels around it
-const MIN_HEIGHT = 160; // pixels
+const CONTEXT = 16; // characters before one that its reason repeats
 const NEIGHBOURS = 4; // characters on each side that are scored along with one
 const MAX_SCORED = 4096; // characters of a run that are scored again to look at its end
 const SCORED_TAIL = 2048; // characters that are scored of a longer run
@@ -22,6 +19,11 @@ export class Inspector {
 	#probabilities = new WeakMap();
 	#notice = make("p", "hint");
 	#retry = new Retry(this.#notice);
+	#expanded = false;
+	/** Null until it is loaded. @type {typeof import("./candidates.js") | null} */
+	#drawing = null;
+	/** Those for which the dice have fallen. @type {WeakSet<Cell>} */
+	#rolled = new WeakSet();
 	/** @type {Inspected | null} */
 	at = null;
 
@@ -53,12 +55,13 @@ export class Inspector {
 		this.#retry.stop();
 		if (!cell.run) this.#probabilities.delete(cell); // the text before it may have been edited
 		this.element.hidden = false;
+		this.#options.onShow(pinned);
 		const readable = this.#ids.has(cell.c);
 		this.#notice.textContent = readable ? "" : t("never_read");
 		this.draw();
-		if (this.#probabilities.has(cell) || !readable) return;
+		if (this.#drawing && (this.#probabilities.has(cell) || !readable)) return;
 		try {
-			const answered = await this.#retry.run((signal) => this.#requestScores(at, signal));
+			const answered = await this.#retry.run((signal) => this.#requestMissing(at, readable, signal));
 			if (answered && this.at?.cell === cell) this.draw();
 		} catch (error) {
 			if (this.at?.cell === cell) this.#notice.textContent = messageOf(error);
@@ -69,6 +72,7 @@ export class Inspector {
 		this.#retry.stop();
 		this.at = null;
 		this.element.hidden = true;
+		this.#options.onShow(false);
 	}
 
 	/** Draws what is known, with the settings of now. */
@@ -78,18 +82,54 @@ export class Inspector {
 		const { settings, onChoose } = this.#options;
 		const raw = this.#probabilities.get(cell);
 		const ids = this.#ids;
+		if (!this.#drawing) {
+			this.element.replaceChildren(this.#notice);
+			return;
+		}
+		const { drawCandidates, drawMarks, drawReason, drawTitle } = this.#drawing;
 		/** @type {HTMLElement[]} */
-		const parts = [drawTitle(cell, raw, ids), ...drawMarks(cell)];
+		const parts = [drawTitle(cell, raw, ids), ...drawReason(cell, raw, ids, this.#before()), ...drawMarks(cell)];
 		if (!isAsWritten(branch.doc.cells, index)) parts.push(make("p", "hint", t("edited_before")));
 		if (raw) {
 			const choose = (/** @type {string} */ character) => onChoose(branch, index, character);
-			const options = { cell, raw, settings: settings(), characters: this.#characters, ids, onChoose: choose };
-			parts.push(...drawCandidates(options));
+			const rolling = !this.#rolled.has(cell);
+			this.#rolled.add(cell);
+			parts.push(
+				...drawCandidates({
+					cell,
+					raw,
+					settings: settings(),
+					characters: this.#characters,
+					ids,
+					expanded: this.#expanded,
+					rolling,
+					onExpand: () => this.#expand(),
+					onChoose: choose,
+				}),
+			);
 		} else parts.push(this.#notice);
 		const focused = document.activeElement?.getAttribute("data-id") ?? null;
 		this.element.replaceChildren(...parts);
 		if (focused !== null) find(this.element, `[data-id="${CSS.escape(focused)}"]`)?.focus();
-		this.position();
+	}
+
+	/** Shows more candidates, or fewer again. */
+	#expand() {
+		this.#expanded = !this.#expanded;
+		this.draw();
+		find(this.element, ".expand").focus();
+	}
+
+	/** The end of what stood before the character, line breaks made visible. */
+	#before() {
+		if (!this.at) return "";
+		const { branch, index, cell } = this.at;
+		const { run, at } = cell;
+		const text = run ? run.prefix + textOf(run.cells.slice(0, at)) : textOf(branch.doc.cells.slice(0, index));
+		const last = Array.from(text).slice(-CONTEXT);
+		if (!last.length) return t("why_start");
+		const shown = last.map((c) => (c === " " ? c : glyph(c))).join("");
+		return text.length > shown.length ? `…${shown}` : shown;
 	}
 
 	focus() {
@@ -101,6 +141,17 @@ export class Inspector {
 		if (!run) return t("said_typed", { c: spoken(c) });
 		const digits = prob < 0.1 ? 1 : 0;
 		return t("said", { c: spoken(c), percent: number(100 * prob, digits), choice: choice(rank) });
+	}
+
+	/**
+	 * Loads the code that draws, and requests the probabilities if there are any.
+	 * @param {Inspected} inspected @param {boolean} readable @param {AbortSignal} signal
+	 */
+	async #requestMissing(inspected, readable, signal) {
+		this.#drawing ??= await import("./candidates.js");
+		if (!readable) this.#notice.textContent = t("never_read");
+		else if (this.at === inspected) this.draw();
+		return readable ? this.#requestScores(inspected, signal) : true;
 	}
 
 	/**
@@ -135,26 +186,6 @@ export class Inspector {
 			this.#probabilities.set(scored[i], raw);
 		});
 		return true;
-	}
-
-	/** Moves the inspector under the character or over it, where there is more room, inside the window. */
-	position() {
-		if (!this.at) return;
-		const { branch, index } = this.at;
-		const rect = branch.editor.lines.rectOf(index);
-		const { style } = this.element;
-		style.maxHeight = "";
-		const { offsetWidth: width, offsetHeight: height } = this.element;
-		const above = rect.top - 2 * GAP;
-		const below = innerHeight - rect.bottom - 2 * GAP;
-		const under = height <= below || below >= above;
-		const room = Math.max(MIN_HEIGHT, under ? below : above);
-		const shown = Math.min(height, room);
-		const top = under ? rect.bottom + GAP : rect.top - GAP - shown;
-		const maxLeft = document.documentElement.clientWidth - width - GAP;
-		style.maxHeight = `${room}px`;
-		style.left = `${Math.max(GAP, Math.min(rect.left - 24, maxLeft))}px`;
-		style.top = `${Math.max(GAP, Math.min(top, innerHeight - shown - GAP))}px`;
 	}
 
 	/** @param {KeyboardEvent} event */

@@ -1,6 +1,6 @@
 // The model card: what is served here, how it was trained, and how good it is beside simpler models.
 
-import { make } from "../ui/dom.js";
+import { make, makeTerm } from "../ui/dom.js";
 import { loss as lossOf, number, t } from "../ui/i18n.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -13,13 +13,13 @@ const MARGIN = 8; // on the other sides
 /** Fills the panel with the facts of /info. @param {HTMLElement} panel @param {ModelCard} card */
 export function drawCard(panel, card) {
 	const { dataset, val_loss, baselines, trained } = card;
-	/** @type {[string, string][]} */
+	/** @type {[string | Node, string][]} */
 	const facts = [
 		[t("card_checkpoint"), card.checkpoint],
-		[t("card_parameters"), number(card.parameters)],
+		[termOf("parameters"), number(card.parameters)],
 		[t("card_shape"), t("card_shape_value", { layers: card.n_layer, heads: card.n_head, width: card.n_embd })],
-		[t("card_context"), t("card_context_value", { count: card.block_size })],
-		[t("card_vocabulary"), t("card_vocabulary_value", { count: card.vocabulary_size })],
+		[termOf("context"), t("card_context_value", { count: card.block_size })],
+		[termOf("vocabulary"), t("card_vocabulary_value", { count: card.vocabulary_size })],
 	];
 	if (dataset) {
 		const value = t("card_dataset_value", { name: dataset.name, count: dataset.characters });
@@ -27,15 +27,24 @@ export function drawCard(panel, card) {
 	}
 	if (val_loss !== null) {
 		const value = t("card_loss_value", { nats: lossOf(val_loss), bits: lossOf(val_loss / Math.LN2) });
-		facts.push([t("card_loss"), value]);
+		facts.push([termOf("loss"), value]);
 	}
 	if (trained) facts.push([t("card_trained"), date(trained)]);
 	facts.push([t("card_device"), `${card.device}, ${card.numerics}`]);
 	const list = make("dl");
-	for (const [name, value] of facts) list.append(make("dt", "", name), make("dd", "", value));
+	for (const [name, value] of facts) {
+		const term = make("dt");
+		term.append(name);
+		list.append(term, make("dd", "", value));
+	}
 	panel.replaceChildren(list);
 	if (baselines && val_loss !== null) panel.append(drawBaselines(baselines, val_loss));
 	if (card.curve?.length > 1) panel.append(drawCurve(card.curve));
+}
+
+/** @param {string} name */
+function termOf(name) {
+	return makeTerm(t(`card_${name}`), t(`term_${name}`));
 }
 
 /** @param {string} text */

@@ -19,6 +19,7 @@ const FIGURES = [
 	"ngram_bits",
 	"model_bits",
 ];
+const FACTS = { invented_words: "fact_invented", copied_20: "fact_copied", model_bits: "fact_bits" };
 const MAX_WORDS = 20; // invented words that are listed
 /** @type {Record<string, string>} */
 const VERDICTS = { above: " ▲", below: " ▼" };
@@ -50,15 +51,17 @@ export class ReportPanel {
 	show({ characters, sentences, figures, words, held_out }, branch, text = branch.doc.text) {
 		this.#retry.stop();
 		this.#subject = { branch, text };
+		const about = make("p", "hint", t("report_about", { characters }));
 		const list = make("ul");
 		for (const one of Object.values(sentences)) list.append(make("li", "", sentence(one)));
-		const parts = [this.#stale, make("p", "hint", t("report_about", { characters })), list];
+		const details = make("details");
+		details.append(make("summary", "", t("details")), makeTable(figures));
+		if (held_out) details.append(make("p", "hint", t("report_real", { characters: held_out.characters })));
+		const parts = [this.#stale, about, makeFacts(figures), list];
 		if (words.invented.length) {
 			parts.push(make("p", "hint", t("report_invented", { words: listWords(words.invented) })));
 		}
-		parts.push(makeTable(figures));
-		if (held_out) parts.push(make("p", "hint", t("report_real", { characters: held_out.characters })));
-		this.#panel.replaceChildren(...parts);
+		this.#panel.replaceChildren(...parts, details);
 		this.update();
 	}
 
@@ -82,6 +85,21 @@ export class ReportPanel {
 			this.#notice.textContent = messageOf(error);
 		}
 	}
+}
+
+/** The three figures that say most, each with what real text has. @param {Report["figures"]} figures */
+function makeFacts(figures) {
+	const list = make("dl", "facts");
+	for (const [name, label] of Object.entries(FACTS)) {
+		const { value = null, held_out = null } = figures[name] ?? {};
+		if (value === null) continue;
+		const fact = list.appendChild(make("div"));
+		const real = held_out ? t("fact_real", { value: format(name, held_out.mean) }) : "";
+		const term = fact.appendChild(make("dt", "", t(label)));
+		if (real) term.append(make("span", "real", real));
+		fact.append(make("dd", "", format(name, value)));
+	}
+	return list;
 }
 
 /** @param {Report["figures"]} figures */
@@ -121,7 +139,7 @@ function sentence({ key, values, english }) {
 		const isShare = part === "share" || part === "mean";
 		shown[part] = isShare ? percent(value) : { value, digits: value < 10 ? 2 : 0 };
 	}
-	return t(name, shown);
+	return t(values.invented === 0 && has(`${name}_known`) ? `${name}_known` : name, shown);
 }
 
 /** @param {InventedWord[]} words */

@@ -1,10 +1,13 @@
-// From gibberish to verse: the same prompt and the same seed at each snapshot of a training run, under a slider.
+// Growing up: the same prompt and the same seed at each snapshot of a training run, as cards side by side; a slider walks
+// through them, and so does the button that plays them.
 
 import { get } from "../api/sse.js";
-import { find } from "../ui/dom.js";
+import { find, make } from "../ui/dom.js";
 import { t } from "../ui/i18n.js";
 import { messageOf, Retry } from "../ui/retry.js";
 import { drawCurve } from "./model_card.js";
+
+const PLAY_INTERVAL = 1600; // milliseconds between two stages
 
 export class SnapshotPanel {
 	#box;
@@ -17,6 +20,8 @@ export class SnapshotPanel {
 	/** The query of the answer, as JSON. */
 	#answered = "";
 	#requesting = false;
+	#play;
+	#timer = 0;
 
 	/**
 	 * `query()` gives the parameters of /snapshots.
@@ -28,8 +33,13 @@ export class SnapshotPanel {
 		this.#slider = find(box, "input");
 		this.#status = find(box, "[role=status]");
 		this.#retry = new Retry(this.#status);
-		find(box, "button").addEventListener("click", () => this.#request());
-		this.#slider.addEventListener("input", () => this.#show());
+		this.#play = /** @type {HTMLButtonElement} */ (find(box, "[name=play]"));
+		this.#play.addEventListener("click", () => this.#start());
+		find(box, "[name=again]").addEventListener("click", () => this.#request());
+		this.#slider.addEventListener("input", () => {
+			this.#stop();
+			this.#show();
+		});
 	}
 
 	/** Requests the texts, unless they are there or requested already. */
@@ -60,7 +70,9 @@ export class SnapshotPanel {
 			this.#slider.max = String(answer.snapshots.length - 1);
 			this.#slider.value = this.#slider.max;
 			this.#slider.disabled = false;
+			this.#play.disabled = false;
 			this.update();
+			this.#drawStages(query.prompt ?? "");
 			this.#show();
 		} catch (error) {
 			this.#requesting = false;
@@ -68,13 +80,53 @@ export class SnapshotPanel {
 		}
 	}
 
+	/** Shows the stages one after another, from the first on. */
+	#start() {
+		this.#stop();
+		this.#slider.value = "0";
+		this.#show();
+		this.#timer = setInterval(() => {
+			this.#slider.stepUp();
+			this.#show();
+			if (this.#slider.value === this.#slider.max || this.#box.hidden) this.#stop();
+		}, PLAY_INTERVAL);
+	}
+
+	#stop() {
+		clearInterval(this.#timer);
+	}
+
+	/** Draws a card for each stage: its step, the prompt and what was written. @param {string} prompt */
+	#drawStages(prompt) {
+		if (!this.#answer) return;
+		const { snapshots } = this.#answer;
+		const cards = snapshots.map(({ step, text }) => {
+			const card = make("article", "stage");
+			const heading = make("h3", "", t("after_steps", { count: step }));
+			const grown = make("p", "grown");
+			grown.append(
+				make("b", "", prompt.trimEnd()),
+				make("span", "", `${prompt.endsWith("\n") ? "\n" : ""}${text}`),
+			);
+			card.append(heading, grown);
+			return card;
+		});
+		find(this.#box, ".stages").replaceChildren(...cards);
+	}
+
 	#show() {
 		if (!this.#answer) return;
-		const { step, text } = this.#answer.snapshots[Number(this.#slider.value)];
+		const at = Number(this.#slider.value);
+		const { step } = this.#answer.snapshots[at];
 		const label = t("after_steps", { count: step });
 		this.#slider.setAttribute("aria-valuetext", label);
 		find(this.#box, "output").textContent = label;
-		find(this.#box, ".grown").textContent = text;
+		const { children } = find(this.#box, ".stages");
+		for (const [i, card] of [...children].entries()) {
+			card.classList.toggle("later", i > at);
+			if (i === at) card.setAttribute("aria-current", "step");
+			else card.removeAttribute("aria-current");
+		}
 		find(this.#box, ".curve").replaceChildren(drawCurve(this.#answer.curve, step));
 	}
 }

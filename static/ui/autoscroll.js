@@ -1,6 +1,8 @@
 // The page follows the end of the text while it grows, lets go when the reader scrolls up, and offers the way back.
 
-const MARGIN = 80; // pixels that are kept below the end of the text
+import { viewBottom } from "./dom.js";
+
+const MARGIN = 48; // pixels that are kept below the end of the text
 
 export class AutoScroll {
 	#pill;
@@ -45,7 +47,7 @@ export class AutoScroll {
 	#move() {
 		this.#frame = 0;
 		if (!this.#growing || !this.#following || !this.#end?.isConnected) return;
-		const overlap = this.#end.getBoundingClientRect().bottom - (innerHeight - MARGIN);
+		const overlap = this.#end.getBoundingClientRect().bottom - (viewBottom() - MARGIN);
 		if (overlap <= 0) return;
 		this.#expected = Math.round(scrollY + overlap);
 		scrollTo({ top: this.#expected, behavior: "instant" });
@@ -54,14 +56,18 @@ export class AutoScroll {
 	/** To the end, and on with it. */
 	#jump() {
 		this.#following = true;
-		if (this.#end?.isConnected) this.#end.scrollIntoView({ block: "end", behavior: "instant" });
+		if (this.#end?.isConnected) {
+			const overlap = this.#end.getBoundingClientRect().bottom - (viewBottom() - MARGIN);
+			scrollBy({ top: overlap, behavior: "instant" });
+			this.#expected = Math.round(scrollY); // the window may be another since the last time
+		}
 		this.#show();
 	}
 
 	#onScroll() {
 		if (!this.#growing) return;
 		if (scrollY < this.#expected - 4) this.#following = false;
-		else if (this.#end && this.#end.getBoundingClientRect().bottom <= innerHeight + 4) this.#following = true;
+		else if (this.#end && this.#end.getBoundingClientRect().bottom <= viewBottom() + 4) this.#following = true;
 		if (this.#following) this.#expected = scrollY;
 		this.#show();
 	}

@@ -61,7 +61,7 @@ export function percent(probability) {
 	const value = 100 * probability;
 	if (value > 0 && value < 0.1) return `<${number(0.1, 1)}\u00a0%`;
 	if (value < 100 && value > 99.9) return `>${number(99.9, 1)}\u00a0%`;
-	return `${number(value, value < 10 ? 1 : 0)}\u00a0%`;
+	return `${number(value, value < 10 || value > 99 ? 1 : 0)}\u00a0%`;
 }
 
 /** @type {Record<string, string>} */
@@ -84,5 +84,10 @@ export function spoken(character) {
 
 /** A rank in words. @param {number} rank */
 export function choice(rank) {
-	return rank <= 3 ? t(`choice_${rank}`) : t("choice_n", { rank });
+	if (rank <= 3) return t(`choice_${rank}`);
+	const [st, nd, rd, th] = t("ordinals").split("|");
+	/** @type {Record<string, string>} */
+	const suffixes = { one: st, two: nd, few: rd };
+	const suffix = suffixes[new Intl.PluralRules(language, { type: "ordinal" }).select(rank)] ?? th;
+	return t("choice_n", { rank, suffix });
 }

@@ -54,7 +54,7 @@ export function check() {
 	clearErrors();
 	const wrong = NUMBERS.map(input).filter((field) => readNumber(field).message);
 	for (const field of wrong) showError(field, readNumber(field).message);
-	wrong[0]?.focus();
+	if (wrong.length) focusOn(wrong[0]);
 	return wrong.length === 0;
 }
 
@@ -86,6 +86,19 @@ function shortened(typed) {
 	return characters.slice(0, MAX_REPEATED).join("") + (characters.length > MAX_REPEATED ? "…" : "");
 }
 
+/** Shows or hides the settings that are rarely needed. */
+export function toggleDrawer(open = $("more").getAttribute("aria-expanded") === "false") {
+	$("drawer").hidden = !open;
+	$("more").setAttribute("aria-expanded", String(open));
+	form.classList.toggle("open", open); // on phones, where few settings fit in the row
+}
+
+/** @param {HTMLInputElement} field */
+function focusOn(field) {
+	if (!field.checkVisibility()) toggleDrawer(true);
+	field.focus();
+}
+
 /** @param {HTMLInputElement} field @param {string} message */
 function showError(field, message) {
 	if (message) field.setAttribute("aria-invalid", "true");
@@ -107,13 +120,20 @@ export function fill(fields) {
 	showValues();
 }
 
+/** Moves a slider as if someone had. @param {keyof Sampling} name @param {string | number} value */
+export function set(name, value) {
+	fill({ [name]: value });
+	input(name).dispatchEvent(new Event("input", { bubbles: true }));
+	input(name).dispatchEvent(new Event("change", { bubbles: true }));
+}
+
 /** Calls `listener` after each change of a sampling setting. @param {() => void} listener */
 export function listen(listener) {
 	for (const name of SLIDERS) input(name).addEventListener("input", listener);
 }
 
 export function clearErrors() {
-	for (const element of form.querySelectorAll(".error")) element.textContent = "";
+	for (const element of form.querySelectorAll("[id$='-error']")) element.textContent = "";
 	for (const element of form.querySelectorAll("[aria-invalid]")) element.removeAttribute("aria-invalid");
 }
 
@@ -128,7 +148,7 @@ export function showProblem(problem) {
 		const field = input(name);
 		if (field && document.getElementById(`${name}-error`)) {
 			showError(field, message);
-			field.focus();
+			focusOn(field);
 		} else {
 			rest.push(name === "prompt" ? t("never_seen") : `${name}: ${message}`);
 		}
@@ -151,8 +171,37 @@ function showValues() {
 	const values = sampling();
 	for (const name of SLIDERS) {
 		const output = /** @type {HTMLElement} */ (document.getElementById(`${name}-value`));
-		output.textContent = values[name] === null ? t("off") : number(Number(input(name).value), 2);
+		const { value } = input(name);
+		output.textContent = values[name] === null ? t("off") : number(Number(value), 2);
+		input(name).setAttribute("aria-valuetext", output.textContent);
+		if (document.activeElement !== exactField(name)) exactField(name).value = value;
 	}
+}
+
+/** The field of text beside a slider, for values between its steps. @param {string} name */
+function exactField(name) {
+	return /** @type {HTMLInputElement} */ (document.getElementById(`${name}-exact`));
+}
+
+/** Takes over what was typed beside a slider, or says what can be typed. @param {keyof Sampling} name */
+function onExact(name) {
+	const slider = input(name);
+	const field = exactField(name);
+	const typed = field.value.trim().replace(",", ".");
+	const value = Number(typed);
+	const whole = name !== "top_k" || Number.isInteger(value);
+	const valid = typed !== "" && whole && value >= Number(slider.min) && value <= Number(slider.max);
+	const range = { low: limit(slider.min), high: limit(slider.max) };
+	const error = /** @type {HTMLElement} */ (document.getElementById(`${field.id}-error`));
+	error.textContent = valid ? "" : t("exact_range", range);
+	field.toggleAttribute("aria-invalid", !valid);
+	if (!valid) return;
+	set(name, value);
+}
+
+/** @param {string} value */
+function limit(value) {
+	return { value: Number(value), digits: 2 };
 }
 
 /**
@@ -170,10 +219,11 @@ function step(event, field) {
 }
 
 for (const slider of SLIDERS.map(input)) {
-	slider.addEventListener("input", () => {
-		if (slider.dataset.step) slider.step = slider.dataset.step;
+	slider.addEventListener("input", (event) => {
+		if (slider.dataset.step && event.isTrusted) slider.step = slider.dataset.step;
 		showValues();
 	});
+	exactField(slider.name).addEventListener("change", () => onExact(/** @type {keyof Sampling} */ (slider.name)));
 }
 for (const field of NUMBERS.map(input)) {
 	field.addEventListener("input", () => showError(field, ""));

@@ -1,20 +1,37 @@
-// Text appears evenly, a little in each frame, however it comes from the network; nothing waits longer than DELAY.
+// Text appears at the speed that the reader chose, however it comes from the network: evenly, a little in each frame.
 
-const DELAY = 0.1; // seconds over which what has come is spread
+const DELAY = 0.1; // seconds over which what has come is spread at full speed
+/** Characters a second. @type {Record<Speed, number>} */
+const RATES = { step: 0, slow: 8, reading: 30, full: Infinity };
 
 export class SmoothStream {
-	/** @type {{ editor: Editor, cells: WrittenCell[], run: Run }[]} */
-	#waiting = [];
+	/** What has come and is not shown yet. @type {Map<Run, { editor: Editor, cells: WrittenCell[] }>} */
+	#waiting = new Map();
 	#frame = 0;
 	#last = 0;
+	/** The part of a character that was due in the last frame. */
+	#due = 0;
+	/** @type {Speed} */
+	#speed = "full";
 	/** @type {(() => void)[]} */
 	#onDrained = [];
 	#reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
+	/** Called when something was shown or has come to wait. */
+	onChange = () => {};
 
 	constructor() {
 		document.addEventListener("visibilitychange", () => {
-			if (document.hidden) this.flush(); // a page in the background gets no frames, but its text goes on
+			if (document.hidden && this.#speed !== "step") this.flush(); // it gets no frames, but its text goes on
 		});
+	}
+
+	get speed() {
+		return this.#speed;
+	}
+
+	set speed(speed) {
+		this.#speed = speed;
+		if (this.#waiting.size) this.#start();
 	}
 
 	/**
@@ -22,25 +39,49 @@ export class SmoothStream {
 	 * @param {Editor} editor @param {WrittenCell[]} cells @param {Run} run
 	 */
 	push(editor, cells, run) {
-		this.#waiting.push({ editor, cells, run });
-		if (document.hidden || this.#reducedMotion.matches) this.flush();
-		else if (!this.#frame) {
+		const waiting = this.#waiting.get(run);
+		if (waiting) waiting.cells.push(...cells);
+		else if (cells.length) this.#waiting.set(run, { editor, cells: [...cells] });
+		this.#start();
+		this.onChange();
+	}
+
+	#start() {
+		const still = this.#speed === "full" && this.#reducedMotion.matches;
+		if (still || (document.hidden && this.#speed !== "step")) this.flush();
+		else if (!this.#frame && this.#speed !== "step") {
 			this.#last = performance.now();
 			this.#frame = requestAnimationFrame((now) => this.#tick(now));
 		}
 	}
 
+	/** Shows the next character of each text. */
+	step() {
+		this.#show(() => 1);
+	}
+
+	/** The character that is shown next in a text, if it has come. @param {Branch} branch */
+	next({ editor }) {
+		return [...this.#waiting.values()].find((waiting) => waiting.editor === editor)?.cells[0] ?? null;
+	}
+
 	/** Shows all that waits, now. */
 	flush() {
-		cancelAnimationFrame(this.#frame);
-		this.#frame = 0;
-		for (const { editor, cells, run } of this.#waiting.splice(0)) editor.append(cells, run);
-		for (const resolve of this.#onDrained.splice(0)) resolve();
+		this.#show(Infinity);
+	}
+
+	/** Forgets what waits; returns how much that was of each run. @returns {Map<Run, number>} */
+	discard() {
+		const counts = new Map([...this.#waiting].map(([run, { cells }]) => [run, cells.length]));
+		this.#waiting.clear();
+		this.#end();
+		this.onChange();
+		return counts;
 	}
 
 	/** Resolves when nothing waits any more. @returns {Promise<void>} */
 	drained() {
-		if (!this.#waiting.length) return Promise.resolve();
+		if (!this.#waiting.size) return Promise.resolve();
 		return new Promise((resolve) => this.#onDrained.push(resolve));
 	}
 
@@ -49,16 +90,34 @@ export class SmoothStream {
 		this.#frame = 0;
 		const seconds = Math.max(0.004, (now - this.#last) / 1000);
 		this.#last = now;
-		const total = this.#waiting.reduce((sum, { cells }) => sum + cells.length, 0);
-		let room = Math.max(1, Math.ceil((total * seconds) / DELAY));
-		while (room > 0 && this.#waiting.length) {
-			const first = this.#waiting[0];
-			first.editor.append(first.cells.slice(0, room), first.run);
-			room -= first.cells.length;
-			if (room >= 0) this.#waiting.shift();
-			else first.cells = first.cells.slice(room); // what is left is -room cells
+		if (this.#speed === "full") {
+			this.#show((waiting) => Math.max(1, Math.ceil((waiting * seconds) / DELAY)));
+		} else {
+			this.#due += seconds * RATES[this.#speed];
+			const whole = Math.floor(this.#due);
+			this.#due -= whole;
+			if (whole) this.#show(() => whole);
 		}
-		if (this.#waiting.length) this.#frame = requestAnimationFrame((time) => this.#tick(time));
-		else this.flush();
+		if (this.#waiting.size) this.#start();
+	}
+
+	/** Shows `count`, or what it makes of the number that waits, of each text. @param {number | ((waiting: number) => number)} count */
+	#show(count) {
+		for (const [run, waiting] of this.#waiting) {
+			const { editor, cells } = waiting;
+			const room = typeof count === "number" ? count : count(cells.length);
+			if (room >= cells.length) this.#waiting.delete(run);
+			else waiting.cells = cells.slice(room);
+			editor.append(room >= cells.length ? cells : cells.slice(0, room), run);
+		}
+		if (!this.#waiting.size) this.#end();
+		this.onChange();
+	}
+
+	#end() {
+		cancelAnimationFrame(this.#frame);
+		this.#frame = 0;
+		this.#due = 0;
+		for (const resolve of this.#onDrained.splice(0)) resolve();
 	}
 }

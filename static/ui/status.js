@@ -1,4 +1,4 @@
-// The line that is always in view: how the connection is, what is being written and how fast.
+// How the connection is and what is being written, always in view; and how fast, where the model is described.
 
 import { t } from "./i18n.js";
 

@@ -22,6 +22,9 @@ FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "-
 # errors that tests cause: refusals, and a server that goes away
 EXPECTED = re.compile("status of 422|net::ERR_(CONNECTION|INCOMPLETE|EMPTY)")
 
+# text appears as it comes, as if the reader had chosen that
+FULL_SPEED = """try { sessionStorage["soliloquy-view"] ??= JSON.stringify({ speed: "full", time: 1 }) } catch {}"""
+
 Opened = AbstractContextManager[LiveServer]
 
 expect.set_options(timeout=60_000)  # a machine may be busy
@@ -67,6 +70,7 @@ def opened(browser: Browser, url: str) -> Iterator[Page]:
     """A page in a profile of its own; the browser must have logged no errors in the end."""
     context = browser.new_context(viewport={"width": 1200, "height": 900}, locale="en-GB")
     context.grant_permissions(["clipboard-read", "clipboard-write"])
+    context.add_init_script(FULL_SPEED)
     page = context.new_page()
     page.set_default_timeout(60_000)
     complaints: list[str] = []
@@ -111,10 +115,26 @@ def written(page: Page) -> None:
     expect(page.locator("#state")).to_have_attribute("data-state", "done")
 
 
+def setting(page: Page, name: str, value: str) -> None:
+    """Fill one setting, wherever the page has it."""
+    field = page.locator(f"#{name}")
+    if not field.is_visible():
+        page.click("#more")
+    field.fill(value)
+
+
+def colour(page: Page, mode: str) -> None:
+    """Colour the text by a scale: one of how sure the model was, or another switch."""
+    sure = mode in ("probability", "rank", "surprise")
+    page.check(f"#colours [value={'sure' if sure else mode}]", force=True)  # its label is what is seen
+    if sure:
+        page.select_option("#measure", mode)
+
+
 def begin(page: Page, text: str, **settings: str) -> None:
     """Put a text in the place of all that is there, and fill settings."""
     for name, value in settings.items():
-        page.fill(f"#{name}", value)
+        setting(page, name, value)
     page.click(".active .document")
     page.keyboard.press("Control+a")
     page.keyboard.press("Delete")

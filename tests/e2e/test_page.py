@@ -5,10 +5,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
+from app.main import create_app
+from app.settings import ServerSettings
 from tests.conftest import LiveServer
 
-TEXTS = json.loads((Path(__file__).parents[2] / "templates" / "texts.json").read_text(encoding="utf-8"))
+ROOT = Path(__file__).parents[2]
+TEXTS = json.loads((ROOT / "templates" / "texts.json").read_text(encoding="utf-8"))
 
 
 def language_of(server: LiveServer, header: str | None, query: str = "") -> str:
@@ -83,3 +87,41 @@ def test_its_files_are_not_sniffed_and_are_revalidated(server: LiveServer, name:
 def test_the_page_tells_of_the_model(server: LiveServer) -> None:
     card = httpx.get(f"{server.url}/info").json()
     assert card["checkpoint"] in httpx.get(server.url).text
+
+
+def test_scripts_and_styles_are_sent_without_comments_and_keep_their_lines(server: LiveServer) -> None:
+    """A third of them were comments and indentation, which no reader of the page needs."""
+    files = [path for path in (ROOT / "static").rglob("*.*") if path.suffix in (".js", ".css")]
+    for path in files:
+        source = path.read_text(encoding="utf-8").split("\n")
+        assert not any(line.count("`") % 2 for line in source), path  # a string over several lines would be changed
+        answer = httpx.get(f"{server.url}/static/{path.relative_to(ROOT / 'static').as_posix()}")
+        sent = answer.text.split("\n")
+        assert len(sent) == len(source)
+        assert not any(line.startswith(("//", "/*", "\t")) for line in sent)
+        assert all(
+            line in ("", text.strip()) or text.strip().endswith(line)
+            for line, text in zip(sent, source, strict=True)
+        )
+
+
+@pytest.mark.parametrize(
+    ("origins", "policy"),
+    [
+        (None, "frame-ancestors 'none'"),
+        ("https://course.example.org", "frame-ancestors https://course.example.org"),
+        ("https://*.example.org, http://localhost:*", "frame-ancestors https://*.example.org http://localhost:*"),
+    ],
+)
+def test_pages_of_named_origins_may_show_it_in_a_frame(folder: Path, origins: str | None, policy: str) -> None:
+    settings = ServerSettings(checkpoint=folder, device="cpu", frame_ancestors=origins)
+    with LiveServer(create_app(settings)) as live:
+        assert httpx.get(live.url).headers["content-security-policy"].endswith(f"form-action 'none'; {policy}")
+        others = httpx.get(f"{live.url}/info").headers["content-security-policy"]
+    assert others == "default-src 'none'; frame-ancestors 'none'"
+
+
+@pytest.mark.parametrize("origins", ["example.org", "'self'; script-src *", "https://a b", ""])
+def test_what_is_no_origin_is_refused(folder: Path, origins: str) -> None:
+    with pytest.raises(ValidationError, match="frame_ancestors"):
+        ServerSettings(checkpoint=folder, frame_ancestors=origins)

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from model.analysis.summary import ENGLISH
 from tests.conftest import LiveServer
-from tests.e2e.conftest import begin, text_of, written
+from tests.e2e.conftest import FULL_SPEED, begin, colour, setting, text_of, written
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -44,7 +44,7 @@ def test_no_view_violates_a_rule_of_accessibility(bundled: Page, scheme: str) ->
     check(bundled, "side by side")
     bundled.click("#side-by-side")
     for mode in ("rank", "surprise", "probability"):
-        bundled.select_option("#tint", mode)
+        colour(bundled, mode)
         check(bundled, mode)
     bundled.click("#look")
     expect(bundled.locator(".candidate").first).to_be_visible()
@@ -52,15 +52,20 @@ def test_no_view_violates_a_rule_of_accessibility(bundled: Page, scheme: str) ->
     bundled.locator(".candidate:not(.chosen)").first.click()
     written(bundled)
     check(bundled, "fork")
-    bundled.click("#card-details summary")
+    bundled.click("#tab-model")
     check(bundled, "card")
-    bundled.click("#report summary")
+    bundled.click("#tab-report")
     bundled.click("#report-button")
     expect(bundled.locator("#report-panel li")).to_have_count(4)
-    bundled.click("#growth summary")
+    bundled.click("#report-panel summary")
+    check(bundled, "report")
+    bundled.click("#tab-growth")
     expect(bundled.locator("#growth-slider")).to_be_enabled()
+    check(bundled, "growing up")
+    bundled.click("#tab-letter")
+    bundled.click("#more")
     for mode in ("copied", "invented"):
-        bundled.select_option("#tint", mode)
+        colour(bundled, mode)
         check(bundled, mode)
     bundled.click("#help-open")
     check(bundled, "help")
@@ -68,8 +73,12 @@ def test_no_view_violates_a_rule_of_accessibility(bundled: Page, scheme: str) ->
     bundled.click("#share-open")
     check(bundled, "share")
     bundled.keyboard.press("Escape")
+    bundled.click("#more")
     bundled.set_viewport_size({"width": 360, "height": 700})
     check(bundled, "phone")
+    bundled.click("#tab-letter")
+    check(bundled, "phone with the sheet")
+    bundled.click("#lens-close")
 
 
 def test_everything_can_be_done_by_keyboard_alone(bundled: Page) -> None:  # noqa: PLR0915 - one long walk
@@ -182,10 +191,12 @@ def test_both_languages_have_all_texts() -> None:
 
 def test_it_fits_a_phone(browser: Browser, bundled_server: LiveServer) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 700}, has_touch=True, is_mobile=True)
+    context.add_init_script(FULL_SPEED)
     page = context.new_page()
     page.goto(bundled_server.url)
-    page.fill("#max_new_tokens", "300")
-    page.fill("#seed", "7")
+    for name, value in {"max_new_tokens": "300", "seed": "7"}.items():
+        setting(page, name, value)
+    page.locator("#more").tap()
     page.locator("#write").tap()
     written(page)
     fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
@@ -195,12 +206,18 @@ def test_it_fits_a_phone(browser: Browser, bundled_server: LiveServer) -> None:
     assert place is not None
     page.touchscreen.tap(place["x"] + 20, place["y"] + 10)
     expect(page.locator(".candidate").first).to_be_visible()
-    box = page.locator("#inspector").bounding_box()
+    box = page.locator("#lens").bounding_box()
     assert box is not None
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= 360
     assert box["y"] >= 0
     assert box["y"] + box["height"] <= 700
+    page.wait_for_function(  # the sheet does not cover what is being read
+        """() => {
+            const [letter, sheet] = [".cursor", "#lens"].map((one) => document.querySelector(one));
+            return letter.getBoundingClientRect().bottom <= sheet.getBoundingClientRect().top;
+        }"""
+    )
     for selector in ("#write", "#look", ".candidate"):
         size = page.locator(selector).first.bounding_box()
         assert size is not None
@@ -240,11 +257,17 @@ def test_tinted_text_is_readable(bundled: Page, scheme: str) -> None:
                 return (high + 0.05) / (low + 0.05);
             };
             const tints = [1, 2, 3, 4, 5].map((i) => `--tint${i}`);
-            const inks = ["--ink", "--soft", "--accent", "--prompt", "--error", "--good"];
+            const inks = ["--ink", "--soft", "--accent", "--error", "--good"];
             const grounds = ["--paper", "--panel"];
             const pairs = [...inks.flatMap((a) => grounds.map((b) => [a, b])), ["--accent", "--on-accent"]];
-            for (const tint of tints) pairs.push(["--ink", tint], ["--accent", tint]);
+            for (const tint of tints) pairs.push(["--ink", tint]);
             return pairs.map(([a, b]) => [a, b, ratio(a, b)]);
         }"""
     )
     assert [pair for pair in ratios if pair[2] < 4.5] == []
+    begin(bundled, "ROMEO:\n", seed="4", max_new_tokens="300")
+    bundled.click("#write")
+    written(bundled)
+    colours = "[...document.querySelectorAll('.written')].map((span) => getComputedStyle(span).color)"
+    ink = bundled.evaluate("getComputedStyle(document.body).color")
+    assert set(bundled.evaluate(colours)) == {ink}  # no other ink stands on a tint

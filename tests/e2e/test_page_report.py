@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.conftest import LiveServer
-from tests.e2e.conftest import begin, text_of, written
+from tests.e2e.conftest import begin, colour, text_of, written
 
 
 @pytest.fixture
@@ -27,13 +27,14 @@ def generation(server: LiveServer) -> dict[str, list[dict[str, object]]]:
 
 
 def test_invented_words_are_marked_while_the_text_comes(wrote: Page, bundled_server: LiveServer) -> None:
-    wrote.select_option("#tint", "invented")
+    colour(wrote, "invented")
     [report] = generation(bundled_server)["reports"]
     invented = report["words"]["invented"]  # type: ignore[index]
     assert invented
     shown = "".join(wrote.locator(".document .tint5").all_inner_texts())
     assert shown == "".join(word["word"] for word in invented)
     expect(wrote.locator("#legend li")).to_have_count(2)
+    expect(wrote.locator("#sentence")).to_contain_text("made them up")
     back = 600 - 1 - invented[-1]["start"]
     wrote.click("#look")
     for _ in range(back):
@@ -45,7 +46,7 @@ def test_copies_are_marked_from_their_beginning(bundled: Page, bundled_server: L
     """At temperature 0 the model soon says what it has read."""
     bundled.locator("#temperature").fill("0")
     begin(bundled, "ROMEO:\n", seed="4", max_new_tokens="600")
-    bundled.select_option("#tint", "copied")
+    colour(bundled, "copied")
     bundled.click("#write")
     written(bundled)
     body = {"prompt": "ROMEO:\n", "temperature": 0, "max_new_tokens": 600, "stream": False, "report": True}
@@ -66,9 +67,12 @@ def test_copies_are_marked_from_their_beginning(bundled: Page, bundled_server: L
 
 
 def test_the_panel_says_what_was_found_in_both_languages(wrote: Page, bundled_server: LiveServer) -> None:
-    wrote.click("#report summary")
+    wrote.click("#tab-report")
     panel = wrote.locator("#report-panel")
     expect(panel.locator("li")).to_have_count(4)
+    expect(panel.locator(".facts > div")).to_have_count(3)
+    expect(panel.locator(".facts")).to_contain_text("real text:")
+    panel.locator("summary").click()
     expect(panel.locator("tbody tr").first).to_contain_text("inside copies of 20")
     expect(panel).not_to_contain_text("{")
     before = panel.inner_text()
@@ -77,31 +81,39 @@ def test_the_panel_says_what_was_found_in_both_languages(wrote: Page, bundled_se
     assert panel.inner_text() != before
     wrote.get_by_role("link", name="Español").click()
     expect(wrote.locator("html[lang=es]")).to_be_attached()
-    wrote.click("#report-button")  # the panel is open, as it was: a click on its summary could close it
+    wrote.click("#report-button")  # its tab is open, as it was
     expect(wrote.locator("#report-panel")).to_contain_text("palabras inventadas")
 
 
 def test_any_text_can_be_looked_at(bundled: Page) -> None:
     begin(bundled, "¡Señor 😀! <b>" + "zzzz " * 50)
-    bundled.click("#report summary")
+    bundled.click("#tab-report")
     bundled.click("#report-button")
     expect(bundled.locator("#report-panel li")).to_have_count(4)
     expect(bundled.locator("#report-panel")).to_contain_text("loop")
 
 
 def test_the_slider_leads_from_gibberish_to_verse(wrote: Page, bundled_server: LiveServer) -> None:
-    wrote.click("#growth summary")
+    wrote.click("#tab-growth")
     expect(wrote.locator("#growth-slider")).to_be_enabled()
     query: dict[str, str | float] = {"prompt": "ROMEO:\n", "seed": 4, "temperature": 0.8}
     answer = httpx.get(f"{bundled_server.url}/snapshots", params=query).json()
     snapshots = answer["snapshots"]
-    expect(wrote.locator(".grown")).to_have_text(snapshots[-1]["text"])
+    expect(wrote.locator(".stage")).to_have_count(len(snapshots))
+    grown = wrote.locator(".stage[aria-current] .grown")
+    expect(grown).to_have_text("ROMEO:\n" + snapshots[-1]["text"])
+    expect(wrote.locator("#desk")).to_be_hidden()  # the stage is all of the page
     wrote.locator("#growth-slider").focus()
     wrote.keyboard.press("Home")
-    expect(wrote.locator(".grown")).to_have_text(re.compile(re.escape(snapshots[0]["text"].split("\n")[0])))
+    expect(grown).to_have_text(re.compile(re.escape(snapshots[0]["text"].split("\n")[0])))
     expect(wrote.locator("#growth output")).to_have_text("after 0 steps")
     expect(wrote.locator("#growth .mark")).to_have_count(1)
     wrote.keyboard.press("ArrowRight")
     expect(wrote.locator("#growth-slider")).to_have_attribute(
         "aria-valuetext", f"after {snapshots[1]['step']} steps"
     )
+    wrote.get_by_role("button", name="Play").click()
+    expect(wrote.locator("#growth output")).to_have_text("after 0 steps")
+    expect(wrote.locator("#growth output")).to_have_text(f"after {snapshots[-1]['step']} steps")
+    wrote.click("#write")  # which is seen in the text
+    expect(wrote.locator("#desk")).to_be_visible()

@@ -26,7 +26,7 @@ def test_the_model_goes_on_where_someone_stopped(bundled: Page, bundled_server: 
     assert text_of(bundled) == "ROMEO:\nO my " + expected
     expect(bundled.locator(".speaker").first).to_have_text("ROMEO:")
     expect(bundled.locator("#figures")).to_contain_text("300 characters")
-    expect(bundled.locator("#counters")).to_contain_text("the model sees the last 256")
+    expect(bundled.locator("#counters")).to_contain_text(", 256 seen")
 
     bundled.keyboard.press("Control+End")
     bundled.keyboard.type("\n\nNURSE:\nNo!")
@@ -164,17 +164,16 @@ def test_the_page_follows_the_text_until_the_reader_scrolls_up(bundled: Page) ->
     before = bundled.evaluate("scrollY")
     expect(bundled.locator("#counters")).not_to_have_text(bundled.inner_text("#counters"))
     assert bundled.evaluate("scrollY") <= before + 1
-    # What is said of a character may open over the way back, which could not be clicked then.
-    on_top = bundled.evaluate(
-        """() => {
-            const inspector = document.querySelector("#inspector");
-            inspector.hidden = false;
-            inspector.style.inset = "auto 0 0 0";
-            const { left, top, width, height } = document.querySelector("#pill").getBoundingClientRect();
-            return document.elementFromPoint(left + width / 2, top + height / 2).id;
-        }"""
-    )
-    assert on_top == "pill"
+    # The way back could be covered by what was said of a character, which could not be clicked then.
+    on_top = """() => {
+        const { left, top, width, height } = document.querySelector("#pill").getBoundingClientRect();
+        return document.elementFromPoint(left + width / 2, top + height / 2).id;
+    }"""
+    assert bundled.evaluate(on_top) == "pill"
+    bundled.set_viewport_size({"width": 400, "height": 800})
+    bundled.click("#tab-report")
+    expect(bundled.locator("#report")).to_be_visible()
+    assert bundled.evaluate(on_top) == "pill"
     bundled.click("#pill")
     expect(bundled.locator("#pill")).to_be_hidden()
     bundled.keyboard.press("Escape")
@@ -227,11 +226,16 @@ def test_unknown_characters_are_marked_while_typing_and_can_be_replaced(bundled:
 
 
 def test_examples_begin_a_text(bundled: Page) -> None:
+    """They are offered where the text is empty."""
+    expect(bundled.locator("#examples")).to_be_hidden()
+    bundled.click("#new")
+    expect(bundled.locator("article")).to_have_count(1)  # nothing was written: the text is emptied
     bundled.get_by_role("button", name="First Citizen:").click()
     assert text_of(bundled) == "First Citizen:\nBefore we proceed"
     bundled.fill("#max_new_tokens", "20")
     bundled.click("#write")
     written(bundled)
+    bundled.click("#new")
     bundled.get_by_role("button", name="JULIET:").click()  # what the model wrote is not taken away
     assert text_of(bundled, "2") == "JULIET:\nO "
     expect(bundled.locator("#tabs button")).to_have_count(4)

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import LiveServer
-from tests.e2e.conftest import begin, opened, written
+from tests.e2e.conftest import begin, colour, opened, written
 
 TEXTS = json.loads((Path(__file__).parents[2] / "templates" / "texts.json").read_text(encoding="utf-8"))
 
@@ -32,16 +32,18 @@ def edit_beginning(page: Page) -> None:
 def test_what_was_found_in_a_text_is_called_stale_once_the_text_is_another(wrote: Page) -> None:
     """A report, the card of a training run, colours and a link's verdict went on as if they were of the text
     that was there then. Each now knows what it is about and says so when that is gone, not when it is back."""
-    wrote.click("#report summary")
-    wrote.click("#growth summary")
+    wrote.click("#tab-growth")
+    expect(wrote.locator("#growth-slider")).to_be_enabled()
+    wrote.click("#tab-report")
     stale = wrote.locator("#report-panel .stale")
     growth = wrote.locator("#growth [role=status]")
     edited = wrote.locator("#edited")
-    expect(wrote.locator("#growth-slider")).to_be_enabled()
     expect(wrote.locator("#report-panel li")).to_have_count(4)
     expect(stale).to_be_hidden()
     expect(edited).to_be_empty()
     edit_beginning(wrote)
+    wrote.click("#tab-report")  # the click into the text showed the letter there
+    expect(stale).to_be_visible()
     expect(stale).to_contain_text("earlier text")
     expect(edited).to_contain_text("edited since the model wrote it")
     wrote.keyboard.press("Control+z")
@@ -50,10 +52,12 @@ def test_what_was_found_in_a_text_is_called_stale_once_the_text_is_another(wrote
     wrote.locator("#temperature").fill("1.2")
     expect(growth).to_contain_text("have changed since")
     wrote.locator("#temperature").fill("0.8")
-    expect(growth).to_contain_text("drag the slider")
+    expect(growth).to_contain_text("not the one that writes your text")
+    wrote.click(".active .document")
     wrote.keyboard.press("Control+z")  # what the model wrote
     wrote.click("#redo")
     edit_beginning(wrote)
+    wrote.click("#tab-report")
     wrote.click("#report-button")
     expect(wrote.locator("#report-panel li")).to_have_count(4)
     expect(stale).to_be_hidden()
@@ -74,7 +78,7 @@ def test_the_verdict_on_a_link_is_in_view_and_goes_with_the_first_edit(wrote: Pa
         page.set_viewport_size({"width": 1000, "height": 400})
         page.goto(link)
         verdict = page.locator("#verdict")
-        expect(verdict).to_have_text("Written again from the link: identical.")
+        expect(verdict).to_have_text("Replayed from the link: every character matches.")
         page.mouse.wheel(0, 5000)
         expect(verdict).to_be_in_viewport(ratio=1)
         expect(verdict).to_have_attribute("role", "status")
@@ -184,16 +188,19 @@ def test_colours_panels_and_settings_survive_a_reload(browser: Browser, bundled_
         with opened(browser, "about:blank") as page:
             page.add_init_script(script)
             page.goto(bundled_server.url)
-            page.select_option("#tint", "rank")
-            page.click("#growth summary")
-            page.click("#card-details summary")
+            colour(page, "rank")
+            page.click("#tab-growth")
             page.fill("#seed", "4087029807")
+            page.click("#more")
+            page.check("#underlines")
             page.fill("#num_samples", "1.5")
             page.locator("#temperature").fill("0.3")
             page.reload()
-            expect(page.locator("#tint")).to_have_value("rank")
+            expect(page.locator("#colours [value=sure]")).to_be_checked()
+            expect(page.locator("#measure")).to_have_value("rank")
             expect(page.locator("#legend li").first).to_contain_text("≤ 1")
-            assert page.locator("details[open]").count() == 2
+            expect(page.locator("#tab-growth")).to_have_attribute("aria-selected", "true")
+            expect(page.locator("#underlines")).to_be_checked()
             expect(page.locator("#seed")).to_have_value("4087029807")
             expect(page.locator("#num_samples")).to_have_value("1.5")  # as typed, to be corrected
             expect(page.locator("#temperature-value")).to_have_text("0.3")

@@ -95,9 +95,9 @@ def test_the_page_works_below_a_path(
         begin(page, "ROMEO:", max_new_tokens="20")
         page.click("#write")
         written(page)
-        page.click("#card-details summary")
+        page.click("#tab-model")
         expect(page.locator("#card-panel")).not_to_be_empty()
-        links = page.locator("#card-details a")
+        links = page.locator("#model a")
         addresses = [link.evaluate("one => one.href") for link in links.all()]
         for address in addresses:
             assert httpx.get(address).status_code == 200
