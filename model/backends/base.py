@@ -127,7 +127,7 @@ class Backend(Protocol):
         """Ids in the slot's sequence, those included that have left its window."""
 
     def truncate(self, slot: int, length: int = 0) -> None:
-        """Keep the sequence's first `length` ids: none, or all but some that the last `forward` read."""
+        """Keep the sequence's first `length` ids: none, or all but some draft tokens of the last `forward`."""
 
     def reset(self) -> None:
         """Empty all slots, and clear what a failed step may have left that is not finite."""

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
+import numpy as np
+
 from model.backends.base import (
     DecodeInput,
     DecodeOutput,
@@ -14,7 +16,7 @@ from model.backends.base import (
     room_left,
 )
 from model.backends.cpu.amx import request_amx
-from model.backends.cpu.buffers import PREFILL_CHUNK, kernel_config, make_cache, quantise_weights
+from model.backends.cpu.buffers import ATTENTION_ROWS, PREFILL_CHUNK, kernel_config, make_cache, quantise_weights
 from model.backends.cpu.multi_step import CONTEXT, Speculation
 from model.backends.cpu.worker_pool import NO_SPECULATION, PoolInput, WorkerPool
 from model.device import usable_cores
@@ -44,7 +46,7 @@ class Int8Backend:
     """
 
     prefill_chunk = PREFILL_CHUNK
-    prefill_budget = 2 * PREFILL_CHUNK
+    prefill_budget = PREFILL_CHUNK
     decodes_separately = False
 
     def __init__(self, network: GPT, slots: int, threads: int | None = None, draft: Draft | None = None) -> None:
@@ -85,7 +87,7 @@ class Int8Backend:
         return self._lengths[slot]
 
     def truncate(self, slot: int, length: int = 0) -> None:
-        """Keep the first `length` ids of the slot's sequence."""
+        """Keep the first `length` ids of the slot's sequence: none, or all but `ATTENTION_ROWS` - 1 at most."""
         self._lengths[slot] = length
         if not length:
             self._cache.scales[slot] = 0  # whatever was there, even if it was not finite
@@ -103,8 +105,32 @@ class Int8Backend:
         """
         for slot, ids in runs.items():
             check_run(self, slot, ids)
-        if not runs:
-            return {}
+        logits: dict[int, list[Logits]] = {slot: [] for slot in runs}
+        unread = {slot: list(ids) for slot, ids in runs.items()}
+        while unread:
+            now: dict[int, list[int]] = {}
+            later: dict[int, list[int]] = {}
+            for slot, ids in unread.items():
+                size = self._max_run(slot, len(ids))
+                now[slot] = ids[:size]
+                if size < len(ids):
+                    later[slot] = ids[size:]
+            for slot, part in self._forward_at_once(now).items():
+                logits[slot].append(part)
+            unread = later
+        return {slot: parts[0] if len(parts) == 1 else np.concatenate(parts) for slot, parts in logits.items()}
+
+    def _max_run(self, slot: int, size: int) -> int:
+        """Return how many of `size` ids the slot can read at once.
+
+        While the ring is not full, as many as there are: nothing is overwritten. Then `ATTENTION_ROWS`, for which
+        the ring has room besides a window.
+        """
+        ring_size = self._cache.scales.shape[4]
+        return size if self._lengths[slot] + size <= ring_size else min(size, ATTENTION_ROWS)
+
+    def _forward_at_once(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
+        """Return what `forward` does, of runs that no ring is too short for."""
         longest_first = sorted(runs.items(), key=lambda run: -len(run[1]))  # so that threads can share them evenly
         slots: list[int] = []
         positions: list[int] = []
