@@ -192,7 +192,7 @@ def make_cache(config: GPTConfig, slots: int) -> Cache:
     """Return an empty cache.
 
     A ring has room for a window and `ATTENTION_ROWS` more: when the last of so many ids is written, what it
-    overwrites has left the window of the first one. So draft tokens that are rejected have destroyed nothing either.
+    overwrites has left the window of the first one. So rejected draft tokens have destroyed nothing either.
     """
     ring_size = _round_up(config.block_size + ATTENTION_ROWS)
     size = config.head_size
