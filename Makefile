@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 BIN := .venv/bin
 NEW_NODE := const [major, minor] = process.versions.node.split("."); process.exit(major > 20 || (major == 20 && minor >= 19) ? 0 : 1)
 
-.PHONY: help serve test lint lint-js pytest fmt clean
+.PHONY: help serve test lint lint-js pytest bench fmt clean
 
 help: ## Print each target with its sentence.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: .venv/installed-dev ## Run lint, types and tests.
 # The processes share what Python has compiled, where the environment would keep it from being written, too.
 pytest: .venv/installed-dev ## Run the tests alone.
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+
+bench: .venv/installed ## Print how fast this machine generates, and what share of its limits that is.
+	$(BIN)/python -m benchmarks.decode --rounds=1 --peers=False
 
 lint: .venv/installed-dev lint-js ## Check the code's form and types; change nothing.
 	$(BIN)/ruff format --check .

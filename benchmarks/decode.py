@@ -1,14 +1,19 @@
 """Characters a second of the bare generator, alone and compared with its peers on the same weights, in one run.
 
-python -m benchmarks.decode [--checkpoint=DIR] [--device=cpu] [--rounds=3] [--peers=False]
+python -m benchmarks.decode [--checkpoint=DIR] [--device=cpu] [--rounds=3] [--peers=False] [--cpu=haswell]
 
 Soliloquy and its peers are compared on a network of nanoGPT's shape, within its 256 positions. The other figures
 are of the checkpoint. The programs take turns, so that the ratios hold whatever else the machine does; a figure is
 the median of the rounds, with the lowest and the highest.
+
+`--cpu` compiles for another CPU's instructions, as far as this machine has them, so that one machine shows what
+others would do. PyTorch and the peers still use all that there are.
 """
 
 import os
+import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,8 +21,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import llvmlite.binding
 import numba
 import numpy as np
 import torch
@@ -29,6 +35,7 @@ from benchmarks.peers import NANOGPT, PEERS, Peer, nanogpt_network
 from model.checkpoint import Checkpoint, read_checkpoint
 from model.cli import run, settings_config
 from model.device import DeviceName, GenerationDtypeName, Numerics, choose_numerics
+from model.errors import InputError
 from model.generation.generator import Generator, load_generator
 from model.generation.sequence import TextSequence
 from model.vocabulary import Vocabulary
@@ -39,6 +46,8 @@ MIN_PEER_CHARACTERS = 1000  # in one measurement
 WARM_UP_LENGTH = 8  # characters
 PAUSE_SECONDS = 0.5  # before a measurement: threads of the program before go on spinning for a while
 PEER_BATCHES = {"cpu": (1, 32), "cuda": (1, 512)}  # sequences at once
+# What a machine must have to run code that is compiled for these.
+CPU_FEATURES = {"haswell": ("avx2", "bmi2"), "znver3": ("avx2", "vaes"), "alderlake": ("avxvnni",)}
 UNASSISTED = "1 stream of 1000 without speculation"
 
 
@@ -70,6 +79,8 @@ class BenchmarkSettings(BaseSettings):
     """Times that everything takes its turn"""
     peers: bool = True
     """Also those of the peers that are installed"""
+    cpu: Literal["native", "haswell", "znver3", "alderlake"] = "native"
+    """CPU whose instructions int8 may use"""
     plot: Path | None = None
     """File to draw Soliloquy and its peers to (.png or .svg)"""
 
@@ -328,8 +339,40 @@ def show(rates: Rates, base: str) -> None:
         print(f"{name:36} {statistics.median(measured):9,.0f} characters/s {spread}  {comparison}", flush=True)
 
 
+def restart_for_cpu(cpu: str) -> int:
+    """Run this program again with code for another CPU, in a fresh process; return its exit code.
+
+    Raises:
+        InputError: this machine lacks instructions of that CPU.
+    """
+    features = llvmlite.binding.get_host_cpu_features()
+    missing = [feature for feature in CPU_FEATURES[cpu] if not features.get(feature)]
+    if missing:
+        raise InputError("cpu", f"{cpu} needs {', '.join(missing)}, which this machine does not have")
+    command = [sys.executable, "-m", "benchmarks.decode", *sys.argv[1:]]
+    return subprocess.run(command, env=os.environ | {"NUMBA_CPU_NAME": cpu}, check=False).returncode
+
+
+def show_machine() -> None:
+    """Print this machine's CPU and the instructions that products are made of."""
+    from model.backends.cpu.amx import has_amx  # noqa: PLC0415 - int8 only
+    from model.backends.cpu.microkernel import has_vnni  # noqa: PLC0415
+
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = models[0].partition(":")[2].strip() if models else name
+    compiled_for = os.environ.get("NUMBA_CPU_NAME") or llvmlite.binding.get_host_cpu_name()
+    products = "AMX and AVX-512 VNNI" if has_amx() else "AVX-512 VNNI" if has_vnni() else "pairs of 16 bits"
+    print(f"{name}, {os.cpu_count()} core(s); compiled for {compiled_for}: int8 products by {products}")
+
+
 def main(settings: BenchmarkSettings) -> None:
     """Measure and print."""
+    if settings.cpu != "native" and os.environ.get("NUMBA_CPU_NAME") != settings.cpu:
+        sys.exit(restart_for_cpu(settings.cpu))
+    show_machine()
     checkpoint = read_checkpoint(settings.checkpoint)
     numerics = choose_numerics(settings.device, settings.dtype)
     torch.set_num_threads(settings.threads or torch.get_num_threads())

@@ -54,6 +54,21 @@ def compile_and_call(function: Callable[..., Any], *arguments: Any) -> Callable[
     return _compiled[function]
 
 
+def cache_folder(function: Callable[..., Any]) -> Path | None:
+    """Return the folder that keeps the machine code of a function from `compile_and_call`; None if none does."""
+    compiled: Any = function
+    path = compiled.stats.cache_path
+    return None if path is None else Path(path)
+
+
+def target_identity() -> tuple[str, ...]:
+    """Return what tells this machine's CPU, the settings of the compiler, and the compiled code from others."""
+    settings: Any = config
+    cpu = llvmlite.binding.get_host_cpu_name()
+    features = llvmlite.binding.get_host_cpu_features().flatten()
+    return (cpu, features, str(settings.CPU_NAME), str(settings.CPU_FEATURES), _source_digest())
+
+
 def _source_digest() -> str:
     """Return the first 16 hex digits of the SHA-256 of all `SOURCES`."""
     digest = hashlib.sha256()

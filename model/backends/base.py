@@ -20,12 +20,26 @@ NOTICE_SECONDS = 1.5  # what was compiled before is mostly loaded sooner
 NOT_FINITE = "the model's logits are not finite"
 
 
+class StepCosts(Protocol):
+    """What a step costs by its rows, in any unit: it decides how many draft tokens are worth their cost."""
+
+    @property
+    def max_draft_tokens(self) -> int:
+        """Ids of one slot beyond the first that one call can read at less than their full price."""
+
+    def cost(self, rows: int, slots: int) -> float:
+        """The cost of a step that reads so many ids, in so many slots."""
+
+    def further_row(self, rows: int, slots: int) -> float:
+        """What one more id of one of these slots costs besides."""
+
+
 @dataclass(frozen=True)
-class SpeculationCosts:
-    """What it costs to read further ids of a slot in the same call; the unit is the first row of a slot.
+class LinearCosts:
+    """`StepCosts` by three constants; the unit is the first row of a slot.
 
     Attributes:
-        max_draft_tokens: ids of one slot beyond the first that one call can read at less than their full price.
+        max_draft_tokens: see `StepCosts`.
         call: what a call costs besides its rows.
         draft_token: what each further row of a slot costs.
     """
@@ -33,6 +47,14 @@ class SpeculationCosts:
     max_draft_tokens: int
     call: float
     draft_token: float
+
+    def cost(self, rows: int, slots: int) -> float:
+        """The cost of a step."""
+        return self.call + slots + self.draft_token * (rows - slots)
+
+    def further_row(self, rows: int, slots: int) -> float:
+        """What one more row costs, whatever there is."""
+        return self.draft_token
 
 
 class DecodeInput(NamedTuple):
@@ -116,8 +138,8 @@ class Backend(Protocol):
     prefill_budget: int
 
     @property
-    def speculation(self) -> SpeculationCosts | None:
-        """What draft tokens cost; None where several ids of a slot are read no faster than one by one."""
+    def speculation(self) -> StepCosts | None:
+        """What steps with draft tokens cost; None where a slot reads several ids no faster than singly."""
 
     @property
     def multi_step(self) -> MultiStepDecode | None:
@@ -127,7 +149,7 @@ class Backend(Protocol):
         """Ids in the slot's sequence, those included that have left its window."""
 
     def truncate(self, slot: int, length: int = 0) -> None:
-        """Keep the sequence's first `length` ids: none, or all but some that the last `forward` read."""
+        """Keep the sequence's first `length` ids: none, or all but some draft tokens of the last `forward`."""
 
     def reset(self) -> None:
         """Empty all slots, and clear what a failed step may have left that is not finite."""

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.backends.base import MultiStepDecode, SpeculationCosts
+from model.backends.base import MultiStepDecode, StepCosts
 from model.backends.row_groups import max_group, stable_sizes
 from model.device import Numerics
 from model.network import GPT, rotary_angles
@@ -27,7 +27,7 @@ class EagerBackend:
     positions p never exceeds `block_size`: the generator truncates the slot and reads its newer half again.
     """
 
-    speculation: SpeculationCosts | None = None
+    speculation: StepCosts | None = None
     multi_step: MultiStepDecode | None = None
 
     def __init__(self, network: GPT, numerics: Numerics, slots: int, compile: bool = False) -> None:

@@ -15,21 +15,22 @@ The same rules, compiled, are in `backends/cpu/multi_step.py` and `backends/cuda
 
 from collections.abc import Sequence
 
-from model.backends.base import Backend, SpeculationCosts, room_left
+from model.backends.base import Backend, StepCosts, room_left
 from model.generation.scheduler import ForwardPlan
 from model.generation.slot_state import SlotState
 from model.sampling.ngram_draft import MAX_BREAK_EVEN, Draft
 
 
-def max_draft_tokens(costs: SpeculationCosts | None, sequences: int) -> int:
+def max_draft_tokens(costs: StepCosts | None, sequences: int) -> int:
     """How many draft tokens each of so many decoding sequences may have; 0 where even the first does not pay.
 
-    Without draft tokens a step costs `sequences + costs.call` and gives `sequences` characters. That makes the
-    break-even of the first one (see `propose_draft_tokens`), which must not be above MAX_BREAK_EVEN.
+    Without draft tokens a step gives `sequences` characters. What it costs makes the break-even of the first draft
+    token (see `propose_draft_tokens`), which must not be above MAX_BREAK_EVEN.
     """
     if costs is None:
         return 0
-    worthwhile = sequences * costs.draft_token <= MAX_BREAK_EVEN * (sequences + costs.call)
+    further_row = costs.further_row(sequences, sequences)
+    worthwhile = sequences * further_row <= MAX_BREAK_EVEN * costs.cost(sequences, sequences)
     return costs.max_draft_tokens if worthwhile else 0
 
 
@@ -45,12 +46,14 @@ def propose_draft_tokens(backend: Backend, draft: Draft, plan: ForwardPlan) -> d
         return {}
     drawing = [state for state in plan.decoding if state.sequence.given is None]
     expected = float(len(drawing))
-    cost = costs.call + sum(1 + costs.draft_token * (len(run) - 1) for run in plan.runs.values())
+    slots = len(plan.runs)
+    rows = sum(map(len, plan.runs.values()))
+    cost = costs.cost(rows, slots) if slots else 0.0
     proposed: dict[int, list[int]] = {}
     for state in drawing:
         limit = min(costs.max_draft_tokens, _room_for_more(backend, state))
-        break_even = costs.draft_token * expected / cost
-        if limit < 1 or break_even > MAX_BREAK_EVEN:
+        further_row = costs.further_row(rows, slots)
+        if limit < 1 or further_row * expected > MAX_BREAK_EVEN * cost:
             continue
         sequence = state.sequence
         context = sequence.context(draft.max_context)
@@ -59,11 +62,12 @@ def propose_draft_tokens(backend: Backend, draft: Draft, plan: ForwardPlan) -> d
         all_accepted = 1.0  # the probability that this token and all before it are
         for token, probability in zip(tokens, probabilities, strict=True):
             all_accepted *= probability
-            break_even = costs.draft_token * expected / cost
-            if all_accepted < break_even:
+            further_row = costs.further_row(rows, slots)
+            if all_accepted * cost < further_row * expected:
                 break
             chosen.append(token)
-            cost += costs.draft_token
+            rows += 1
+            cost += further_row
             expected += all_accepted
         proposed[state.slot] = chosen
     return proposed

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from model.backends.base import (
@@ -11,14 +12,14 @@ from model.backends.base import (
     DecodeOutput,
     DecodePlan,
     MultiStepDecode,
-    SpeculationCosts,
     announced,
     check_run,
     room_left,
 )
 from model.backends.cpu.amx import request_amx
-from model.backends.cpu.buffers import PREFILL_CHUNK, kernel_config, make_cache, quantise_weights
+from model.backends.cpu.buffers import ATTENTION_ROWS, PREFILL_CHUNK, kernel_config, make_cache, quantise_weights
 from model.backends.cpu.multi_step import CONTEXT, Speculation
+from model.backends.cpu.step_costs import TICKS_PER_SECOND, MeasuredCosts
 from model.backends.cpu.worker_pool import NO_SPECULATION, PoolInput, WorkerPool
 from model.config import GPTConfig
 from model.device import usable_cores
@@ -26,9 +27,8 @@ from model.sampling.ngram_draft import MARGIN_SLOPE, MAX_BREAK_EVEN, UNITS_PER_N
 from model.sampling.sampler import Logits
 
 MAX_DRAFT_TOKENS = 7
-CALL_COST = 4.0
-DRAFT_TOKEN_COST = 0.75  # below 1: keys and values are read once for all rows of a slot
-DRAFT_TOKEN_COST_BY_AMX = 0.55
+MAX_PREFILL_SECONDS = 0.012  # that a step should take for prompts, while others wait for their next character
+MIN_PREFILL_CHUNK = 16  # however slow the machine is
 MAX_STEPS = 8  # in one `decode`: other work has to wait for them
 # Of more sequences, so many at a time are decoded: after a few steps their keys and values are in the processor's
 # caches, where those of all have no room. More steps would be faster still, but text would come in larger lumps.
@@ -47,8 +47,6 @@ class Int8Backend:
         draft: where the draft tokens of `decode` come from; none without one.
     """
 
-    prefill_chunk = PREFILL_CHUNK
-    prefill_budget = 2 * PREFILL_CHUNK
     decodes_separately = False
 
     def __init__(
@@ -63,14 +61,15 @@ class Int8Backend:
         self.slots = slots
         self.threads = threads or usable_cores()
         compiled_config = kernel_config(self.config, request_amx())
-        draft_token_cost = DRAFT_TOKEN_COST_BY_AMX if compiled_config.use_amx else DRAFT_TOKEN_COST
-        self.speculation = SpeculationCosts(MAX_DRAFT_TOKENS, CALL_COST, draft_token_cost)
-        self._compiled_speculation = NO_SPECULATION if draft is None else _speculation(draft, self.speculation)
+        self._compiled_speculation = NO_SPECULATION if draft is None else _speculation(draft)
         self._weights = quantise_weights(config, weights)
         self._cache = make_cache(self.config, slots)
         self._lengths = [0] * slots
         with announced(NOTE):  # now, so that no request has to wait for the compiler
             self._pool = WorkerPool(compiled_config, self._weights, self._cache, self.threads, slots)
+        self.speculation = MeasuredCosts(self._pool.curve, MAX_DRAFT_TOKENS)
+        self.prefill_chunk = _prefill_chunk(self.speculation)
+        self.prefill_budget = self.prefill_chunk
 
     @property
     def multi_step(self) -> MultiStepDecode:
@@ -96,7 +95,7 @@ class Int8Backend:
         return self._lengths[slot]
 
     def truncate(self, slot: int, length: int = 0) -> None:
-        """Keep the first `length` ids of the slot's sequence."""
+        """Keep the first `length` ids of the slot's sequence: none, or all but `ATTENTION_ROWS` - 1 at most."""
         self._lengths[slot] = length
         if not length:
             self._cache.scales[slot] = 0  # whatever was there, even if it was not finite
@@ -114,8 +113,32 @@ class Int8Backend:
         """
         for slot, ids in runs.items():
             check_run(self, slot, ids)
-        if not runs:
-            return {}
+        logits: dict[int, list[Logits]] = {slot: [] for slot in runs}
+        unread = {slot: list(ids) for slot, ids in runs.items()}
+        while unread:
+            now: dict[int, list[int]] = {}
+            later: dict[int, list[int]] = {}
+            for slot, ids in unread.items():
+                size = self._max_run(slot, len(ids))
+                now[slot] = ids[:size]
+                if size < len(ids):
+                    later[slot] = ids[size:]
+            for slot, part in self._forward_at_once(now).items():
+                logits[slot].append(part)
+            unread = later
+        return {slot: parts[0] if len(parts) == 1 else np.concatenate(parts) for slot, parts in logits.items()}
+
+    def _max_run(self, slot: int, size: int) -> int:
+        """Return how many of `size` ids the slot can read at once.
+
+        While the ring is not full, as many as there are: nothing is overwritten. Then `ATTENTION_ROWS`, for which
+        the ring has room besides a window.
+        """
+        ring_size = self._cache.scales.shape[4]
+        return size if self._lengths[slot] + size <= ring_size else min(size, ATTENTION_ROWS)
+
+    def _forward_at_once(self, runs: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
+        """Return what `forward` does, of runs that no ring is too short for."""
         longest_first = sorted(runs.items(), key=lambda run: -len(run[1]))  # so that threads can share them evenly
         slots: list[int] = []
         positions: list[int] = []
@@ -157,7 +180,15 @@ class Int8Backend:
         return outputs
 
 
-def _speculation(draft: Draft, costs: SpeculationCosts) -> Speculation:
+def _prefill_chunk(costs: MeasuredCosts) -> int:
+    """Return how many ids of a prompt a step should read, so that sequences beside it do not wait for long."""
+    chunk = PREFILL_CHUNK
+    while chunk > MIN_PREFILL_CHUNK and costs.cost(chunk, 1) > MAX_PREFILL_SECONDS * TICKS_PER_SECOND:
+        chunk //= 2
+    return chunk
+
+
+def _speculation(draft: Draft) -> Speculation:
     """What the compiled kernel needs to propose draft tokens."""
     return Speculation(
         keys=draft.keys,
@@ -165,8 +196,6 @@ def _speculation(draft: Draft, costs: SpeculationCosts) -> Speculation:
         max_context=min(draft.max_context, CONTEXT),
         nats_per_unit=1 / UNITS_PER_NAT,
         margin_slope=MARGIN_SLOPE,
-        max_draft_tokens=costs.max_draft_tokens,
-        call_cost=costs.call,
-        draft_token_cost=costs.draft_token,
+        max_draft_tokens=MAX_DRAFT_TOKENS,
         max_break_even=MAX_BREAK_EVEN,
     )

@@ -23,8 +23,9 @@ Ints = NDArray[np.int32]
 Indices = NDArray[np.int64]
 Number = TypeVar("Number", bound=np.generic)
 
-PREFILL_CHUNK = 16  # ids of one slot that one call reads at most
-MAX_ROWS = 64  # rows that a thread computes at a time; both are multiples of 16, since AMX reads and writes so many
+PREFILL_CHUNK = 64  # ids of one slot that one call reads at most
+MAX_ROWS = 64  # rows that a thread computes at a time
+ATTENTION_ROWS = 16  # of one slot, whose attention is computed at a time; all are multiples of 16, as AMX needs it
 NUM_PARTIAL_SUMS = 64  # of a sum of floats, side by side
 CACHE_LINE_BYTES = 64
 # Numbers between long rows: at multiples of 2 KiB, the same element of all rows would compete for few places of the
@@ -104,13 +105,13 @@ class Scratch(NamedTuple):
     int8_mlp_rows: Rows  # (rows, M): the same for the MLP's second product
     row_scales: Floats  # (rows,): of the rows quantised last
     row_sums: Ints  # (rows,): sums of the rows quantised last
-    int8_queries: Rows  # (PREFILL_CHUNK, D): one head's, of the rows of one slot
+    int8_queries: Rows  # (ATTENTION_ROWS, D): one head's, of the rows of one slot
     scores: Floats  # (max(R, M),): of one row and head; also scratch of GELU
-    score_sums: Ints  # (PREFILL_CHUNK, R)
-    softmax_bytes: Rows  # (2·PREFILL_CHUNK, R): a row of high bytes, a row of low ones, and so on
-    softmax_high_sums: Ints  # (PREFILL_CHUNK,)
-    softmax_low_sums: Ints  # (PREFILL_CHUNK,)
-    value_sums: Ints  # (2·PREFILL_CHUNK, D): products of `softmax_bytes` and values
+    score_sums: Ints  # (ATTENTION_ROWS, R)
+    softmax_bytes: Rows  # (2·ATTENTION_ROWS, R): a row of high bytes, a row of low ones, and so on
+    softmax_high_sums: Ints  # (ATTENTION_ROWS,)
+    softmax_low_sums: Ints  # (ATTENTION_ROWS,)
+    value_sums: Ints  # (2·ATTENTION_ROWS, D): products of `softmax_bytes` and values
     final_bytes: Rows  # (2, C): high and low bytes of the last norm's result
     logit_sums: Ints  # (2, V)
     rotary_angles: Floats  # (rows, 2, D/2): cosines and sines
@@ -194,10 +195,10 @@ def quantise_weights(config: GPTConfig, stored: Mapping[str, NDArray[Any]]) -> W
 def make_cache(config: GPTConfig, slots: int) -> Cache:
     """Return an empty cache.
 
-    A ring has room for a window and a chunk: when the last id of a chunk is written, what it overwrites has left
-    the window of the chunk's first id. So draft tokens that are rejected have destroyed nothing either.
+    A ring has room for a window and `ATTENTION_ROWS` more: when the last of so many ids is written, what it
+    overwrites has left the window of the first one. So rejected draft tokens have destroyed nothing either.
     """
-    ring_size = _round_up(config.block_size + PREFILL_CHUNK)
+    ring_size = _round_up(config.block_size + ATTENTION_ROWS)
     size = config.head_size
     leading_axes = (slots, config.n_layer, config.n_head)
     keys_shape = (*leading_axes, ring_size // BLOCK_COLUMNS, _round_up(size, K_GROUP) // K_GROUP, BLOCK_BYTES)
@@ -224,13 +225,13 @@ def make_scratch(weights: Weights, cache: Cache, head_size: int) -> Scratch:
         int8_mlp_rows=_zeros((MAX_ROWS, mlp_width), ROW_DTYPE),
         row_scales=_zeros((MAX_ROWS,), np.float32),
         row_sums=_zeros((MAX_ROWS,), np.int32),
-        int8_queries=_zeros((PREFILL_CHUNK, _round_up(head_size, K_GROUP)), ROW_DTYPE),
+        int8_queries=_zeros((ATTENTION_ROWS, _round_up(head_size, K_GROUP)), ROW_DTYPE),
         scores=_zeros((max(ring_size, mlp_width),), np.float32),
-        score_sums=_zeros((PREFILL_CHUNK, ring_size), np.int32),
-        softmax_bytes=_zeros((2 * PREFILL_CHUNK, ring_size), ROW_DTYPE),
-        softmax_high_sums=_zeros((PREFILL_CHUNK,), np.int32),
-        softmax_low_sums=_zeros((PREFILL_CHUNK,), np.int32),
-        value_sums=_zeros((2 * PREFILL_CHUNK, _round_up(head_size)), np.int32),
+        score_sums=_zeros((ATTENTION_ROWS, ring_size), np.int32),
+        softmax_bytes=_zeros((2 * ATTENTION_ROWS, ring_size), ROW_DTYPE),
+        softmax_high_sums=_zeros((ATTENTION_ROWS,), np.int32),
+        softmax_low_sums=_zeros((ATTENTION_ROWS,), np.int32),
+        value_sums=_zeros((2 * ATTENTION_ROWS, _round_up(head_size)), np.int32),
         final_bytes=_zeros((2, width), ROW_DTYPE),
         logit_sums=_zeros((2, padded_vocab_size), np.int32),
         rotary_angles=_zeros((MAX_ROWS, 2, len(weights.frequencies)), np.float32),

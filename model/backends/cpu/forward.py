@@ -13,7 +13,7 @@ from model.backends.cpu import amx
 from model.backends.cpu.attention import attend, write_kv, write_rotary_angles
 from model.backends.cpu.barrier import BarrierHandle, barrier_wait
 from model.backends.cpu.buffers import (
-    PREFILL_CHUNK,
+    ATTENTION_ROWS,
     Activations,
     Bytes,
     Cache,
@@ -61,7 +61,8 @@ def forward(
 
     Args:
         slots, positions, tokens: (rows,), `MAX_ROWS` at most. Rows of one slot are at successive positions
-            that follow what the slot has read, at most R - `window` + 1 of them.
+            that follow what the slot has read: at most R - `window` + 1 of them if the last is at R or beyond, so
+            that none overwrites what another of them attends to.
         barrier: this thread's handle; it computes the shard of its own number.
         num_shards: 1 if this thread computes these rows alone.
     """
@@ -314,7 +315,7 @@ def _attend(
     start = 0
     while start < len(slots):
         end = start + 1
-        while end < min(len(slots), start + PREFILL_CHUNK) and slots[end] == slots[start]:
+        while end < min(len(slots), start + ATTENTION_ROWS) and slots[end] == slots[start]:
             end += 1
         next_slot = slots[end] if end < len(slots) else slots[start]
         attend(

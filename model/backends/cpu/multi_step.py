@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.backends.cpu.buffers import Floats, Indices
+from model.backends.cpu.step_costs import CostCurve, further_row_cost, step_cost
 from model.sampling.kernels import draw_one
 from model.sampling.ngram_kernels import propose_one
 
@@ -35,7 +36,7 @@ class DecodeState(NamedTuple):
 
 
 class Speculation(NamedTuple):
-    """How to propose draft tokens; see `Draft` and `SpeculationCosts`."""
+    """How to propose draft tokens; see `Draft` and `StepCosts`."""
 
     keys: Indices  # (N,)
     surprisal: NDArray[np.uint8]  # (N, V)
@@ -43,8 +44,6 @@ class Speculation(NamedTuple):
     nats_per_unit: float  # of surprisal
     margin_slope: float
     max_draft_tokens: int  # in a run; 0 without a table
-    call_cost: float
-    draft_token_cost: float
     max_break_even: float
 
 
@@ -66,11 +65,18 @@ def make_decode_state(sequences: int, places: int, vocab_size: int) -> DecodeSta
 
 @numba.njit(nogil=True, error_model="numpy")
 def propose_rows(
-    state: DecodeState, sequences: int, stride: int, speculation: Speculation, rows: Indices, ends: Indices
+    state: DecodeState,
+    sequences: int,
+    stride: int,
+    speculation: Speculation,
+    curve: CostCurve,
+    rows: Indices,
+    ends: Indices,
 ) -> int:
     """Write the rows of the next `forward`: the last id of each sequence that may go on, and its draft tokens.
 
     Args:
+        curve: what steps cost.
         rows: (3, …) slots, positions and ids.
         ends: where each sequence's run of rows ends.
     Returns:
@@ -80,8 +86,11 @@ def propose_rows(
     for s in range(sequences):
         if state.counts[s] < state.limits[s]:
             going_on += 1
+    if going_on == 0:
+        return 0
     expected = float(going_on)  # characters that this step gives, and what it costs
-    cost = going_on + speculation.call_cost
+    cost = step_cost(curve.now, curve.num_shards, curve.num_workers, going_on, going_on)
+    planned_rows = going_on
     end = 0
     runs = 0
     for s in range(sequences):
@@ -98,7 +107,8 @@ def propose_rows(
         context = state.contexts[s, CONTEXT - speculation.max_context :].copy()
         all_accepted = 1.0  # the probability of it
         for i in range(min(speculation.max_draft_tokens, state.limits[s] - count - 1)):
-            break_even = speculation.draft_token_cost * expected / cost
+            further_row = further_row_cost(curve.now, curve.num_shards, curve.num_workers, planned_rows, going_on)
+            break_even = further_row * expected / cost
             if i == 0 and break_even > speculation.max_break_even:
                 break
             token, probability = propose_one(
@@ -117,7 +127,8 @@ def propose_rows(
             rows[1, end] = position + 1 + i
             rows[2, end] = token
             end += 1
-            cost += speculation.draft_token_cost
+            planned_rows += 1
+            cost += further_row
             expected += all_accepted
         ends[runs] = end
         runs += 1

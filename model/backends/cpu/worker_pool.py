@@ -58,7 +58,19 @@ from model.backends.cpu.multi_step import (
     make_decode_state,
     propose_rows,
 )
-from model.jit import compile_and_call
+from model.backends.cpu.step_costs import (
+    SHARDED,
+    WHOLE,
+    CostCurve,
+    cost_of_mode,
+    curve_path,
+    fill_curve,
+    make_curve,
+    observe,
+    start_timing,
+    stop_timing,
+)
+from model.jit import cache_folder, compile_and_call, target_identity
 
 Records = NDArray[np.void]
 
@@ -97,11 +109,6 @@ SHUT_DOWN = -1  # as a number of steps: let all other workers end
 MAX_DECODED_IDS = 2048
 MAX_NOISE_VALUES = 1 << 18
 
-# What a step costs a worker. The unit is the time of computing one row.
-READ_COST = 5.0  # to read all weights once
-READ_COST_BY_AMX = 10.5  # the same; a row takes about half as long with AMX
-UNSHARDED_FRACTION = 0.28  # of a row: norms, quantisation and what else every worker computes for itself
-
 NO_SPECULATION = Speculation(
     keys=np.zeros(1, np.int64),
     surprisal=np.zeros((1, 1), np.uint8),
@@ -109,8 +116,6 @@ NO_SPECULATION = Speculation(
     nats_per_unit=1.0,
     margin_slope=1.0,
     max_draft_tokens=0,
-    call_cost=1.0,
-    draft_token_cost=1.0,
     max_break_even=0.0,
 )
 
@@ -123,6 +128,7 @@ _WORKER_FIELDS = [
     "shared_activations",  # of the workers that compute shards of the same rows
     "assignments",
     "backoff",
+    "curve",
     "rows",
     "ends",
     "logits",
@@ -161,6 +167,7 @@ def make_worker(
     shared_activations: Activations,
     assignments: Records,
     backoff: Records,
+    curve: CostCurve,
     rows: Indices,
     ends: Indices,
     logits: Floats,
@@ -177,6 +184,7 @@ def make_worker(
         shared_activations,
         assignments,
         backoff,
+        curve,
         rows,
         ends,
         logits,
@@ -227,7 +235,7 @@ def _assign(
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _plan_step(assignments: Records, config: KernelConfig, ends: Indices, num_runs: int, may_shard: bool) -> int:
+def _plan_step(assignments: Records, curve: CostCurve, ends: Indices, num_runs: int, may_shard: bool) -> int:
     """Write the assignments of what is expected to be fastest; return how many workers take part.
 
     Args:
@@ -240,15 +248,18 @@ def _plan_step(assignments: Records, config: KernelConfig, ends: Indices, num_ru
     for run in range(num_runs):
         start = ends[run - 1] if run else 0
         longest_run = max(longest_run, ends[run] - start)
-    num_shards = min(len(assignments), config.heads)
-    read_cost = READ_COST_BY_AMX if config.use_amx else READ_COST
-    sharded_cost = rows * (UNSHARDED_FRACTION + (1 - UNSHARDED_FRACTION) / num_shards)
-    unsharded_cost = max(read_cost, longest_run, rows / len(assignments))
-    if num_shards > 1 and may_shard and sharded_cost < unsharded_cost:
+    num_workers = min(len(assignments), num_runs)
+    num_shards = curve.num_shards
+    forced_mode = curve.observation[0].forced_mode
+    shards = forced_mode == SHARDED
+    if forced_mode < 0 and may_shard and num_shards > 1:
+        rows_of_worker = max(longest_run, -(-rows // num_workers))
+        whole_cost = cost_of_mode(curve.now, WHOLE, rows_of_worker, -(-num_runs // num_workers))
+        shards = cost_of_mode(curve.now, SHARDED, rows, num_runs) < whole_cost
+    if shards:
         for worker in range(num_shards):
             _assign(assignments, worker, 0, rows, num_shards, num_shards)
         return num_shards
-    num_workers = min(len(assignments), num_runs)
     run = 0
     first_row = 0
     for worker in range(num_workers):
@@ -263,8 +274,29 @@ def _plan_step(assignments: Records, config: KernelConfig, ends: Indices, num_ru
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _update_backoff(barrier: BarrierHandle, backoff: Records, num_shards: int, expired_rounds: int) -> None:
-    """Decide after a sharded step whether the next ones may be sharded.
+def _learn(assignments: Records, curve: CostCurve, ends: Indices, num_runs: int, contended: bool) -> None:
+    """Correct what is believed of a step's cost by the one that has just been computed.
+
+    Args:
+        contended: whether workers waited for a core, which `BACKOFF` deals with.
+    """
+    ticks = curve.observation[0].ticks
+    curve.observation[0].contended = contended
+    if contended or curve.observation[0].forced_mode >= 0:
+        return
+    num_workers = assignments[0].num_workers
+    if assignments[0].num_shards > 1:
+        observe(curve, SHARDED, ends[num_runs - 1], num_runs, ticks)
+        return
+    longest = 0
+    for worker in range(num_workers):
+        longest = max(longest, assignments[worker].end_row - assignments[worker].first_row)
+    observe(curve, WHOLE, longest, min(longest, -(-num_runs // num_workers)), ticks)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _update_backoff(barrier: BarrierHandle, backoff: Records, num_shards: int, expired_rounds: int) -> bool:
+    """Decide after a sharded step whether the next ones may be sharded; return whether it met with contention.
 
     Args:
         expired_rounds: those of the step's barriers. Those of the last barrier may be added too late, and count in
@@ -277,6 +309,7 @@ def _update_backoff(barrier: BarrierHandle, backoff: Records, num_shards: int, e
         backoff[0].period = 0
     backoff[0].steps_left = backoff[0].period
     set_rounds_before_sleep(barrier, 1 if contended else PATIENT_ROUNDS)
+    return contended
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -312,7 +345,13 @@ def run_worker(
                 _shut_down_others(worker.assignments, worker.barrier)
             if steps > 0 and decodes:
                 num_runs = propose_rows(
-                    worker.decode_state, num_sequences, stride, speculation, worker.rows, worker.ends
+                    worker.decode_state,
+                    num_sequences,
+                    stride,
+                    speculation,
+                    worker.curve,
+                    worker.rows,
+                    worker.ends,
                 )
             if steps <= 0 or num_runs == 0:
                 break
@@ -320,7 +359,8 @@ def run_worker(
             if not may_shard:
                 worker.backoff[0].steps_left -= 1
             expired_before = count_expired_rounds(worker.barrier)
-            num_workers = _plan_step(worker.assignments, worker.config, worker.ends, num_runs, may_shard)
+            num_workers = _plan_step(worker.assignments, worker.curve, worker.ends, num_runs, may_shard)
+            start_timing(worker.curve)
             for other in range(1, num_workers):
                 start_worker(worker.barrier, other)
         else:
@@ -331,10 +371,13 @@ def run_worker(
         steps -= 1
         _run_assignment(worker)
         if is_first:
+            stop_timing(worker.curve)
             num_shards = worker.assignments[0].num_shards
+            contended = False
             if num_shards > 1:
                 expired_rounds = count_expired_rounds(worker.barrier) - expired_before
-                _update_backoff(worker.barrier, worker.backoff, num_shards, expired_rounds)
+                contended = _update_backoff(worker.barrier, worker.backoff, num_shards, expired_rounds)
+            _learn(worker.assignments, worker.curve, worker.ends, num_runs, contended)
             if decodes:
                 draw_rows(worker.decode_state, num_sequences, stride, worker.rows, worker.ends, worker.logits)
 
@@ -352,6 +395,7 @@ class WorkerPool:
 
     Attributes:
         max_decoded_ids: that one call of `decode` can hold, of all sequences together.
+        curve: what steps cost, by which each is planned.
     """
 
     def __init__(self, config: KernelConfig, weights: Weights, cache: Cache, num_workers: int, slots: int) -> None:
@@ -362,7 +406,8 @@ class WorkerPool:
         self._ends = np.zeros(slots, dtype=np.int64)
         self._logits = np.zeros((slots * PREFILL_CHUNK, vocab_size), dtype=np.float32)
         self._decode_state = make_decode_state(slots, self.max_decoded_ids, vocab_size)
-        backoff = np.zeros(1, BACKOFF)
+        self._backoff = np.zeros(1, BACKOFF)
+        self.curve = make_curve(num_workers, num_shards=min(num_workers, config.heads))
         shared_activations = make_activations(weights)
         barriers = make_barrier(num_workers)
         threads: list[Thread] = []
@@ -375,7 +420,7 @@ class WorkerPool:
             scratch = make_scratch(weights, cache, config.head_size)
             activations = make_activations(weights)
             computation = (config, weights, cache, scratch, activations, shared_activations)
-            shared_state = (self._assignments, backoff, self._rows, self._ends, self._logits)
+            shared_state = (self._assignments, self._backoff, self.curve, self._rows, self._ends, self._logits)
             worker_arguments.append((*computation, *shared_state, barrier, self._decode_state))
         compiled_make_worker = compile_and_call(make_worker, *worker_arguments[0])
         workers = [compiled_make_worker(*arguments) for arguments in worker_arguments]
@@ -391,6 +436,31 @@ class WorkerPool:
             )
             thread.start()
             threads.append(thread)
+        self._measure_costs(config, weights, cache)
+
+    def _measure_costs(self, config: KernelConfig, weights: Weights, cache: Cache) -> None:
+        """Fill `curve`, by steps at the end of a window whose results are thrown away."""
+        slots = len(self._ends)
+
+        def measure_step(rows_of_slot: int, num_slots: int) -> int | None:
+            self._backoff["steps_left"] = 0
+            size = rows_of_slot * num_slots
+            self._rows[0, :size] = np.repeat(np.arange(num_slots), rows_of_slot)
+            self._rows[1, :size] = np.tile(np.arange(config.window - rows_of_slot, config.window), num_slots)
+            self._rows[2, :size] = 0
+            self._ends[:num_slots] = rows_of_slot * np.arange(1, num_slots + 1)
+            self._run_worker(self._first_worker, num_slots, 1, 0, 0, NO_SPECULATION)
+            [observation] = self.curve.observation
+            if observation["forced_mode"] == WHOLE:  # as if the worker had its core for itself
+                return int(observation["cpu_ticks"])
+            return None if observation["contended"] else int(observation["ticks"])
+
+        shapes = [array.shape for array in (*weights, *cache)]
+        identity = (target_identity(), config, shapes, len(self._assignments))
+        path = curve_path(cache_folder(self._run_worker), *identity)
+        fill_curve(self.curve, measure_step, slots, min(config.window, PREFILL_CHUNK), path)
+        self._backoff[...] = 0
+        cache.scales[...] = 0  # of the keys and values that these steps wrote
 
     def forward(self, rows: Sequence[Sequence[int]], ends: Sequence[int]) -> Floats:
         """Return the logits (n, V) after each row.

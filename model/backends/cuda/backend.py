@@ -16,8 +16,8 @@ from model.backends.base import (
     DecodeInput,
     DecodeOutput,
     DecodePlan,
+    LinearCosts,
     MultiStepDecode,
-    SpeculationCosts,
     announced,
     check_run,
     room_left,
@@ -61,7 +61,7 @@ class CudaBackend:
 
     prefill_chunk = 64
     prefill_budget = 256
-    speculation = SpeculationCosts(max_draft_tokens=WIDTHS[0].rows - 1, call=100.0, draft_token=1.0)
+    speculation = LinearCosts(max_draft_tokens=WIDTHS[0].rows - 1, call=100.0, draft_token=1.0)
     decodes_separately = True
 
     def __init__(self, network: GPT, numerics: Numerics, slots: int, draft: Draft | None = None) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from model.backends.base import DecodeInput, DecodeOutput, DecodePlan, MultiStepDecode, SpeculationCosts
+from model.backends.base import DecodeInput, DecodeOutput, DecodePlan, MultiStepDecode, StepCosts
 from model.config import GPTConfig
 from model.generation.scheduler import MAX_STEPS_BESIDE_FORWARD, Scheduler
 from model.generation.sequence import TextSequence
@@ -20,7 +20,7 @@ class PlannedBackend:
 
     prefill_chunk = CHUNK
     prefill_budget = CHUNK + 1
-    speculation: SpeculationCosts | None = None
+    speculation: StepCosts | None = None
 
     def __init__(self, config: GPTConfig, multi_step: MultiStepDecode | None = None) -> None:
         self.config = config

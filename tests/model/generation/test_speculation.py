@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.backends.base import SpeculationCosts
+from model.backends.base import LinearCosts
 from model.generation.speculation import count_accepted, max_draft_tokens
 
 
@@ -17,7 +17,7 @@ def test_draft_tokens_are_accepted_up_to_the_first_that_was_not_drawn(
 
 
 def test_draft_tokens_are_not_proposed_where_they_would_have_to_be_too_sure() -> None:
-    costs = SpeculationCosts(max_draft_tokens=7, call=4.0, draft_token=1.0)
+    costs = LinearCosts(max_draft_tokens=7, call=4.0, draft_token=1.0)
     assert max_draft_tokens(costs, 1) == 7
     assert max_draft_tokens(costs, 1000) == 0
     assert max_draft_tokens(None, 1) == 0
