@@ -28,7 +28,7 @@ Costs = NDArray[np.float64]  # (modes, kinds, nodes)
 
 NODES = (1, 2, 4, 8, 16, 32, 64)  # rows
 MEASURED_NODES = NODES[:-1]  # the last is extrapolated until it is observed
-MAX_SECONDS = 0.8  # for all measurements at a start
+MAX_MEASURING_SECONDS = 0.8  # for all measurements at a start
 CALLS_REMEMBERED = 2000  # by `MeasuredCosts`
 MIN_PASSES = 2  # however slow they are: the first one meets memory that nobody has touched
 MAX_PASSES = 5  # over all of them; the fastest counts
@@ -324,7 +324,7 @@ def _measure(curve: CostCurve, measure_step: MeasureStep, slots: int, max_rows: 
             ticks = measure_step(rows_of_slot, num_slots)
             if ticks is not None:
                 fastest[mode, kind, node] = min(fastest[mode, kind, node], max(1, ticks))
-        if passes >= MIN_PASSES and (time.perf_counter() - began) * (passes + 1) / passes > MAX_SECONDS:
+        if passes >= MIN_PASSES and (time.perf_counter() - began) * (passes + 1) / passes > MAX_MEASURING_SECONDS:
             break
     curve.observation["forced_mode"] = -1
     is_complete = all(math.isfinite(fastest[point.mode, point.kind, point.node]) for point in points)
