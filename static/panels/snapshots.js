@@ -7,6 +7,7 @@ import { t } from "../ui/i18n.js";
 import { messageOf, Retry } from "../ui/retry.js";
 import { drawCurve } from "./model_card.js";
 
+const MAX_PROMPT = 60; // characters of the prompt that each card repeats
 const PLAY_INTERVAL = 1600; // milliseconds between two stages
 
 export class SnapshotPanel {
@@ -100,14 +101,13 @@ export class SnapshotPanel {
 	#drawStages(prompt) {
 		if (!this.#answer) return;
 		const { snapshots } = this.#answer;
+		const last = Array.from(prompt).slice(-MAX_PROMPT).join("");
+		const shown = last.length < prompt.length ? `…${last.trimStart()}` : last;
 		const cards = snapshots.map(({ step, text }) => {
 			const card = make("article", "stage");
 			const heading = make("h3", "", t("after_steps", { count: step }));
 			const grown = make("p", "grown");
-			grown.append(
-				make("b", "", prompt.trimEnd()),
-				make("span", "", `${prompt.endsWith("\n") ? "\n" : ""}${text}`),
-			);
+			grown.append(make("b", "", shown), text);
 			card.append(heading, grown);
 			return card;
 		});
