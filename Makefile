@@ -29,7 +29,7 @@ lint: .venv/installed-dev lint-js ## Check the code's form and types; change not
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Types, format and rules of the page's JavaScript. The page itself is served as it stands.
+# Types, format and rules of the page's JavaScript. The page is served without a build step.
 lint-js: ## Check the page's JavaScript where Node 20.19 or later is there.
 	@if command -v npm > /dev/null && node -e '$(NEW_NODE)'; then \
 	  $(MAKE) --no-print-directory node_modules/installed && npm run --silent check; \
