@@ -17,7 +17,8 @@ SERVICE = re.compile(
 SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
 OTHER_PROGRAMS = (
     *("sample", "verify", "prepare", "train", "evaluate", "import", "plot", "index", "draft"),
-    *("benchmark", "page"),
+    *("average", "distill"),
+    *("benchmark", "ensemble", "page"),
 )
 OTHER_NAMES = frozenset(
     f"{PREFIX}{name}"

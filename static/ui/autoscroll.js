@@ -49,8 +49,8 @@ export class AutoScroll {
 		if (!this.#growing || !this.#following || !this.#end?.isConnected) return;
 		const overlap = this.#end.getBoundingClientRect().bottom - (viewBottom() - MARGIN);
 		if (overlap <= 0) return;
-		this.#expected = Math.round(scrollY + overlap);
-		scrollTo({ top: this.#expected, behavior: "instant" });
+		scrollBy({ top: overlap, behavior: "instant" });
+		this.#expected = Math.round(scrollY); // the page may end before
 	}
 
 	/** To the end, and on with it. */
