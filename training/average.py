@@ -21,16 +21,18 @@ from model.atomic_files import names_in, replacing
 from model.checkpoint import Checkpoint, TrainingRecord, read_checkpoint, write_checkpoint
 from model.cli import SettingsPath, run, settings_config
 from model.device import choose_device
-from model.errors import CheckpointError, DataError, InputError
+from model.errors import CheckpointError, InputError
 from model.flags import DeviceFlag, ProgramSettings
 from model.network import GPT
 from model.weights import BFLOAT16
-from training.dataset import Dataset, describe_difference, split_calibration, translate
+from training.dataset import Dataset, describe_difference, load_text_of, split_calibration
 from training.draft import make_draft
 from training.evaluate import show
 from training.evaluation import evaluate, fit_logit_scale
 from training.index import make_index
 from training.run_folder import checkpoint_of, current_commit
+
+OTHER_TEXT = "give theirs, or leave out --data"
 
 
 class AverageSettings(ProgramSettings):
@@ -59,7 +61,7 @@ def average(settings: AverageSettings) -> None:
         checkpoint = read_checkpoint(folder, with_index=False)
         check_alike(first_folder, first, folder, checkpoint)
         checkpoints.append(checkpoint)
-    dataset = None if settings.data is None else load_dataset(settings.data, first)
+    dataset = None if settings.data is None else load_text_of(first, settings.data, OTHER_TEXT)
     for folder, checkpoint in zip(settings.checkpoints, checkpoints, strict=True):
         loss = checkpoint.training.get("val_loss")
         recorded = "" if loss is None else f", recorded val loss {loss:.4f}"
@@ -111,25 +113,6 @@ def check_alike(first_folder: Path, first: Checkpoint, folder: Path, checkpoint:
             f"{folder}: was trained on another text (SHA-256 {text[:12]}) than {first_folder} ({first_text[:12]}); "
             "only checkpoints of one text have an average"
         )
-
-
-def load_dataset(folder: Path, checkpoint: Checkpoint) -> Dataset:
-    """The data set that the checkpoint was trained on, in the checkpoint's ids.
-
-    Raises:
-        DataError: it is of another text, or malformed.
-    """
-    dataset = Dataset.load(folder)
-    trained_on = checkpoint.training.get("dataset", {}).get("sha256")
-    given = dataset.source.get("sha256")
-    if trained_on and given and trained_on != given:
-        raise DataError(
-            f"{folder}: is of another text (SHA-256 {given[:12]}) than the checkpoints were trained on "
-            f"({trained_on[:12]}); give theirs, or leave out --data"
-        )
-    train = translate(dataset.train, dataset.vocabulary, checkpoint.vocabulary)
-    val = translate(dataset.val, dataset.vocabulary, checkpoint.vocabulary)
-    return Dataset(checkpoint.vocabulary, train, val, dataset.source)
 
 
 def average_networks(checkpoints: Sequence[Checkpoint]) -> GPT:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.atomic_files import FolderReader, check_file, names_in, read_json, read_whole, replacing
-from model.checkpoint import SOURCE_FIELDS
+from model.checkpoint import SOURCE_FIELDS, Checkpoint
 from model.errors import DataError, InputError
 from model.vocabulary import Vocabulary
 from training.nanogpt import describe_text, read_data_vocabulary
@@ -173,6 +173,28 @@ def translate(ids: Ids, data: Vocabulary, model: Vocabulary) -> Ids:
     table = np.array(model.encode("".join(data.characters)), dtype=np.uint16)
     translated: Ids = table[ids]
     return translated
+
+
+def load_text_of(checkpoint: Checkpoint, folder: Path, remedy: str) -> Dataset:
+    """The data set that a checkpoint was trained on, from its folder, in the checkpoint's ids.
+
+    Args:
+        remedy: what to do if the folder has another text, for the message.
+
+    Raises:
+        DataError: it is of another text, or malformed.
+    """
+    dataset = Dataset.load(folder)
+    trained_on = checkpoint.training.get("dataset", {}).get("sha256")
+    given = dataset.source.get("sha256")
+    if trained_on and given and trained_on != given:
+        raise DataError(
+            f"{folder}: is of another text (SHA-256 {given[:12]}) than the checkpoint was trained on "
+            f"({trained_on[:12]}); {remedy}"
+        )
+    train = translate(dataset.train, dataset.vocabulary, checkpoint.vocabulary)
+    val = translate(dataset.val, dataset.vocabulary, checkpoint.vocabulary)
+    return Dataset(checkpoint.vocabulary, train, val, dataset.source)
 
 
 def describe_difference(one: Vocabulary, other: Vocabulary) -> str:

@@ -16,12 +16,11 @@ from model.analysis.words import WordList
 from model.atomic_files import replacing
 from model.checkpoint import INDEX_FILE, read_checkpoint
 from model.cli import SettingsPath, run, settings_config
-from model.errors import DataError
 from model.flags import ProgramSettings
 from model.sampling.ngram_draft import Draft
 from model.vocabulary import Vocabulary
 from training.copies import make_copy_index
-from training.dataset import Dataset, Ids, translate
+from training.dataset import Dataset, Ids, load_text_of
 
 PIECE_SIZES = (50, 100, 150, 250, 400, 600, 1000, 1500, 2500, 4000, 10_000)  # characters
 MIN_PIECES = 10  # without overlap; 5 % of fewer cannot be estimated
@@ -104,17 +103,7 @@ def add_index(settings: IndexSettings) -> None:
     """Write the index into the checkpoint's folder."""
     path = settings.checkpoint / INDEX_FILE
     checkpoint = read_checkpoint(settings.checkpoint, with_index=False)
-    dataset = Dataset.load(settings.data)
-    trained_on = checkpoint.training.get("dataset", {}).get("sha256")
-    given = dataset.source.get("sha256")
-    if trained_on and given and trained_on != given:
-        raise DataError(
-            f"{settings.data}: is of another text (SHA-256 {given[:12]}) than the checkpoint was trained on "
-            f"({trained_on[:12]})"
-        )
-    train = translate(dataset.train, dataset.vocabulary, checkpoint.vocabulary)
-    val = translate(dataset.val, dataset.vocabulary, checkpoint.vocabulary)
-    dataset = Dataset(checkpoint.vocabulary, train, val, dataset.source)
+    dataset = load_text_of(checkpoint, settings.data, "give its own with --data")
     index = make_index(dataset, checkpoint.draft, progress=True)
     with replacing(settings.checkpoint) as new:
         index.save(new / INDEX_FILE)
