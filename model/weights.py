@@ -1,7 +1,7 @@
 """A network's weights as NumPy arrays: their file (safetensors), and their conversion to PyTorch's tensors.
 
 NumPy itself has no bfloat16; here it is that of `ml_dtypes`. PyTorch is imported only where tensors are asked for:
-that takes seconds and 150 MB, which a server on a CPU can do without.
+that takes seconds and memory, which a server on a CPU can do without.
 """
 
 from collections.abc import Mapping

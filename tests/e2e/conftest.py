@@ -16,7 +16,7 @@ from app.settings import ServerSettings
 from tests.conftest import LiveServer
 
 BUNDLED = Path(__file__).parent.parent.parent / "checkpoints" / "shakespeare-char"
-# The headless shell is Chromium without windows, and takes two thirds of its time.
+# The headless shell is Chromium without windows, which tests do not need.
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 # errors that tests cause: refusals, and a server that goes away
