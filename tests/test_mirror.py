@@ -44,7 +44,6 @@ COVERED_BY = {
     "model/backends/cpu/attention.py": "model/backends/cpu/test_backend.py",
     "model/backends/cpu/buffers.py": "model/backends/cpu/test_backend.py",
     "model/backends/cpu/forward.py": "model/backends/cpu/test_backend.py",
-    "model/backends/cpu/microkernel.py": "model/backends/cpu/test_gemm.py",
     "model/backends/cpu/multi_step.py": "model/generation/test_generator.py",
     "model/backends/cpu/worker_pool.py": "model/backends/cpu/test_backend.py",
     "model/backends/cuda/drawing.py": "model/backends/cuda/test_backend.py",

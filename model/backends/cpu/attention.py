@@ -22,7 +22,7 @@ from model.backends.cpu.buffers import (
     Span,
 )
 from model.backends.cpu.gemm import ZERO_POINT, gemm
-from model.backends.cpu.microkernel import BLOCK_COLUMNS, ELEMENTS_TOGETHER, K_GROUP
+from model.backends.cpu.microkernel import ARITHMETIC, BLOCK_COLUMNS, K_GROUP
 from model.backends.cpu.vector_ops import (
     dequantise_two_bytes,
     exponentiate,
@@ -34,8 +34,10 @@ from model.backends.cpu.vector_ops import (
 )
 from model.jit import kernel_jit
 
+_TOGETHER = ARITHMETIC.elements_together  # compiled code reads no attribute of a class
 _MASKED_SCORE = np.float32(-1e30)
-# Four bytes at once: inverting the sign bit of a byte v of int8 gives v + 128 of uint8.
+# Four bytes at once: inverting the sign bit of a byte v of int8 gives v + 128 of uint8. (With a zero point of 0,
+# nothing is inverted.)
 _FOUR_SIGN_BITS = np.uint32(ZERO_POINT * 0x01010101).astype(np.int32)
 _TWO_SIGN_BITS = np.uint16(ZERO_POINT * 0x0101).astype(np.int16)
 
@@ -111,7 +113,7 @@ def write_kv(
 @kernel_jit(forceinline=True)
 def _write_key(key: SignedBytes, block: Bytes, column: int) -> None:
     """Write a key (D,) into one column of a block (D/4, 64) of keys, as many bytes at a time as stand together."""
-    if ELEMENTS_TOGETHER == K_GROUP:
+    if _TOGETHER == K_GROUP:
         key_groups = key.view(np.int32)
         block_groups = block.view(np.int32)
         for k_group in range(len(block)):
@@ -127,11 +129,11 @@ def _write_key(key: SignedBytes, block: Bytes, column: int) -> None:
 @kernel_jit(forceinline=True)
 def _write_value(value: SignedBytes, k_group: Bytes, index: int) -> None:
     """Write a value (D,) into one of the four elements of a K group (D/16, 64) of values."""
-    part = index // ELEMENTS_TOGETHER
-    first = part * ELEMENTS_TOGETHER * BLOCK_COLUMNS + index % ELEMENTS_TOGETHER
+    part = index // _TOGETHER
+    first = part * _TOGETHER * BLOCK_COLUMNS + index % _TOGETHER
     for block in range(len(k_group)):
         for i in range(BLOCK_COLUMNS):
-            k_group[block, first + i * ELEMENTS_TOGETHER] = np.int32(value[block * BLOCK_COLUMNS + i]) + ZERO_POINT
+            k_group[block, first + i * _TOGETHER] = np.int32(value[block * BLOCK_COLUMNS + i]) + ZERO_POINT
 
 
 @kernel_jit()

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends.cpu.gemm import MICROKERNEL_BLOCKS, pack_columns
-from model.backends.cpu.microkernel import BLOCK_BYTES, BLOCK_COLUMNS, K_GROUP, ROW_DTYPE
+from model.backends.cpu.gemm import pack_columns
+from model.backends.cpu.microkernel import ARITHMETIC, BLOCK_BYTES, BLOCK_COLUMNS, K_GROUP, MICROKERNEL_BLOCKS
 from model.config import RMS_EPSILON, ROTARY_BASE, GPTConfig
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 SignedBytes = NDArray[np.int8]
-Rows = NDArray[np.signedinteger[Any]]  # values of int8 as `ROW_DTYPE`: left operands of products
+Rows = NDArray[np.signedinteger[Any]]  # values of int8 as `ARITHMETIC.row_dtype`: left operands of products
 Ints = NDArray[np.int32]
 Indices = NDArray[np.int64]
 Number = TypeVar("Number", bound=np.generic)
@@ -83,7 +83,8 @@ class Cache(NamedTuple):
 
     Both are packed columns, so that attention is two products: keys are the columns of scores = query · keys, with
     K = D; values are the columns of output = weights · values, with K = R. A ring entry is a column of keys, and
-    an element along K of values. D, the head size, is rounded up to a multiple of 4 for keys and of 16 for values.
+    an element along K of values. D, the head size, is rounded up to a multiple of 4 for keys, and for values to
+    `_value_width`.
 
     In memory, the blocks of values of each four entries lie beside each other, so that a new value is written to
     neighbouring cache lines.
@@ -202,10 +203,10 @@ def make_cache(config: GPTConfig, slots: int) -> Cache:
     size = config.head_size
     leading_axes = (slots, config.n_layer, config.n_head)
     keys_shape = (*leading_axes, ring_size // BLOCK_COLUMNS, _round_up(size, K_GROUP) // K_GROUP, BLOCK_BYTES)
-    values_shape_in_memory = (*leading_axes, ring_size // K_GROUP, _round_up(size) // BLOCK_COLUMNS, BLOCK_BYTES)
+    values_shape = (*leading_axes, ring_size // K_GROUP, _value_width(size) // BLOCK_COLUMNS, BLOCK_BYTES)
     return Cache(
         keys=_zeros(keys_shape, np.uint8),
-        values=_zeros(values_shape_in_memory, np.uint8).swapaxes(3, 4),
+        values=_zeros(values_shape, np.uint8).swapaxes(3, 4),
         scales=_zeros((slots, config.n_layer, 2, config.n_head, ring_size), np.float32),
     )
 
@@ -221,21 +222,21 @@ def make_scratch(weights: Weights, cache: Cache, head_size: int) -> Scratch:
         normed=_zeros((MAX_ROWS, width), np.float32),
         qkv=_zeros((MAX_ROWS, 3 * width + ROW_PADDING), np.float32),
         gemm_sums=_zeros((MAX_ROWS, MICROKERNEL_BLOCKS * BLOCK_COLUMNS), np.int32),
-        int8_rows=_zeros((MAX_ROWS, width), ROW_DTYPE),
-        int8_mlp_rows=_zeros((MAX_ROWS, mlp_width), ROW_DTYPE),
+        int8_rows=_zeros((MAX_ROWS, width), ARITHMETIC.row_dtype),
+        int8_mlp_rows=_zeros((MAX_ROWS, mlp_width), ARITHMETIC.row_dtype),
         row_scales=_zeros((MAX_ROWS,), np.float32),
         row_sums=_zeros((MAX_ROWS,), np.int32),
-        int8_queries=_zeros((ATTENTION_ROWS, _round_up(head_size, K_GROUP)), ROW_DTYPE),
+        int8_queries=_zeros((ATTENTION_ROWS, _round_up(head_size, K_GROUP)), ARITHMETIC.row_dtype),
         scores=_zeros((max(ring_size, mlp_width),), np.float32),
         score_sums=_zeros((ATTENTION_ROWS, ring_size), np.int32),
-        softmax_bytes=_zeros((2 * ATTENTION_ROWS, ring_size), ROW_DTYPE),
+        softmax_bytes=_zeros((2 * ATTENTION_ROWS, ring_size), ARITHMETIC.row_dtype),
         softmax_high_sums=_zeros((ATTENTION_ROWS,), np.int32),
         softmax_low_sums=_zeros((ATTENTION_ROWS,), np.int32),
         value_sums=_zeros((2 * ATTENTION_ROWS, _round_up(head_size)), np.int32),
-        final_bytes=_zeros((2, width), ROW_DTYPE),
+        final_bytes=_zeros((2, width), ARITHMETIC.row_dtype),
         logit_sums=_zeros((2, padded_vocab_size), np.int32),
         rotary_angles=_zeros((MAX_ROWS, 2, len(weights.frequencies)), np.float32),
-        int8_head=_zeros((_round_up(head_size),), np.int8),
+        int8_head=_zeros((_value_width(head_size),), np.int8),
         partial_sums=_zeros((NUM_PARTIAL_SUMS,), np.float32),
     )
 
@@ -249,6 +250,14 @@ def make_activations(weights: Weights) -> Activations:
         attended=_zeros((MAX_ROWS, width), np.float32),
         residual_update=_zeros((MAX_ROWS, width), np.float32),
     )
+
+
+def _value_width(head_size: int) -> int:
+    """Return a head's size in the cache of values: whole blocks, and two at least.
+
+    With one, the array of values would be contiguous, which is another type: the kernel would be compiled twice.
+    """
+    return max(2 * BLOCK_COLUMNS, _round_up(head_size))
 
 
 def _zeros(shape: tuple[int, ...], dtype: type[Number]) -> NDArray[Number]:

@@ -25,8 +25,8 @@ from model.backends.cpu.buffers import (
     Span,
     Weights,
 )
-from model.backends.cpu.gemm import MICROKERNEL_BLOCKS, ZERO_POINT, gemm
-from model.backends.cpu.microkernel import BLOCK_COLUMNS
+from model.backends.cpu.gemm import ZERO_POINT, gemm
+from model.backends.cpu.microkernel import BLOCK_COLUMNS, MICROKERNEL_BLOCKS
 from model.backends.cpu.vector_ops import (
     dequantise_two_bytes,
     exponentiate,

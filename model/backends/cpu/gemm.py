@@ -4,13 +4,12 @@ Integer sums are exact: |x| ≤ 128 and a stored weight ≤ 255, so a sum over K
 no instruction used here rounds or saturates. Exact sums are the same in any order. So a row's result depends on the
 row and the columns alone: not on the rows beside it, the number of threads, or the CPU's instructions.
 
-Where the CPU has AVX-512 VNNI, `vpdpbusd` multiplies 64 pairs at once (`microkernel.py`); where it has AMX, many
-rows go through that, if K is a multiple of a tile's (`amx.py`); elsewhere the same loop multiplies pairs of 16-bit
-numbers, and rows hold their int8 values as int16. Knows nothing of networks.
+What multiplies is chosen for the CPU (`microkernel.py`); where it has AMX, many rows go through that, if K is a
+multiple of a tile's (`amx.py`). Knows nothing of networks.
 
 Packed columns lie in memory as the CPU reads them: (N/16, K/4, 64) uint8, where the 64 bytes are 16 columns of 4
-neighbouring elements along K each; without VNNI, 16 columns of the first 2 elements and then 16 of the other 2. A
-weight v is stored as v + 128: `vpdpbusd` takes one signed and one unsigned operand.
+neighbouring elements along K each; if only pairs are multiplied, 16 columns of the first 2 elements and then 16 of
+the other 2. A weight v is stored as v + `ZERO_POINT`, since some CPUs multiply unsigned bytes by signed ones.
 """
 
 from typing import Any
@@ -20,29 +19,23 @@ from numpy.typing import NDArray
 
 from model.backends.cpu import amx
 from model.backends.cpu.microkernel import (
+    ARITHMETIC,
     BLOCK_COLUMNS,
-    ELEMENTS_TOGETHER,
     K_GROUP,
-    has_vnni,
+    MICROKERNEL_BLOCKS,
+    MICROKERNEL_ROWS,
     make_vector_microkernels,
 )
 from model.jit import kernel_jit
 
-ZERO_POINT = 128  # how a weight of 0 is stored
+ZERO_POINT = ARITHMETIC.zero_point
 MIN_ROWS_FOR_AMX = 6  # a tile takes as long for one row as for sixteen
-
-# Rows and blocks of the largest vector microkernels. AVX-512 has 32 registers: 16 hold sums, 4 the blocks. AVX2
-# has 16, and its sums of one row and one block fill two of them. So there, several blocks are multiplied side by
-# side for one or two rows only, and only if that is the order in which they lie in memory: four blocks that lie
-# apart are read at half the speed of one after another, once they are not in the nearest caches.
-MICROKERNEL_ROWS = 4
-MICROKERNEL_BLOCKS = 4
-MAX_ROWS_OF_MANY_BLOCKS = MICROKERNEL_ROWS if has_vnni() else 2
-READS_DISTANT_BLOCKS = has_vnni()
 # How far ahead of what it reads a single block's microkernel asks for columns, in bytes. Without that, four rows of
 # a network's products took twice as long: the CPU's own prefetching stops at each page of 4 KiB.
 PREFETCH_DISTANCE = 12 * 1024
 
+_MAX_ROWS_OF_MANY_BLOCKS = ARITHMETIC.max_rows_of_many_blocks  # compiled code reads no attribute of a class
+_READS_DISTANT_BLOCKS = ARITHMETIC.reads_distant_blocks
 _vector_microkernel = make_vector_microkernels(MICROKERNEL_ROWS, (1, MICROKERNEL_BLOCKS))
 _amx_microkernel = amx.make_amx_microkernels()
 
@@ -55,8 +48,8 @@ def pack_columns(matrix: NDArray[np.int8]) -> NDArray[np.uint8]:
     padded = np.zeros((padded_n, padded_k), dtype=np.int16)
     padded[:n, :k] = matrix
     stored = (padded + ZERO_POINT).astype(np.uint8)
-    parts = K_GROUP // ELEMENTS_TOGETHER
-    blocks = stored.reshape(-1, BLOCK_COLUMNS, padded_k // K_GROUP, parts, ELEMENTS_TOGETHER)
+    together = ARITHMETIC.elements_together
+    blocks = stored.reshape(-1, BLOCK_COLUMNS, padded_k // K_GROUP, K_GROUP // together, together)
     packed = np.ascontiguousarray(blocks.transpose(0, 2, 3, 1, 4))
     return packed.reshape(len(blocks), -1, BLOCK_COLUMNS * K_GROUP)
 
@@ -79,7 +72,7 @@ def gemm(
     reads or writes foreign memory.
 
     Args:
-        x: values of int8, as `ROW_DTYPE`.
+        x: values of int8, as `ARITHMETIC.row_dtype`.
         rows: how many.
         columns: as `pack_columns` returns them; the first two axes may have any strides.
         blocks: how many blocks of 16 columns.
@@ -98,7 +91,7 @@ def gemm(
                 _amx_microkernel(variant, x, row, columns, block, k_groups, out, prefetch_offset)
         return
     lie_side_by_side = columns.strides[0] < columns.strides[1]
-    may_take_many = rows <= MAX_ROWS_OF_MANY_BLOCKS and (READS_DISTANT_BLOCKS or lie_side_by_side)
+    may_take_many = rows <= _MAX_ROWS_OF_MANY_BLOCKS and (_READS_DISTANT_BLOCKS or lie_side_by_side)
     block = 0
     while block < blocks:
         many_blocks = may_take_many and blocks - block >= MICROKERNEL_BLOCKS

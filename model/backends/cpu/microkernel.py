@@ -4,12 +4,17 @@ A microkernel multiplies a few rows of int8 by a few blocks of columns of uint8;
 whole of K and are written to memory once. Knows nothing of how a product is cut into such pieces.
 
 LLVM's language, because Numba alone reaches neither `vpdpbusd` nor prefetching, and does not promise to keep an
-array of sums in registers.
+array of sums in registers. Each family of CPUs (`MultiplyAdd`) has instructions of its own for the same exact sums:
+
+- `Vnni`: x86 with AVX-512 VNNI; `AvxVnni`: x86 with the same instruction for 256 bits alone
+- `NeonDot`: ARM with the dot product extension: ARMv8.4, and many CPUs before it
+- `Pairs`: all others
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -23,21 +28,19 @@ BLOCK_COLUMNS = 16  # columns in a block: their int32 sums fill 64 bytes, an AVX
 K_GROUP = 4  # neighbouring elements along K that `vpdpbusd` multiplies and sums into one int32
 BLOCK_BYTES = BLOCK_COLUMNS * K_GROUP  # one block's bytes for one K group: a cache line
 
+# Rows and blocks of the largest microkernels. AVX-512 has 32 registers: 16 hold sums, 4 the blocks. AVX2 has 16,
+# and its sums of one row and one block fill two of them; ARM has 32, of which these sums fill four. So there,
+# several blocks are multiplied side by side for a row or two only, and only if that is the order in which they lie
+# in memory: four blocks that lie apart are read at half the speed of one after another, once they are not in the
+# nearest caches.
+MICROKERNEL_ROWS = 4
+MICROKERNEL_BLOCKS = 4
+
 _cgutils: Any = cgutils  # it has no annotations
 _INT8 = ir.IntType(8)
 _INT16 = ir.IntType(16)
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
-
-
-def has_vnni() -> bool:
-    """Return whether code is compiled for a CPU with AVX-512 VNNI."""
-    return target_has_feature("avx512vnni")
-
-
-# Which elements along K stand beside each other for one column in a block, and the type of a row's elements.
-ELEMENTS_TOGETHER = K_GROUP if has_vnni() else 2
-ROW_DTYPE: type[np.int8] | type[np.int16] = np.int8 if has_vnni() else np.int16
 
 
 @dataclass(frozen=True)
@@ -66,43 +69,63 @@ class MatrixPointer:
 Emitter = Callable[[ir.IRBuilder, MatrixPointer, MatrixPointer, MatrixPointer, ir.Value, ir.Value], None]
 
 
-class MultiplyAdd(Protocol):
+class MultiplyAdd(ABC):
     """How a family of CPUs multiplies one K group of a row by one block of columns, and adds the products up.
 
     A K group is multiplied in one step or in several, one part of its elements after another.
 
     Attributes:
+        name: as people know its instructions.
         lanes: int32 sums in one register; a block has `BLOCK_COLUMNS` / `lanes` registers of them.
+        elements_together: how many elements along K stand beside each other for one column in a block.
+        row_dtype: of a row's elements, whose values are those of int8.
+        zero_point: how a weight of 0 is stored, in the unsigned bytes of packed columns.
+        max_rows_of_many_blocks: for how many rows several blocks may be multiplied side by side.
+        reads_distant_blocks: whether that pays, too, if these blocks lie apart in memory.
     """
 
+    name: str
     lanes: int
+    elements_together: int
+    row_dtype: type[np.int8] | type[np.int16]
+    zero_point: int
+    max_rows_of_many_blocks: int
+    reads_distant_blocks: bool
 
     @staticmethod
+    @abstractmethod
     def load_row(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
         """Return a row's K group, in as many parts as it is multiplied in, each beside every column."""
 
     @staticmethod
+    @abstractmethod
     def load_block(builder: ir.IRBuilder, address: ir.Value) -> list[list[ir.Value]]:
         """Return a block's K group: for each part, one vector for each register of sums."""
 
     @staticmethod
+    @abstractmethod
     def multiply_add(builder: ir.IRBuilder, sums: ir.Value, columns: ir.Value, row: ir.Value) -> ir.Value:
         """Return the sums plus the products of one part's columns and row."""
 
 
-class Vnni:
+class Vnni(MultiplyAdd):
     """AVX-512 VNNI: one instruction multiplies 64 pairs of bytes, widens the products and adds fours of them.
 
     `vpdpbusd` is the variant that does not saturate, so its sums are those of ordinary int32 arithmetic.
     """
 
+    name = "AVX-512 VNNI"
     lanes = BLOCK_COLUMNS
+    elements_together = K_GROUP
+    row_dtype = np.int8
+    zero_point = 128  # `vpdpbusd` takes one signed and one unsigned operand
+    max_rows_of_many_blocks = MICROKERNEL_ROWS
+    reads_distant_blocks = True
 
     @staticmethod
     def load_row(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
         """Return a row's four bytes beside every column."""
-        row_group = builder.load(builder.bitcast(address, _INT32.as_pointer()), align=1)
-        return [_broadcast(builder, row_group, BLOCK_COLUMNS)]
+        return [_broadcast(builder, _load_four_bytes(builder, address), Vnni.lanes)]
 
     @staticmethod
     def load_block(builder: ir.IRBuilder, address: ir.Value) -> list[list[ir.Value]]:
@@ -113,13 +136,82 @@ class Vnni:
     @staticmethod
     def multiply_add(builder: ir.IRBuilder, sums: ir.Value, columns: ir.Value, row: ir.Value) -> ir.Value:
         """Return the sums plus the products."""
-        vector = _vector(_INT32, BLOCK_COLUMNS)
+        vector = _vector(_INT32, Vnni.lanes)
         signature = ir.FunctionType(vector, [vector, vector, vector])
         vpdpbusd = builder.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.512", fnty=signature)
         return builder.call(vpdpbusd, [sums, columns, row])
 
 
-class Pairs:
+class AvxVnni(MultiplyAdd):
+    """AVX-VNNI: the same instruction in registers of half the size, of which there are 16.
+
+    Intel's CPUs without AVX-512 have it since Alder Lake, AMD's since Zen 5.
+    """
+
+    name = "AVX-VNNI"
+    lanes = 8
+    elements_together = K_GROUP
+    row_dtype = np.int8
+    zero_point = 128
+    max_rows_of_many_blocks = 1
+    reads_distant_blocks = False
+
+    @staticmethod
+    def load_row(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
+        """Return a row's four bytes beside every column."""
+        return [_broadcast(builder, _load_four_bytes(builder, address), AvxVnni.lanes)]
+
+    @staticmethod
+    def load_block(builder: ir.IRBuilder, address: ir.Value) -> list[list[ir.Value]]:
+        """Return a block's 64 bytes in two registers, typed as `vpdpbusd` takes them."""
+        return [_load_registers(builder, address, _vector(_INT32, AvxVnni.lanes))]
+
+    @staticmethod
+    def multiply_add(builder: ir.IRBuilder, sums: ir.Value, columns: ir.Value, row: ir.Value) -> ir.Value:
+        """Return the sums plus the products."""
+        vector = _vector(_INT32, AvxVnni.lanes)
+        signature = ir.FunctionType(vector, [vector, vector, vector])
+        # LLVM has one name for both encodings, and takes the one that the CPU has.
+        vpdpbusd = builder.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.256", fnty=signature)
+        return builder.call(vpdpbusd, [sums, columns, row])
+
+
+class NeonDot(MultiplyAdd):
+    """ARM's dot product extension: `sdot` multiplies 16 pairs of signed bytes and adds fours of the products.
+
+    There are 32 registers of four sums each.
+    """
+
+    name = "NEON dot product"
+    lanes = 4
+    elements_together = K_GROUP
+    row_dtype = np.int8
+    zero_point = 0  # both operands are signed
+    max_rows_of_many_blocks = 1
+    reads_distant_blocks = False
+
+    @staticmethod
+    def load_row(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
+        """Return a row's four bytes beside every column."""
+        row_group = _broadcast(builder, _load_four_bytes(builder, address), NeonDot.lanes)
+        return [builder.bitcast(row_group, _vector(_INT8, K_GROUP * NeonDot.lanes))]
+
+    @staticmethod
+    def load_block(builder: ir.IRBuilder, address: ir.Value) -> list[list[ir.Value]]:
+        """Return a block's 64 bytes in four registers."""
+        return [_load_registers(builder, address, _vector(_INT8, K_GROUP * NeonDot.lanes))]
+
+    @staticmethod
+    def multiply_add(builder: ir.IRBuilder, sums: ir.Value, columns: ir.Value, row: ir.Value) -> ir.Value:
+        """Return the sums plus the products."""
+        four_sums = _vector(_INT32, NeonDot.lanes)
+        bytes_of_four = _vector(_INT8, K_GROUP * NeonDot.lanes)
+        signature = ir.FunctionType(four_sums, [four_sums, bytes_of_four, bytes_of_four])
+        sdot = builder.module.declare_intrinsic("llvm.aarch64.neon.sdot.v4i32.v16i8", fnty=signature)
+        return builder.call(sdot, [sums, columns, row])
+
+
+class Pairs(MultiplyAdd):
     """Any CPU: one instruction multiplies pairs of 16-bit numbers and adds each pair (`pmaddwd` on x86).
 
     A row has been widened to 16 bits when it was quantised, once for all columns; columns are widened when they are
@@ -131,7 +223,13 @@ class Pairs:
     for half as many rows: it was half as fast.
     """
 
+    name = "pairs of 16 bits"
     lanes = 8
+    elements_together = 2
+    row_dtype = np.int16
+    zero_point = 128
+    max_rows_of_many_blocks = 2
+    reads_distant_blocks = False
 
     @staticmethod
     def load_row(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
@@ -167,6 +265,35 @@ class Pairs:
         even = builder.shuffle_vector(products, products, even_lanes)
         odd = builder.shuffle_vector(products, products, odd_lanes)
         return builder.add(sums, builder.add(even, odd))
+
+
+def _target_arithmetic() -> type[MultiplyAdd]:
+    """Return the fastest family whose instructions the CPU that code is compiled for has."""
+    if target_has_feature("avx512vnni"):
+        return Vnni
+    if target_has_feature("avxvnni"):
+        return AvxVnni
+    if target_has_feature("dotprod"):
+        return NeonDot
+    return Pairs
+
+
+ARITHMETIC = _target_arithmetic()
+
+
+def _load_four_bytes(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    """Return four bytes as one int32."""
+    return builder.load(builder.bitcast(address, _INT32.as_pointer()), align=1)
+
+
+def _load_registers(builder: ir.IRBuilder, address: ir.Value, register: ir.VectorType) -> list[ir.Value]:
+    """Return a block's 64 bytes for one K group, in registers of this type."""
+    registers = builder.bitcast(address, register.as_pointer())
+    bytes_of_register = register.count * register.element.width // 8
+    loaded = []
+    for i in range(BLOCK_BYTES // bytes_of_register):
+        loaded.append(builder.load(builder.gep(registers, [_INT64(i)]), align=1))
+    return loaded
 
 
 def _broadcast(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
@@ -230,11 +357,10 @@ def make_vector_microkernels(max_rows: int, block_counts: Sequence[int]) -> Call
 
     Variant i · `max_rows` + j multiplies j + 1 rows by `block_counts[i]` blocks of columns.
     """
-    arithmetic: type[MultiplyAdd] = Vnni if has_vnni() else Pairs
     emitters: list[Emitter] = []
     for blocks in block_counts:
         for rows in range(1, max_rows + 1):
-            emitters.append(VectorMicrokernel(arithmetic, rows, blocks).emit)
+            emitters.append(VectorMicrokernel(ARITHMETIC, rows, blocks).emit)
     return microkernel_function(emitters)
 
 
@@ -242,9 +368,9 @@ def microkernel_function(emitters: Sequence[Emitter]) -> Callable[..., None]:
     """Return microkernel(variant, x, row, columns, block, k_groups, out, prefetch_offset), for compiled code.
 
     It multiplies rows from `row` on of x (R, K) by blocks from `block` on of columns (N/16, K/4, 64) uint8, over
-    the first 4 · `k_groups` elements of K, into the same rows and columns of out (R, N) int32. x has `ROW_DTYPE`;
-    x and out are contiguous. Meanwhile it prefetches what lies `prefetch_offset` bytes after the columns that it
-    reads. Indices are not checked.
+    the first 4 · `k_groups` elements of K, into the same rows and columns of out (R, N) int32. x has the type
+    `ARITHMETIC.row_dtype`; x and out are contiguous. Meanwhile it prefetches what lies `prefetch_offset` bytes
+    after the columns that it reads. Indices are not checked.
 
     Args:
         emitters: one for each variant, among which a `switch` chooses.

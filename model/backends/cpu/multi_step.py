@@ -89,7 +89,7 @@ def propose_rows(
     if going_on == 0:
         return 0
     expected = float(going_on)  # characters that this step gives, and what it costs
-    cost = step_cost(curve.now, curve.num_shards, curve.num_workers, going_on, going_on)
+    cost = step_cost(curve, going_on, going_on)
     planned_rows = going_on
     end = 0
     runs = 0
@@ -107,7 +107,7 @@ def propose_rows(
         context = state.contexts[s, CONTEXT - speculation.max_context :].copy()
         all_accepted = 1.0  # the probability of it
         for i in range(min(speculation.max_draft_tokens, state.limits[s] - count - 1)):
-            further_row = further_row_cost(curve.now, curve.num_shards, curve.num_workers, planned_rows, going_on)
+            further_row = further_row_cost(curve, planned_rows, going_on)
             break_even = further_row * expected / cost
             if i == 0 and break_even > speculation.max_break_even:
                 break

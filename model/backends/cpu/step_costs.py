@@ -30,8 +30,10 @@ NODES = (1, 2, 4, 8, 16, 32, 64)  # rows
 MEASURED_NODES = NODES[:-1]  # the last is extrapolated until it is observed
 MAX_MEASURING_SECONDS = 0.8  # for all measurements at a start
 CALLS_REMEMBERED = 2000  # by `MeasuredCosts`
-MIN_PASSES = 2  # however slow they are: the first one meets memory that nobody has touched
-MAX_PASSES = 5  # over all of them; the fastest counts
+MAX_PASSES = 5  # over all of them
+# Steps of a kind that are measured one after another, of which the fastest counts. The first one meets caches that
+# hold what other steps read: a single row took four times as long then as it does in a text.
+STEPS_OF_PASS = 3
 
 # How far one step moves what is believed. The speed of the machine as a whole may change within moments, where
 # other programs use it; the shape of the curve does so less.
@@ -172,26 +174,26 @@ def cost_of_mode(costs: Costs, mode: int, rows: int, slots: int) -> float:
 
 
 @register_jitable
-def step_cost(costs: Costs, num_shards: int, num_workers: int, rows: int, slots: int) -> float:
+def step_cost(curve: CostCurve, rows: int, slots: int) -> float:
     """Return what a step of so many rows costs in the cheaper mode; slots have about as many rows each."""
-    workers = min(num_workers, slots)
-    whole = cost_of_mode(costs, WHOLE, -(-rows // workers), -(-slots // workers))
-    if num_shards > 1:
-        return min(whole, cost_of_mode(costs, SHARDED, rows, slots))
+    workers = min(curve.num_workers, slots)
+    whole = cost_of_mode(curve.now, WHOLE, -(-rows // workers), -(-slots // workers))
+    if curve.num_shards > 1:
+        return min(whole, cost_of_mode(curve.now, SHARDED, rows, slots))
     return whole
 
 
 @register_jitable
-def further_row_cost(costs: Costs, num_shards: int, num_workers: int, rows: int, slots: int) -> float:
+def further_row_cost(curve: CostCurve, rows: int, slots: int) -> float:
     """Return what one more row of a slot costs, on average over as many as make it cheapest.
 
     A microkernel multiplies several rows in the time of one, so a second row may cost much, and a third nothing.
     """
-    before = step_cost(costs, num_shards, num_workers, rows, slots)
+    before = step_cost(curve, rows, slots)
     cheapest = _NO_COST
     more = 1
     while more <= 4:
-        added = step_cost(costs, num_shards, num_workers, rows + more * slots, slots) - before
+        added = step_cost(curve, rows + more * slots, slots) - before
         cheapest = min(cheapest, max(added, 0.0) / (more * slots))
         more *= 2
     return cheapest
@@ -233,18 +235,14 @@ class MeasuredCosts:
         """What a step of so many rows in so many slots costs, in ticks at the speed of the start."""
         self._forget()
         if (rows, slots) not in self._costs:
-            curve = self._curve
-            self._costs[rows, slots] = float(step_cost(curve.now, curve.num_shards, curve.num_workers, rows, slots))
+            self._costs[rows, slots] = float(step_cost(self._curve, rows, slots))
         return self._costs[rows, slots]
 
     def further_row(self, rows: int, slots: int) -> float:
         """What one more row of a slot costs besides."""
         self._forget()
         if (rows, slots) not in self._further_rows:
-            curve = self._curve
-            self._further_rows[rows, slots] = float(
-                further_row_cost(curve.now, curve.num_shards, curve.num_workers, rows, slots)
-            )
+            self._further_rows[rows, slots] = float(further_row_cost(self._curve, rows, slots))
         return self._further_rows[rows, slots]
 
     def _forget(self) -> None:
@@ -314,17 +312,21 @@ def _points(curve: CostCurve, slots: int, max_rows: int) -> list[_Point]:
 
 
 def _measure(curve: CostCurve, measure_step: MeasureStep, slots: int, max_rows: int) -> tuple[Costs, bool]:
-    """Return the curve, from the fastest of some steps at each node that can be measured; and whether all were."""
+    """Return the curve, from the fastest of some steps at each node that can be measured; and whether all were.
+
+    Some of them follow each other, as they do when texts are written.
+    """
     points = _points(curve, slots, max_rows)
     fastest = np.full(_COSTS_SHAPE, math.inf)
     began = time.perf_counter()
     for passes in range(1, MAX_PASSES + 1):
         for mode, kind, node, rows_of_slot, num_slots in points:
             curve.observation["forced_mode"] = mode
-            ticks = measure_step(rows_of_slot, num_slots)
-            if ticks is not None:
-                fastest[mode, kind, node] = min(fastest[mode, kind, node], max(1, ticks))
-        if passes >= MIN_PASSES and (time.perf_counter() - began) * (passes + 1) / passes > MAX_MEASURING_SECONDS:
+            for _ in range(STEPS_OF_PASS):
+                ticks = measure_step(rows_of_slot, num_slots)
+                if ticks is not None:
+                    fastest[mode, kind, node] = min(fastest[mode, kind, node], max(1, ticks))
+        if (time.perf_counter() - began) * (passes + 1) / passes > MAX_MEASURING_SECONDS:
             break
     curve.observation["forced_mode"] = -1
     is_complete = all(math.isfinite(fastest[point.mode, point.kind, point.node]) for point in points)

@@ -97,8 +97,8 @@ def test_costs_are_those_measured_and_between_them() -> None:
     for rows in range(1, 100):
         assert cost_of_mode(curve.now, WHOLE, rows, 1) == pytest.approx(READ + 100 * rows + 10, abs=2)
         assert cost_of_mode(curve.now, SHARDED, rows, rows) == pytest.approx((READ + 110 * rows) / 2, abs=2)
-    assert step_cost(curve.now, 2, 2, 1, 1) == pytest.approx((READ + 110) / 2, abs=1)
-    assert further_row_cost(curve.now, 2, 2, 1, 1) == pytest.approx(50, abs=1)
+    assert step_cost(curve, 1, 1) == pytest.approx((READ + 110) / 2, abs=1)
+    assert further_row_cost(curve, 1, 1) == pytest.approx(50, abs=1)
 
 
 @given(
