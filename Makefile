@@ -17,9 +17,11 @@ serve: .venv/installed ## Serve the page on http://127.0.0.1:8000.
 test: .venv/installed-dev ## Run lint, types and tests.
 	$(MAKE) --jobs=2 lint pytest
 
-# The processes share what Python has compiled, where the environment would keep it from being written, too.
+# The kernel is compiled once, before there are processes that would each do so. They share what Python has compiled,
+# where the environment would keep it from being written, too.
 pytest: .venv/installed-dev ## Run the tests alone.
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+	$(BIN)/python -m model.sample --num_samples=1 --max_new_tokens=50 --device=cpu > /dev/null
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=3 --dist=worksteal
 
 bench: .venv/installed ## Print how fast this machine generates, and what share of its limits that is.
 	$(BIN)/python -m benchmarks.decode --rounds=1 --peers=False

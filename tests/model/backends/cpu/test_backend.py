@@ -6,13 +6,16 @@ import sys
 import threading
 import weakref
 from dataclasses import replace
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
 
 from model.backends.cpu.amx import request_amx
 from model.backends.cpu.backend import Int8Backend
+from model.backends.cpu.buffers import kernel_config, make_cache, make_scratch, quantise_weights
 from model.backends.cpu.step_costs import SHARDED, WHOLE
 from model.config import GPTConfig
 from model.network import GPT
@@ -20,6 +23,8 @@ from model.sampling.sampler import Logits
 from model.weights import from_tensors
 from tests.model.backends.test_eager import BUNDLED_SHAPE, text, uncached
 from tests.tiny import LEARNED, ROTARY, tiny_checkpoint
+
+_numba: Any = numba  # it has no annotations
 
 NANOGPT_SHAPE = GPTConfig(65, 2, bias=True)
 QUIET_SHAPE = GPTConfig(65, 2, positions="rotary", qk_norm=True)  # two norms, with different epsilons
@@ -101,6 +106,17 @@ def test_amx_changes_no_bit(config: GPTConfig, monkeypatch: pytest.MonkeyPatch) 
             assert all(np.array_equal(found[slot], expected[slot]) for slot in runs)
         for slot, run in runs.items():
             done[slot] += len(run)
+
+
+def test_one_compiled_kernel_serves_every_network() -> None:
+    """A model with small heads made it compile again: its values were contiguous, another type of array."""
+    compiled_types = set()
+    for config in (LEARNED, ROTARY, replace(ROTARY, n_embd=64), replace(LEARNED, n_embd=96, bias=True)):
+        weights = quantise_weights(config, tiny_checkpoint(config).weights)
+        cache = make_cache(config, slots=2)
+        scratch = make_scratch(weights, cache, config.head_size)
+        compiled_types.add(str(_numba.typeof((kernel_config(config, False), weights, cache, scratch))))
+    assert len(compiled_types) == 1
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
