@@ -10,8 +10,9 @@ RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb
       print(*project['dependencies'], *project['optional-dependencies']['tracing'], sep='\n')" > requirements.txt \
     && pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
       --requirement requirements.txt --constraint requirements.lock \
-    # what the lock does not name would be another version tomorrow
-    && ! pip freeze | sed 's/+.*//' | grep -vxFf requirements.lock \
+    # what the lock does not name would be another version tomorrow; versions of pip spell names with - or with _
+    && sed 'y/_/-/' requirements.lock > locked.txt \
+    && ! pip freeze | sed 's/+.*//; y/_/-/' | grep -vxFf locked.txt \
     # headers, tests and tools are for building upon PyTorch, not for running it
     && cd /opt/venv/lib/python3.11/site-packages \
     && rm -rf torch/include torch/test torch/share/cmake pip setuptools \
