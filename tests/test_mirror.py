@@ -9,6 +9,7 @@ COVERED_BY = {
     "app/__main__.py": "e2e/test_process.py",
     "app/api/answers.py": "e2e/test_compatibility.py",
     "app/api/dependencies.py": "e2e/test_generate.py",
+    "app/api/info.py": "e2e/test_compatibility.py",
     "app/api/openai/responses.py": "e2e/test_openai.py",
     "app/api/openai/routes.py": "e2e/test_openai.py",
     "app/api/openai/schemas.py": "e2e/test_openai_refusals.py",

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from app.api.logprobs import AnswerModel, Character
+from app.api.report_answer import InventedWord, ReportAnswer
 from model.generation.receipt import Receipt
 from model.generation.sequence import FinishReason
 
@@ -36,7 +37,7 @@ class Text(AnswerModel):
     """With `details`: what is known of each character."""
     copied: list[int] = Field(default=[])
     """With `report`: for each character, the length of the run of the training text that ends there."""
-    invented: list[dict[str, Any]] = Field(default=[])
+    invented: list[InventedWord] = Field(default=[])
     """With `report`: the words completed here that the training text does not have."""
 
     @staticmethod
@@ -74,11 +75,13 @@ class Timing(AnswerModel):
 
 
 class Done(AnswerModel):
-    """The data of `done`; with `report`, it has `reports` too."""
+    """The data of `done`."""
 
     samples: list[Summary]
     timing: Timing
     receipt: Receipt
+    reports: list[ReportAnswer] = Field(default=[])
+    """With `report`: one of each sample."""
 
 
 class GeneratedSample(AnswerModel):
@@ -101,6 +104,8 @@ class GenerationHead(Start):
 
 
 class Generation(GenerationHead):
-    """The answer of `/generate` as one object; with `report`, it has `reports` too."""
+    """The answer of `/generate` as one object."""
 
     samples: list[GeneratedSample]
+    reports: list[ReportAnswer] = Field(default=[])
+    """With `report`: one of each sample."""

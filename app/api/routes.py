@@ -10,14 +10,16 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from sse_starlette import EventSourceResponse
 
 from app.api.dependencies import ServiceDependency
+from app.api.info import Info
 from app.api.json_response import StreamedJsonResponse, buffered_json
 from app.api.logprobs import json_line
 from app.api.report import ReportRequest, report_on
+from app.api.report_answer import ReportAnswer
 from app.api.responses import Answer
 from app.api.resume import HEADER, resume
 from app.api.schemas import GenerateQuery, GenerateRequest, ScoreRequest, limit_length
 from app.api.score import Score, write_score
-from app.api.snapshots import SnapshotQuery
+from app.api.snapshots import SnapshotQuery, Snapshots
 from app.api.stream_response import EventStreamResponse
 from app.observability.exchange import record_of
 from app.security.middleware import is_head
@@ -133,7 +135,7 @@ async def post_score(body: ScoreRequest, request: Request, service: ServiceDepen
     return StreamedJsonResponse(handle, write_score(handle, resolved, serving.card, serving.vocabulary))
 
 
-@router.post("/report")
+@router.post("/report", response_model=ReportAnswer)
 async def post_report(body: ReportRequest, request: Request, service: ServiceDependency) -> Response:
     """What in a text is copied from the training text, what is invented, and how good it is, beside real text."""
     serving = service.current
@@ -147,7 +149,7 @@ async def post_report(body: ReportRequest, request: Request, service: ServiceDep
         )
 
 
-@router.get("/snapshots", response_model=dict[str, Any])
+@router.get("/snapshots", response_model=Snapshots)
 async def get_snapshots(
     query: Annotated[SnapshotQuery, Query()], request: Request, service: ServiceDependency
 ) -> Response:
@@ -167,9 +169,9 @@ async def get_snapshots(
 
 
 @router.get("/info")
-async def info(service: ServiceDependency) -> dict[str, Any]:
+async def info(service: ServiceDependency) -> Info:
     """The model card: what is served; among all of it `default_prompt`, which an empty prompt stands for."""
-    return service.current.card.content()
+    return Info.of(service.current.card)
 
 
 @router.get("/health/live")

@@ -1,10 +1,12 @@
-"""The query of `GET /snapshots`: a prompt and a seed, after which every snapshot of a training run writes.
+"""The query and the answer of `GET /snapshots`: what every snapshot of a training run writes after a prompt.
 
 Knows nothing of how snapshots are kept or run (`app/serving/snapshots.py`).
 """
 
 from pydantic import Field
 
+from app.api.info import LossPoint
+from app.api.logprobs import AnswerModel
 from app.api.schemas import SamplingFields
 from app.serving.snapshots import SnapshotText
 from model.sampling.noise import SEED_LIMIT
@@ -23,3 +25,21 @@ class SnapshotQuery(SamplingFields, strict=False, extra="ignore"):
     def text(self) -> SnapshotText:
         """The text that each snapshot is to write."""
         return SnapshotText(self.prompt, self.seed, self.max_new_tokens, self.sampling())
+
+
+class SnapshotSample(AnswerModel):
+    """What one snapshot writes."""
+
+    step: int
+    """Of the training run."""
+    text: str
+
+
+class Snapshots(AnswerModel):
+    """The same prompt and seed at each snapshot; nothing if there are none."""
+
+    parameters: int | None
+    """Of the network of that run, which may be smaller than the one that is served."""
+    curve: list[LossPoint]
+    """The loss curve of that run."""
+    snapshots: list[SnapshotSample]
