@@ -6,6 +6,7 @@ and values, each head's vector by itself. Knows nothing of arithmetic.
 
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal, localcontext
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -28,6 +29,7 @@ MAX_ROWS = 64  # rows that a thread computes at a time
 ATTENTION_ROWS = 16  # of one slot, whose attention is computed at a time; all are multiples of 16, as AMX needs it
 NUM_PARTIAL_SUMS = 64  # of a sum of floats, side by side
 CACHE_LINE_BYTES = 64
+DECIMAL_DIGITS = 40  # of a power, before it is rounded to a float64
 # Numbers between long rows: at multiples of 2 KiB, the same element of all rows would compete for few places of the
 # first-level cache.
 ROW_PADDING = 16
@@ -170,12 +172,11 @@ def quantise_weights(config: GPTConfig, stored: Mapping[str, NDArray[Any]]) -> W
     mlp_output = quantise(("mlp.output",), width, mlp_width)
     tokens = stored["tokens.weight"]
     head, head_scales = _quantise_channels(_padded_array(tokens, _round_up(config.vocab_size), width))
-    exponents = np.arange(0, config.head_size if rotary else 0, 2, dtype=np.float64) / config.head_size
     learned_positions = stored.get("positions.weight")
     weights = Weights(
         tokens=_padded_array(tokens, config.vocab_size, width),
         positions=_padded_array(learned_positions, 1 if rotary else config.block_size, width),
-        frequencies=ROTARY_BASE**-exponents,
+        frequencies=rotary_frequencies(config),
         norms=np.stack([_norm_parameters(stored, norm, width) for norm in norms]),
         qkv=qkv.columns,
         qkv_scales=qkv.scales,
@@ -190,6 +191,18 @@ def quantise_weights(config: GPTConfig, stored: Mapping[str, NDArray[Any]]) -> W
     )
     aligned: list[Any] = [_aligned(array) for array in weights]
     return Weights(*aligned)
+
+
+def rotary_frequencies(config: GPTConfig) -> NDArray[np.float64]:
+    """Return (D/2,) the frequencies of rotary angles, none without: the base to the power of 0, -2/D, -4/D, ….
+
+    They are rounded from decimal numbers of many digits: the system's own powers differ in the last bit.
+    """
+    size = config.head_size if config.positions == "rotary" else 0
+    with localcontext(prec=DECIMAL_DIGITS):
+        base = Decimal(ROTARY_BASE)
+        powers = [base ** Decimal(-i / size) for i in range(0, size, 2)]
+    return np.array(powers, dtype=np.float64)
 
 
 def make_cache(config: GPTConfig, slots: int) -> Cache:
