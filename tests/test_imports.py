@@ -26,6 +26,7 @@ MAY_IMPORT = {
         "model.errors",
         "model.jit",
         "model.network",
+        "model.quantisation",
         "model.sampling",
     },
     "model.analysis": {

@@ -56,6 +56,7 @@ COVERED_BY = {
     "model/generation/logprobs.py": "model/generation/test_score.py",
     "model/generation/receipt.py": "model/test_verify.py",
     "model/generation/slot_state.py": "model/generation/test_scheduler.py",
+    "model/quantisation.py": "model/test_browser_weights.py",
     "model/sampling/kernels.py": "model/sampling/test_sampler.py",
     "model/sampling/ngram_kernels.py": "model/sampling/test_ngram_draft.py",
     "model/sampling/philox.py": "model/sampling/test_noise.py",

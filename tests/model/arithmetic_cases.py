@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends.cpu.buffers import rotary_frequencies
 from model.config import GPTConfig
 
 _RANDOM = np.random.default_rng(0)
@@ -28,7 +27,7 @@ def _near_multiples() -> NDArray[np.float64]:
 def _angles_of_positions() -> NDArray[np.float64]:
     """Positions times frequencies: the first window, and places up to the longest text."""
     positions = np.concatenate((np.arange(0, 300, 7), _RANDOM.integers(0, 10**8, 60)))
-    frequencies = rotary_frequencies(GPTConfig(65, n_head=1, n_embd=32, positions="rotary"))
+    frequencies = GPTConfig(65, n_head=1, n_embd=32, positions="rotary").rotary_frequencies
     angles: NDArray[np.float64] = np.outer(positions.astype(np.float64), frequencies).reshape(-1)
     return angles
 

@@ -24,7 +24,6 @@ from model.arithmetic import (
     sine_and_cosine,
 )
 from model.backends.cpu import forward, vector_ops
-from model.backends.cpu.buffers import rotary_frequencies
 from model.config import GPTConfig
 from tests.model.arithmetic_cases import ANGLES, EXPONENTS, LOGARITHMS
 
@@ -82,8 +81,8 @@ def test_all_numbers_of_an_array_are_replaced() -> None:
 def test_frequencies_are_rounded_from_their_exact_values(head_size: int) -> None:
     config = GPTConfig(65, n_head=1, n_embd=head_size, positions="rotary")
     exact = [mpmath.mpf(10_000) ** -Fraction(i / head_size) for i in range(0, head_size, 2)]
-    assert rotary_frequencies(config).tolist() == [float(one) for one in exact]
-    assert len(rotary_frequencies(GPTConfig(65))) == 0
+    assert list(config.rotary_frequencies) == [float(one) for one in exact]
+    assert GPTConfig(65).rotary_frequencies == ()
 
 
 def assembly_of(function: Any, *arguments: Any) -> str:

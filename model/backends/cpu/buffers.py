@@ -6,7 +6,6 @@ and values, each head's vector by itself. Knows nothing of arithmetic.
 
 import math
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, localcontext
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from model.backends.cpu.gemm import MICROKERNEL_BLOCKS, pack_columns
 from model.backends.cpu.microkernel import BLOCK_BYTES, BLOCK_COLUMNS, K_GROUP, ROW_DTYPE
-from model.config import RMS_EPSILON, ROTARY_BASE, GPTConfig
+from model.config import NORM_EPSILONS, RMS_EPSILON, GPTConfig
+from model.quantisation import quantise_channels
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -29,7 +29,6 @@ MAX_ROWS = 64  # rows that a thread computes at a time
 ATTENTION_ROWS = 16  # of one slot, whose attention is computed at a time; all are multiples of 16, as AMX needs it
 NUM_PARTIAL_SUMS = 64  # of a sum of floats, side by side
 CACHE_LINE_BYTES = 64
-DECIMAL_DIGITS = 40  # of a power, before it is rounded to a float64
 # Numbers between long rows: at multiples of 2 KiB, the same element of all rows would compete for few places of the
 # first-level cache.
 ROW_PADDING = 16
@@ -140,7 +139,7 @@ def kernel_config(config: GPTConfig, use_amx: bool) -> KernelConfig:
         rmsnorm=config.norm == "rmsnorm",
         relu2=config.activation == "relu2",
         logit_scale=np.float32(config.logit_scale),
-        epsilon=np.float32(RMS_EPSILON if config.norm == "rmsnorm" else 1e-5),
+        epsilon=np.float32(NORM_EPSILONS[config.norm]),
         qk_epsilon=np.float32(RMS_EPSILON),
         use_amx=use_amx,
     )
@@ -171,12 +170,12 @@ def quantise_weights(config: GPTConfig, stored: Mapping[str, NDArray[Any]]) -> W
     mlp_expand = quantise(("mlp.expand",), mlp_width, width)
     mlp_output = quantise(("mlp.output",), width, mlp_width)
     tokens = stored["tokens.weight"]
-    head, head_scales = _quantise_channels(_padded_array(tokens, _round_up(config.vocab_size), width))
+    head, head_scales = _pack_channels(_padded_array(tokens, _round_up(config.vocab_size), width))
     learned_positions = stored.get("positions.weight")
     weights = Weights(
         tokens=_padded_array(tokens, config.vocab_size, width),
         positions=_padded_array(learned_positions, 1 if rotary else config.block_size, width),
-        frequencies=rotary_frequencies(config),
+        frequencies=np.array(config.rotary_frequencies, dtype=np.float64),
         norms=np.stack([_norm_parameters(stored, norm, width) for norm in norms]),
         qkv=qkv.columns,
         qkv_scales=qkv.scales,
@@ -191,18 +190,6 @@ def quantise_weights(config: GPTConfig, stored: Mapping[str, NDArray[Any]]) -> W
     )
     aligned: list[Any] = [_aligned(array) for array in weights]
     return Weights(*aligned)
-
-
-def rotary_frequencies(config: GPTConfig) -> NDArray[np.float64]:
-    """Return (D/2,) the frequencies of rotary angles, none without: the base to the power of 0, -2/D, -4/D, ….
-
-    They are rounded from decimal numbers of many digits: the system's own powers differ in the last bit.
-    """
-    size = config.head_size if config.positions == "rotary" else 0
-    with localcontext(prec=DECIMAL_DIGITS):
-        base = Decimal(ROTARY_BASE)
-        powers = [base ** Decimal(-i / size) for i in range(0, size, 2)]
-    return np.array(powers, dtype=np.float64)
 
 
 def make_cache(config: GPTConfig, slots: int) -> Cache:
@@ -315,14 +302,13 @@ def _quantise_products(
     for names in layers:
         weights = [_padded_array(stored[f"{name}.weight"], output_width, input_width) for name in names]
         biases = [_padded_array(stored.get(f"{name}.bias"), output_width) for name in names]
-        layer_columns, layer_scales = _quantise_channels(np.concatenate(weights))
+        layer_columns, layer_scales = _pack_channels(np.concatenate(weights))
         columns.append(layer_columns)
         scales.append(np.stack((layer_scales, np.concatenate(biases))))
     return _QuantisedProduct(np.stack(columns), np.stack(scales))
 
 
-def _quantise_channels(matrix: Floats) -> tuple[Bytes, Floats]:
-    """Return a matrix (N, K) as packed columns and their scales (N,): each channel's largest magnitude / 127."""
-    scales = np.abs(matrix).max(axis=1) / np.float32(127)
-    whole_numbers = np.rint(matrix / np.maximum(scales, 1e-30)[:, None]).astype(np.int8)
+def _pack_channels(matrix: Floats) -> tuple[Bytes, Floats]:
+    """Return a matrix (N, K) as packed columns of whole numbers, and their scales (N,)."""
+    whole_numbers, scales = quantise_channels(matrix)
     return pack_columns(whole_numbers), scales
