@@ -75,7 +75,7 @@ def logarithm(x: float) -> float:
     is_normal = x >= _SMALLEST_NORMAL
     bits = _as_bits(x if is_normal else x * _TWO_TO_54)
     whole = (bits - _ROOT_HALF_BITS) >> _MANTISSA_BITS
-    f = _as_double(bits - (whole << _MANTISSA_BITS)) - 1.0
+    f: float = _as_double(bits - (whole << _MANTISSA_BITS)) - 1.0
     k = float(whole) if is_normal else float(whole) - 54.0
     s = f / (2.0 + f)
     z = s * s

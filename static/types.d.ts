@@ -588,3 +588,70 @@ type MakeElement = <Name extends keyof HTMLElementTagNameMap>(
 
 /** Null only in a frame that is not shown, which the page never is. */
 declare function getSelection(): Selection;
+
+/* The engine, which writes texts in the browser */
+
+/** How a character is chosen, as in `Sampling` of model/sampling/sampler.py. */
+interface EngineSampling {
+	readonly temperature: number;
+	readonly top_k: number | null;
+	readonly top_p: number | null;
+	readonly min_p: number | null;
+}
+
+/** What a receipt says of a request; see model/generation/receipt.py. */
+interface EngineParameters extends EngineSampling {
+	readonly prompt: string;
+	readonly max_new_tokens: number;
+	readonly num_samples: number;
+	readonly stop: readonly string[];
+}
+
+/** A network's shape and variants, as in `GPTConfig`, and what its norms add to a variance. */
+interface EngineConfig {
+	readonly vocab_size: number;
+	readonly n_layer: number;
+	readonly n_head: number;
+	readonly n_embd: number;
+	readonly block_size: number;
+	readonly positions: "learned" | "rotary";
+	readonly norm: "layernorm" | "rmsnorm";
+	readonly activation: "gelu" | "relu2";
+	readonly qk_norm: boolean;
+	readonly logit_scale: number;
+	readonly norm_epsilon: number;
+	readonly qk_epsilon: number;
+}
+
+/** Where a tensor stands in a file of weights. */
+interface EngineTensor {
+	readonly dtype: string;
+	readonly shape: readonly number[];
+	readonly data_offsets: readonly [number, number];
+}
+
+/** A file of weights that was checked; see model/browser_weights.py. */
+interface EngineWeights {
+	readonly checkpoint: string;
+	readonly numerics: string;
+	readonly config: EngineConfig;
+	readonly vocabulary: readonly string[];
+	readonly tensors: Readonly<Record<string, EngineTensor>>;
+	/** The bytes that the tensors stand in. */
+	readonly data: Uint8Array<ArrayBuffer>;
+}
+
+/** Ids in, logits out, with the keys and values of one text in a cache. */
+interface EngineNetwork {
+	readonly config: EngineConfig;
+	/** Ids that have been read. */
+	readonly length: number;
+	/** How many ids one `forward` reads at most. */
+	readonly maxRows: number;
+	/** About what each further id of a `forward` costs, in single ones; it is measured later. */
+	readonly furtherRow: number;
+	/** Keeps the first ids: none, or all but a few of the last `forward`. */
+	truncate(length: number): void;
+	/** Reads ids; returns the logits after each of the last `wanted`, valid until the next call. */
+	forward(ids: readonly number[], wanted: number): Float32Array[];
+}

@@ -54,7 +54,8 @@ def gumbel_noise(seed: int, sample: int, position: int, count: int, vocab_size: 
     counter[2] = sample
     words = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))  # (4, count, groups)
     by_id = np.moveaxis(words, 0, -1).reshape(count, -1)[:, :vocab_size]  # (count, V)
-    noise: NDArray[np.float64] = (by_id + 0.5) / 2.0**32  # strictly between 0 and 1: both logarithms are finite
+    # uniform numbers strictly between 0 and 1: both logarithms are finite
+    noise = np.ascontiguousarray((by_id + 0.5) / 2.0**32, dtype=np.float64)
     _compiled_gumbel_noise()(noise.reshape(-1))
     return noise
 

@@ -24,7 +24,9 @@ from model.arithmetic import (
     sine_and_cosine,
 )
 from model.backends.cpu import forward, vector_ops
+from model.backends.cpu.buffers import NUM_PARTIAL_SUMS
 from model.config import GPTConfig
+from model.jit import compile_and_call
 from tests.model.arithmetic_cases import ANGLES, EXPONENTS, LOGARITHMS
 
 mpmath.mp.prec = 250
@@ -65,15 +67,19 @@ def test_the_ends_of_their_ranges() -> None:
     assert ulps_apart(sine_and_cosine(LARGEST_ANGLE)[0], mpmath.sin(LARGEST_ANGLE)) < MAX_ULPS
 
 
+def replaced(replace: Callable[[NDArray[np.float64]], None], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The numbers that a function leaves in place of these."""
+    results = values.copy()
+    compile_and_call(replace, np.full(1, 0.5))(results)
+    return results
+
+
 def test_all_numbers_of_an_array_are_replaced() -> None:
-    values = LOGARITHMS[:100].copy()
-    numba.njit(replace_by_logarithms)(values)
+    values = replaced(replace_by_logarithms, LOGARITHMS[:100])
     assert values.tolist() == [logarithm(x) for x in LOGARITHMS[:100].tolist()]
-    values = EXPONENTS[:100].copy()
-    numba.njit(replace_by_exponentials)(values)
+    values = replaced(replace_by_exponentials, EXPONENTS[:100])
     assert values.tolist() == [exponential(x) for x in EXPONENTS[:100].tolist()]
-    values = np.linspace(0.01, 0.99, 50)
-    numba.njit(replace_by_gumbel_noise)(values)
+    values = replaced(replace_by_gumbel_noise, np.linspace(0.01, 0.99, 50))
     np.testing.assert_allclose(values, -np.log(-np.log(np.linspace(0.01, 0.99, 50))), atol=1e-15)
 
 
@@ -100,7 +106,7 @@ def test_no_multiplication_is_fused_with_an_addition() -> None:
     """
     doubles = np.full(40, 0.5)
     floats = np.full(80, -0.5, np.float32)
-    partial_sums = np.zeros(vector_ops.NUM_PARTIAL_SUMS, np.float32)
+    partial_sums = np.zeros(NUM_PARTIAL_SUMS, np.float32)
     whole_numbers = np.zeros(80, np.int8)
     sums = np.zeros((2, 80), np.int32)
     code = [
