@@ -30,9 +30,9 @@ static const float TINY = 1e-30f;
 static const float ROUND = 1.5f * 8388608.0f; /* added and subtracted again, it rounds to a whole number */
 static const float MASKED_SCORE = -1e30f;
 
-/* A product of each layer: matrices of whole numbers, one row for each output, and scales and biases of the outputs. */
+/* A product of each layer: matrices of whole numbers, packed, and scales and biases of the outputs. */
 typedef struct {
-    const int8_t *whole; /* (L, outputs, inputs) */
+    int8_t *blocks; /* (L, outputs/4, inputs/8, 4, 8) */
     const float *scales; /* (L, 2, outputs) */
     int inputs, outputs;
 } Product;
@@ -45,11 +45,11 @@ static float logit_scale, norm_epsilon, qk_epsilon;
 
 /* Its weights. */
 static const float *tokens, *positions, *norms, *head_scales;
-static const int8_t *head_whole;
+static int8_t *head_blocks;
 static Product qkv_product, attention_output, mlp_expand, mlp_output;
 
 /* Keys and values: position p is at ring index p mod ring_size. */
-static int8_t *keys;   /* (L, H, R, D) */
+static int8_t *keys;   /* (L, H, R/4, D/8, 4, 8): as a product's blocks */
 static int8_t *values; /* (L, H, R/2, D, 2) */
 static float *key_scales, *value_scales; /* (L, H, R) */
 
@@ -123,22 +123,9 @@ void EXPORT(set_embeddings)(const float *of_tokens, const float *of_positions, c
     norms = of_norms;
 }
 
-void EXPORT(set_head)(const int8_t *matrix, const float *scales) {
-    head_whole = matrix;
-    head_scales = scales;
-}
-
-/* Sets one of the four products of a layer, by its place in a layer. */
-void EXPORT(set_product)(int place, const int8_t *matrices, const float *scales) {
-    Product *products[] = {&qkv_product, &attention_output, &mlp_expand, &mlp_output};
-    int inputs[] = {width, width, width, 4 * width};
-    int outputs[] = {3 * width, width, 4 * width, width};
-    *products[place] = (Product){matrices, scales, inputs[place], outputs[place]};
-}
-
 /* Takes the memory that `forward` needs; 0 if there is not enough. */
 int EXPORT(prepare)(void) {
-    int longest = larger(larger(4 * width, vocabulary), ring_size / MAX_ROWS);
+    int longest = larger(round_up(larger(4 * width, vocabulary), 4), ring_size / MAX_ROWS);
     int operand = larger(larger(padded_mlp_width, 2 * padded_width), padded_head);
     uint64_t cached = (uint64_t)layers * heads * ring_size;
     int ok = 1;
@@ -264,11 +251,10 @@ INLINE v128_t add_across(v128_t a, v128_t b, v128_t c, v128_t d) {
     return wasm_i32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 1, 4, 5), wasm_i32x4_shuffle(ab, cd, 2, 3, 6, 7));
 }
 
-/* Multiplies eight numbers of some rows of x by those of four rows of a matrix, from k on. */
-INLINE void multiply_eight(
-    int rows, const int16_t *x, int x_stride, const int8_t *const *columns, int k, v128_t totals[][4]) {
+/* Multiplies eight numbers of some rows of x, from k on, by those of a block. */
+INLINE void multiply_eight(int rows, const int16_t *x, int x_stride, const int8_t *block, int k, v128_t totals[][4]) {
     v128_t eights[4];
-    for (int i = 0; i < 4; i++) eights[i] = wasm_i16x8_load8x8(columns[i] + k);
+    for (int i = 0; i < 4; i++) eights[i] = wasm_i16x8_load8x8(block + 4 * k + 8 * i);
     for (int row = 0; row < rows; row++) {
         v128_t of_row = wasm_v128_load(x + row * x_stride + k);
         for (int i = 0; i < 4; i++)
@@ -276,50 +262,74 @@ INLINE void multiply_eight(
     }
 }
 
-/* Multiplies some rows of x by four rows of a matrix; sums stay in registers. `rows` is a constant where it is called.
- * Beyond `count` x is 0, so it does not matter what the matrix's vectors read there. */
+/* Multiplies some rows of x by a block; sums stay in registers. `rows` is a constant where it is called. */
 INLINE void multiply_block(
-    int rows, const int16_t *x, int x_stride, const int8_t *matrix, int matrix_stride, int count, int32_t *out,
-    int out_stride) {
+    int rows, const int16_t *x, int x_stride, const int8_t *block, int count, int32_t *out, int out_stride) {
     v128_t totals[MAX_ROWS][4];
-    const int8_t *columns[4];
-    for (int i = 0; i < 4; i++) columns[i] = matrix + i * matrix_stride;
     for (int row = 0; row < rows; row++)
         for (int i = 0; i < 4; i++) totals[row][i] = wasm_i32x4_splat(0);
     const int16_t *last = x + count;
     while (last - x >= 32) {
-        for (int k = 0; k < 32; k += 8) multiply_eight(rows, x, x_stride, columns, k, totals);
+        for (int k = 0; k < 32; k += 8) multiply_eight(rows, x, x_stride, block, k, totals);
         x += 32;
-        for (int i = 0; i < 4; i++) {
-            columns[i] += 32;
-            KEEP(columns[i]);
-        }
+        block += 128;
         KEEP(x);
+        KEEP(block);
     }
-    for (int k = 0; k < last - x; k += 8) multiply_eight(rows, x, x_stride, columns, k, totals);
+    for (int k = 0; k < last - x; k += 8) multiply_eight(rows, x, x_stride, block, k, totals);
     for (int row = 0; row < rows; row++)
         wasm_v128_store(
             out + row * out_stride, add_across(totals[row][0], totals[row][1], totals[row][2], totals[row][3]));
 }
 
-/* Multiplies rows of x (rows, count) by a matrix (outputs, count), as many at a time as registers hold sums of. */
+/* Multiplies rows of x (rows, count) by blocks, as many rows at a time as registers hold sums of. */
 static void multiply(
-    const int16_t *x, int rows, int x_stride, const int8_t *matrix, int matrix_stride, int outputs, int count,
-    int32_t *out, int out_stride) {
+    const int16_t *x, int rows, int x_stride, const int8_t *blocks, int outputs, int count, int32_t *out,
+    int out_stride) {
     for (int output = 0; output < outputs; output += 4) {
-        /* The last four may overlap with those before: what is written twice is the same. */
-        int first = outputs >= 4 ? smaller(output, outputs - 4) : 0;
-        const int8_t *block = matrix + first * matrix_stride;
+        const int8_t *block = blocks + output * count;
         int row = 0;
         for (; row + 2 <= rows; row += 2)
-            multiply_block(
-                2, x + row * x_stride, x_stride, block, matrix_stride, count, out + row * out_stride + first,
-                out_stride);
+            multiply_block(2, x + row * x_stride, x_stride, block, count, out + row * out_stride + output, out_stride);
         if (row < rows)
-            multiply_block(
-                1, x + row * x_stride, x_stride, block, matrix_stride, count, out + row * out_stride + first,
-                out_stride);
+            multiply_block(1, x + row * x_stride, x_stride, block, count, out + row * out_stride + output, out_stride);
     }
+}
+
+/* Writes a matrix (outputs, inputs) as blocks: of four outputs each, eight numbers of the first, then of the second,
+ * and so on, in the order in which they are multiplied. So memory is read from its beginning to its end, which is
+ * several times as fast. Outputs and inputs are filled up with zeros, which are there already. */
+static void pack(const int8_t *matrix, int outputs, int inputs, int8_t *blocks) {
+    int count = round_up(inputs, 8);
+    for (int output = 0; output < outputs; output++) {
+        int8_t *block = blocks + output / 4 * 4 * count + output % 4 * 8;
+        for (int i = 0; i < inputs; i++) block[i / 8 * 32 + i % 8] = matrix[output * inputs + i];
+    }
+}
+
+/* Takes over the matrix that gives logits; 0 if there is not enough memory. */
+int EXPORT(set_head)(const int8_t *matrix, const float *scales) {
+    head_scales = scales;
+    head_blocks = take((uint64_t)round_up(vocabulary, 4) * padded_width);
+    if (head_blocks != 0) pack(matrix, vocabulary, width, head_blocks);
+    return head_blocks != 0;
+}
+
+/* Takes over the matrices of one of the four products of a layer, by its place in a layer; 0 if there is not enough
+ * memory. */
+int EXPORT(set_product)(int place, const int8_t *matrices, const float *scales) {
+    Product *products[] = {&qkv_product, &attention_output, &mlp_expand, &mlp_output};
+    int all_inputs[] = {width, width, width, 4 * width};
+    int all_outputs[] = {3 * width, width, 4 * width, width};
+    int inputs = all_inputs[place];
+    int outputs = all_outputs[place];
+    uint64_t of_layer = (uint64_t)round_up(outputs, 4) * round_up(inputs, 8);
+    int8_t *blocks = take(layers * of_layer);
+    if (blocks == 0) return 0;
+    for (int layer = 0; layer < layers; layer++)
+        pack(matrices + (uint32_t)layer * outputs * inputs, outputs, inputs, blocks + layer * of_layer);
+    *products[place] = (Product){blocks, scales, inputs, outputs};
+    return 1;
 }
 
 /* Quantises rows of `values` (rows, inputs), multiplies them by a layer's matrix, and scales the sums. */
@@ -331,14 +341,15 @@ static void linear(const Product *product, int layer, const float *input, int ro
         for (int i = inputs; i < stride; i++) whole[row * stride + i] = 0;
         row_scales[row] = quantise(input + row * inputs, inputs, whole + row * stride);
     }
-    const int8_t *matrix = product->whole + (uint32_t)layer * outputs * inputs;
-    multiply(whole, rows, stride, matrix, inputs, outputs, stride, sums, outputs);
+    int padded_outputs = round_up(outputs, 4);
+    const int8_t *blocks = product->blocks + (uint32_t)layer * padded_outputs * stride;
+    multiply(whole, rows, stride, blocks, outputs, stride, sums, padded_outputs);
     const float *scales = product->scales + 2 * layer * outputs;
     const float *biases = scales + outputs;
     for (int row = 0; row < rows; row++) {
         float scale = row_scales[row];
         for (int i = 0; i < outputs; i++)
-            out[row * outputs + i] = (float)sums[row * outputs + i] * (scale * scales[i]) + biases[i];
+            out[row * outputs + i] = (float)sums[row * padded_outputs + i] * (scale * scales[i]) + biases[i];
     }
 }
 
@@ -388,7 +399,8 @@ static void write_kv(int layer, int row, int position) {
         rotate_and_normalise(key, angles + row * head_size);
         uint32_t entry = (uint32_t)(layer * heads + h) * ring_size + ring_index;
         key_scales[entry] = quantise(key, head_size, whole);
-        for (int i = 0; i < head_size; i++) keys[entry * padded_head + i] = (int8_t)whole[i];
+        int8_t *block = keys + entry / 4 * 4 * padded_head + entry % 4 * 8;
+        for (int i = 0; i < head_size; i++) block[i / 8 * 32 + i % 8] = (int8_t)whole[i];
         value_scales[entry] = quantise(value, head_size, whole);
         int8_t *pair = values + entry / 2 * 2 * padded_head + ring_index % 2;
         for (int i = 0; i < head_size; i++) pair[2 * i] = (int8_t)whole[i];
@@ -429,7 +441,7 @@ static void attend(int layer, int h, int row, int position) {
     const float *of_values = value_scales + first_entry;
     for (int i = head_size; i < padded_head; i++) whole[i] = 0;
     float query_scale = quantise(qkv + row * 3 * width + h * head_size, head_size, whole);
-    multiply(whole, 1, 0, keys + first_entry * padded_head, padded_head, entries, padded_head, sums, 0);
+    multiply(whole, 1, 0, keys + first_entry * padded_head, entries, padded_head, sums, 0);
     float factor = query_scale / __builtin_sqrtf((float)head_size);
     for (int j = 0; j < entries; j++) {
         float score = (float)sums[j] * (factor * of_keys[j]);
@@ -488,10 +500,11 @@ static void write_logits(int row) {
         low[i] = 0;
     }
     float scale = quantise_two_bytes(normed + row * width, width, high, low) * logit_scale;
-    multiply(whole, 2, padded_width, head_whole, width, vocabulary, padded_width, sums, vocabulary);
+    int padded_vocabulary = round_up(vocabulary, 4);
+    multiply(whole, 2, padded_width, head_blocks, vocabulary, padded_width, sums, padded_vocabulary);
     float *out = logits + row * vocabulary;
     for (int i = 0; i < vocabulary; i++)
-        out[i] = from_two_bytes(sums[i], sums[vocabulary + i]) * scale * head_scales[i];
+        out[i] = from_two_bytes(sums[i], sums[padded_vocabulary + i]) * scale * head_scales[i];
 }
 
 /* Appends the first `rows` of `ids`, at successive positions; writes the logits after each of the last `wanted`. */

@@ -50,7 +50,7 @@ export class TextGenerator {
 			}
 			const written = ids.length - promptLength;
 			const room = unread.length === 1 ? this._room(parameters.max_new_tokens - written) : 0;
-			const tokens = this._propose(ids, noise, written, parameters.temperature, room);
+			const { tokens, expected } = this._propose(ids, noise, written, parameters.temperature, room);
 			const logits = this._forward([...unread, ...tokens], 1 + tokens.length);
 			let drawn = 0;
 			while (drawn <= tokens.length) {
@@ -62,6 +62,7 @@ export class TextGenerator {
 				if (part.finishReason !== null) return part.finishReason;
 				if (tokens[drawn - 1] !== id) break;
 			}
+			if (tokens.length > 0) this.costs.observeAccepted(expected - 1, drawn - 1);
 			network.truncate(network.length - (tokens.length + 1 - drawn));
 			unread = ids.slice(-1);
 		}
@@ -85,17 +86,17 @@ export class TextGenerator {
 	}
 
 	/**
-	 * As many draft tokens as pay.
+	 * As many draft tokens as pay, and the characters that a step is expected to give with them.
 	 * @param {readonly number[]} ids @param {SampleNoise} noise @param {number} position of the next draw
 	 * @param {number} temperature @param {number} room
 	 */
 	_propose(ids, noise, position, temperature, room) {
 		/** @type {number[]} */
 		const tokens = [];
-		if (this._draft === null) return tokens;
+		let expected = 1;
+		if (this._draft === null) return { tokens, expected };
 		const context = ids.slice(-Math.max(1, this._draft.maxContext));
 		let allAccepted = 1;
-		let expected = 1;
 		while (tokens.length < room) {
 			const { id, probability } = this._draft.propose(context, noise.at(position + tokens.length), temperature);
 			allAccepted *= probability;
@@ -104,7 +105,7 @@ export class TextGenerator {
 			tokens.push(id);
 			context.push(id);
 		}
-		return tokens;
+		return { tokens, expected };
 	}
 
 	/** @param {number[]} ids @param {number} wanted */

@@ -4,6 +4,9 @@
 // Arithmetic is that of float32: every operation is rounded by Math.fround, or by being stored in a Float32Array. (A
 // double has more than twice as many bits, so rounding its result of one operation again rounds nothing twice.) Products
 // are sums of whole numbers, exact in any order. The order of every other sum is that of `sum`.
+//
+// The one trick: a double is exact up to 53 bits, so it holds two sums of 26 bits each that do not meet, and one
+// multiplication makes two products (`Matrix`). That is three times as fast.
 
 import { sineAndCosine } from "./arithmetic.js";
 import { numbersOf } from "./weights.js";
@@ -18,14 +21,16 @@ const LN2_HIGH = fround(0.693359375);
 const LN2_LOW = fround(-2.1219444e-4);
 const SMALLEST_EXPONENT = -60;
 const PARTIAL_SUMS = 64; // of a sum of floats
+const UPPER_UNIT = 2 ** 26; // of the upper sum in a double
+const MAX_SUMMANDS = 2048; // products of two bytes whose sum is below half of it
 const MAX_ROWS = 8; // ids of one call, and how far a text can be cut back
 const COEFFICIENTS = [1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1].map(fround); // of e^x, by falling powers
 const GELU_SCALE = fround(0.3275911 / Math.SQRT2);
 const GELU = [1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592].map(fround);
 
 /**
- * A product of each layer: its matrices as whole numbers, and the scales and biases of their outputs.
- * @typedef {{ whole: Int8Array, scales: Float32Array, outputs: number }} Product
+ * A product of one layer, and the scales and biases of its outputs.
+ * @typedef {{ matrix: Matrix, scales: Float32Array, biases: Float32Array }} Product
  */
 
 /**
@@ -46,20 +51,25 @@ export class ReferenceNetwork {
 		this.length = 0;
 		const { n_layer: layers, n_head: heads, n_embd: width, block_size: window, positions } = weights.config;
 		const floats = (/** @type {string} */ name) => numbersOf(weights, name, Float32Array);
-		const product = (/** @type {string} */ name) => ({
-			whole: numbersOf(weights, name, Int8Array),
-			scales: floats(`${name}_scales`),
-			outputs: weights.tensors[name].shape[1],
-		});
+		const products = (/** @type {string} */ name) => {
+			const [, outputs, inputs] = weights.tensors[name].shape;
+			const whole = numbersOf(weights, name, Int8Array);
+			const scales = floats(`${name}_scales`);
+			return Array.from({ length: layers }, (_, layer) => ({
+				matrix: new Matrix(whole.subarray(layer * outputs * inputs, (layer + 1) * outputs * inputs), inputs),
+				scales: scales.subarray(2 * layer * outputs, (2 * layer + 1) * outputs),
+				biases: scales.subarray((2 * layer + 1) * outputs, (2 * layer + 2) * outputs),
+			}));
+		};
 		this._tokens = floats("tokens");
 		this._positions = positions === "learned" ? floats("positions") : null;
 		this._frequencies = positions === "rotary" ? numbersOf(weights, "frequencies", Float64Array) : null;
 		this._norms = floats("norms");
-		this._qkv = product("qkv");
-		this._attentionOutput = product("attention_output");
-		this._mlpExpand = product("mlp_expand");
-		this._mlpOutput = product("mlp_output");
-		this._head = numbersOf(weights, "head", Int8Array);
+		this._qkv = products("qkv");
+		this._attentionOutput = products("attention_output");
+		this._mlpExpand = products("mlp_expand");
+		this._mlpOutput = products("mlp_output");
+		this._head = new Matrix(numbersOf(weights, "head", Int8Array), width);
 		this._headScales = floats("head_scales");
 		this._epsilon = fround(weights.config.norm_epsilon);
 		this._qkEpsilon = fround(weights.config.qk_epsilon);
@@ -95,14 +105,14 @@ export class ReferenceNetwork {
 		if (this._positions !== null) add(residual, this._positions.subarray(position * width, (position + 1) * width));
 		const angles = this._frequencies === null ? null : anglesAt(position, this._frequencies);
 		for (let layer = 0; layer < layers; layer++) {
-			const qkv = multiply(quantise(this._normalised(residual, 2 * layer)), this._qkv, layer);
+			const qkv = multiply(quantise(this._normalised(residual, 2 * layer)), this._qkv[layer]);
 			const attended = new Float32Array(width);
 			for (let head = 0; head < heads; head++) this._attend(qkv, attended, layer, head, position, angles);
-			add(residual, multiply(quantise(attended), this._attentionOutput, layer));
-			const hidden = multiply(quantise(this._normalised(residual, 2 * layer + 1)), this._mlpExpand, layer);
+			add(residual, multiply(quantise(attended), this._attentionOutput[layer]));
+			const hidden = multiply(quantise(this._normalised(residual, 2 * layer + 1)), this._mlpExpand[layer]);
 			if (this.config.activation === "relu2") squaredRelu(hidden);
 			else gelu(hidden);
-			add(residual, multiply(quantise(hidden), this._mlpOutput, layer));
+			add(residual, multiply(quantise(hidden), this._mlpOutput[layer]));
 		}
 		this.length += 1;
 		return residual;
@@ -169,28 +179,34 @@ export class ReferenceNetwork {
 		for (let j = 0; j < entries; j++) scores[j] *= this._valueScales[scales + j];
 		const weights = quantiseTwoBytes(scores);
 		const rowScale = fround(weights.scale / norm);
-		for (let i = 0; i < size; i++) {
-			let high = 0;
-			let low = 0;
-			for (let j = 0; j < entries; j++) {
-				const stored = this._values[ofLayer + j * width + i];
-				high += weights.high[j] * stored;
-				low += weights.low[j] * stored;
+		const highSums = new Int32Array(size);
+		const lowSums = new Int32Array(size);
+		for (let j = 0; j < entries; j++) {
+			const high = weights.high[j];
+			const low = weights.low[j];
+			if (high === 0 && low === 0) continue;
+			const start = ofLayer + j * width;
+			for (let i = 0; i < size; i++) {
+				const stored = this._values[start + i];
+				highSums[i] += high * stored;
+				lowSums[i] += low * stored;
 			}
-			attended[head * size + i] = fromTwoBytes(high, low) * rowScale;
+		}
+		for (let i = 0; i < size; i++) {
+			attended[head * size + i] = fromTwoBytes(highSums[i], lowSums[i]) * rowScale;
 		}
 	}
 
 	/** @param {Float32Array} residual */
 	_logits(residual) {
-		const { n_layer: layers, vocab_size: size, n_embd: width } = this.config;
+		const { n_layer: layers, vocab_size: size } = this.config;
 		const { scale, high, low } = quantiseTwoBytes(this._normalised(residual, 2 * layers));
 		const factor = fround(scale * this._logitScale);
 		const logits = new Float32Array(size);
+		const highSums = this._head.multiply(high);
+		const lowSums = this._head.multiply(low);
 		for (let id = 0; id < size; id++) {
-			const highSum = dot(high, this._head, id * width);
-			const lowSum = dot(low, this._head, id * width);
-			logits[id] = fround(fromTwoBytes(highSum, lowSum) * factor) * this._headScales[id];
+			logits[id] = fround(fromTwoBytes(highSums[id], lowSums[id]) * factor) * this._headScales[id];
 		}
 		return logits;
 	}
@@ -249,7 +265,7 @@ function largestMagnitude(values) {
 function quantise(values) {
 	const largest = largestMagnitude(values);
 	const factor = largest > TINY ? fround(INT8_LIMIT / largest) : 0;
-	const whole = new Int8Array(values.length);
+	const whole = new Float64Array(values.length);
 	for (let i = 0; i < values.length; i++) whole[i] = fround(fround(values[i] * factor) + ROUND) - ROUND;
 	return { whole, scale: fround(largest / INT8_LIMIT) };
 }
@@ -258,8 +274,8 @@ function quantise(values) {
 function quantiseTwoBytes(values) {
 	const largest = largestMagnitude(values);
 	const factor = largest > TINY ? fround(INT16_LIMIT / largest) : 0;
-	const high = new Int8Array(values.length);
-	const low = new Int8Array(values.length);
+	const high = new Float64Array(values.length);
+	const low = new Float64Array(values.length);
 	for (let i = 0; i < values.length; i++) {
 		const whole = fround(fround(values[i] * factor) + ROUND) - ROUND;
 		high[i] = (whole + 128) >> 8;
@@ -273,26 +289,61 @@ function fromTwoBytes(high, low) {
 	return fround(fround(fround(high) * 256) + fround(low));
 }
 
-/** @param {Int8Array} x @param {Int8Array} matrix @param {number} start of the matrix's row */
-function dot(x, matrix, start) {
-	let total = 0;
-	for (let i = 0; i < x.length; i++) total = (total + x[i] * matrix[start + i]) | 0;
-	return total;
+/** A transposed matrix of whole numbers, to multiply rows of whole numbers by. */
+class Matrix {
+	/** @param {Int8Array} whole (outputs, inputs) @param {number} inputs */
+	constructor(whole, inputs) {
+		this.inputs = inputs;
+		this.outputs = whole.length / inputs;
+		// Blocks of four pairs of outputs: for each input, the four doubles that hold its weights.
+		this._pairs = new Float64Array(Math.ceil(this.outputs / 8) * 4 * inputs);
+		for (let output = 0; output < this.outputs; output++) {
+			const unit = output % 2 === 0 ? 1 : UPPER_UNIT;
+			const start = Math.floor(output / 8) * 4 * inputs + Math.floor((output % 8) / 2);
+			for (let i = 0; i < inputs; i++) this._pairs[start + 4 * i] += whole[output * inputs + i] * unit;
+		}
+	}
+
+	/** The exact product of a row. @param {Float64Array} row of whole numbers from -128 to 127 */
+	multiply(row) {
+		const pairs = this._pairs;
+		const sums = new Int32Array(Math.ceil(this.outputs / 8) * 8);
+		for (let first = 0; first < this.inputs; first += MAX_SUMMANDS) {
+			const end = Math.min(first + MAX_SUMMANDS, this.inputs);
+			for (let output = 0; output < sums.length; output += 8) {
+				let at = (output / 2) * this.inputs + 4 * first;
+				let a = 0;
+				let b = 0;
+				let c = 0;
+				let d = 0;
+				for (let i = first; i < end; i++) {
+					const x = row[i];
+					a += x * pairs[at];
+					b += x * pairs[at + 1];
+					c += x * pairs[at + 2];
+					d += x * pairs[at + 3];
+					at += 4;
+				}
+				for (const [i, both] of [a, b, c, d].entries()) {
+					const upper = Math.round(both / UPPER_UNIT);
+					sums[output + 2 * i] += both - upper * UPPER_UNIT;
+					sums[output + 2 * i + 1] += upper;
+				}
+			}
+		}
+		return sums;
+	}
 }
 
 /**
- * A row by the transposed matrix of a layer.
- * @param {{ whole: Int8Array, scale: number }} row @param {Product} product @param {number} layer
+ * A row by a layer's product, scaled.
+ * @param {{ whole: Float64Array, scale: number }} row @param {Product} product
  */
-function multiply({ whole, scale }, product, layer) {
-	const { outputs } = product;
-	const inputs = whole.length;
-	const scales = product.scales.subarray(2 * layer * outputs, (2 * layer + 1) * outputs);
-	const biases = product.scales.subarray((2 * layer + 1) * outputs, (2 * layer + 2) * outputs);
-	const result = new Float32Array(outputs);
-	for (let i = 0; i < outputs; i++) {
-		const exact = dot(whole, product.whole, (layer * outputs + i) * inputs);
-		result[i] = fround(fround(exact) * fround(scale * scales[i])) + biases[i];
+function multiply({ whole, scale }, { matrix, scales, biases }) {
+	const sums = matrix.multiply(whole);
+	const result = new Float32Array(matrix.outputs);
+	for (let i = 0; i < result.length; i++) {
+		result[i] = fround(fround(sums[i]) * fround(scale * scales[i])) + biases[i];
 	}
 	return result;
 }

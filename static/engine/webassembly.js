@@ -15,8 +15,8 @@ const PRODUCTS = ["qkv", "attention_output", "mlp_expand", "mlp_output"]; // by 
  * @property {(...shape: number[]) => void} configure_shape
  * @property {(...variants: number[]) => void} configure_variants
  * @property {(tokens: number, positions: number, norms: number) => void} set_embeddings
- * @property {(matrix: number, scales: number) => void} set_head
- * @property {(place: number, matrices: number, scales: number) => void} set_product
+ * @property {(matrix: number, scales: number) => number} set_head
+ * @property {(place: number, matrices: number, scales: number) => number} set_product
  * @property {() => number} prepare
  * @property {() => number} ids_address
  * @property {() => number} angles_address
@@ -37,12 +37,12 @@ export class WebAssemblyNetwork {
 		const { config } = weights;
 		const exports = /** @type {Exports} */ (/** @type {unknown} */ (new WebAssembly.Instance(module).exports));
 		this._exports = exports;
-		const place = (/** @type {string} */ name) => {
+		const copy = (/** @type {string} */ name, address = 0) => {
 			if (!(name in weights.tensors)) return 0;
 			const [start, end] = weights.tensors[name].data_offsets;
-			const address = allocated(exports.allocate(end - start));
-			new Uint8Array(exports.memory.buffer, address).set(weights.data.subarray(start, end));
-			return address;
+			const to = address || allocated(exports.allocate(end - start));
+			new Uint8Array(exports.memory.buffer, to).set(weights.data.subarray(start, end));
+			return to;
 		};
 		const { n_layer, n_head, n_embd, block_size, vocab_size } = config;
 		exports.configure_shape(n_layer, n_head, n_embd, block_size, vocab_size, ringSize(block_size));
@@ -55,9 +55,14 @@ export class WebAssemblyNetwork {
 			config.norm_epsilon,
 			config.qk_epsilon,
 		);
-		exports.set_embeddings(place("tokens"), place("positions"), place("norms"));
-		exports.set_head(place("head"), place("head_scales"));
-		for (const [i, name] of PRODUCTS.entries()) exports.set_product(i, place(name), place(`${name}_scales`));
+		exports.set_embeddings(copy("tokens"), copy("positions"), copy("norms"));
+		// Matrices are packed on their way: they share the place where they stand before.
+		const sizes = ["head", ...PRODUCTS].map((name) => weights.tensors[name].data_offsets);
+		const unpacked = allocated(exports.allocate(Math.max(...sizes.map(([start, end]) => end - start))));
+		allocated(exports.set_head(copy("head", unpacked), copy("head_scales")));
+		for (const [i, name] of PRODUCTS.entries()) {
+			allocated(exports.set_product(i, copy(name, unpacked), copy(`${name}_scales`)));
+		}
 		allocated(exports.prepare());
 		const { buffer } = exports.memory;
 		this._frequencies = config.positions === "rotary" ? numbersOf(weights, "frequencies", Float64Array) : null;

@@ -28,7 +28,8 @@ const generator = new TextGenerator(
 	weights.vocabulary,
 	options.includes("--no-draft") ? null : readDraft(weights),
 );
-if (options.includes("--free-drafts")) generator.costs = { observe: () => {}, pays: () => true };
+if (options.includes("--free-drafts"))
+	generator.costs = { observe: () => {}, observeAccepted: () => {}, pays: () => true };
 
 function write(parameters, seed, sample) {
 	const parts = [];
