@@ -66,7 +66,8 @@ IN_CHROMIUM = """async ({ requests, drafts }) => {
         const start = performance.now();
         const samples = [];
         for (let sample = 0; sample < parameters.num_samples; sample++) {
-            samples.push([Array.from(generator.write(parameters, seed, sample)).join(""), ""]);
+            const characters = Array.from(generator.write(parameters, seed, sample)).flat();
+            samples.push([characters.map(({ char }) => char).join(""), ""]);
         }
         return { samples, milliseconds: performance.now() - start };
     });

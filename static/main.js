@@ -52,6 +52,7 @@ const session = new Session({
 	card,
 	tree,
 	settings: form.settings,
+	here: () => $("write-here").checked,
 	onShow: () => nextLetter.show(tree.active, session.stepping ? session.next(tree.active) : null),
 	onState,
 	onProblem,
@@ -340,6 +341,23 @@ function begin(text) {
 	branch.editor.setCaret(branch.doc.length);
 }
 
+/** Loads what it takes to write on this device, as soon as the reader chooses that: then it works without a network. */
+async function loadEngine() {
+	const { checked } = $("write-here");
+	$("here-progress").hidden = true;
+	if (!checked) return;
+	const { load } = await import("./engine/client.js");
+	$("here-progress").hidden = false;
+	try {
+		await load(card, (share) => ($("here-progress").value = share));
+		if (!session.writing) showError("");
+	} catch (error) {
+		$("write-here").checked = false;
+		onProblem(error);
+	}
+	$("here-progress").hidden = true;
+}
+
 function saveSoon() {
 	clearTimeout(saving);
 	saving = setTimeout(() => {
@@ -548,6 +566,7 @@ $("speed").addEventListener("change", () => {
 	showStop();
 });
 $("underlines").addEventListener("change", showUnderlines);
+$("write-here").addEventListener("change", loadEngine);
 addEventListener("unhandledrejection", () => showError(t("page_error")));
 addEventListener("error", () => showError(t("page_error")));
 document.addEventListener("keydown", onKey);

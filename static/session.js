@@ -72,7 +72,7 @@ export class Session {
 	 * @param {Branch} branch @param {Partial<Settings>} given Settings that override the form's.
 	 */
 	async write(branch, given = {}) {
-		const { card, settings, onState } = this.#options;
+		const { card, settings, here, onState } = this.#options;
 		const retryBusy = this.stop(); // a server that is busy with what was stopped will soon have a free slot
 		const { seed = null, ...fields } = { ...settings(), ...given };
 		const request = new GenerationRequest(branch.doc.text, fields, seed);
@@ -84,7 +84,8 @@ export class Session {
 		};
 		const alternatives = this.#smooth.speed === "step" ? CANDIDATES : 0;
 		const { signal } = writing.controller;
-		await this.#follow(writing, branch, generate(request, card, { signal, retryBusy, onWait, alternatives }));
+		const options = { signal, retryBusy, onWait, alternatives, here: here() };
+		await this.#follow(writing, branch, generate(request, card, options));
 		return request;
 	}
 

@@ -225,6 +225,8 @@ interface InventedWord {
 interface StartData {
 	id: string;
 	checkpoint: string;
+	/** The model card's where it is not given. */
+	numerics?: string;
 	seed: number;
 	parameters: Sampling & { num_samples: number; prompt: string };
 }
@@ -313,6 +315,8 @@ interface SnapshotAnswer {
 interface StreamOptions {
 	/** How many of the likeliest characters come with each. */
 	alternatives?: number;
+	/** Whether the text is written on this device. */
+	here?: boolean;
 	signal: AbortSignal;
 	/** Whether a server that is busy gets a second request. */
 	retryBusy: boolean;
@@ -359,6 +363,8 @@ interface SessionOptions {
 	tree: BranchTree;
 	/** Those of the form. */
 	settings: () => Settings;
+	/** Whether texts are written on this device. */
+	here: () => boolean;
 	/** Called when a character was shown, or has come and waits to be. */
 	onShow: () => void;
 	/** Called when the state changes. */
@@ -531,6 +537,7 @@ interface PageElements {
 	figures: HTMLElement;
 	form: HTMLFormElement;
 	growth: HTMLElement | null;
+	"here-progress": HTMLProgressElement;
 	help: HTMLDialogElement;
 	"help-open": HTMLButtonElement;
 	inspector: HTMLElement;
@@ -571,6 +578,7 @@ interface PageElements {
 	"what-if": HTMLElement;
 	write: HTMLButtonElement;
 	"write-caret": HTMLButtonElement;
+	"write-here": HTMLInputElement;
 }
 
 /** The first element under `root` that a selector finds; it must be there. */

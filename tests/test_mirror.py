@@ -35,6 +35,7 @@ COVERED_BY = {
     "app/web/files.py": "e2e/test_page.py",
     "app/web/page.py": "e2e/test_page.py",
     "app/web/recording.py": "e2e/test_page_life.py",
+    "app/web/weights.py": "e2e/test_page_here.py",
     "model/analysis/fuse_filter.py": "model/analysis/test_overlap.py",
     "model/analysis/measure.py": "model/analysis/test_report.py",
     "model/analysis/summary.py": "model/analysis/test_report.py",

@@ -22,6 +22,8 @@ from app.settings import ServerSettings, listed
 from app.web.files import PageFiles
 from app.web.recording import Recorder
 from app.web.recording import make_router as make_recording_router
+from app.web.weights import BrowserWeights
+from app.web.weights import make_router as make_weights_router
 
 Texts = dict[str, dict[str, Any]]
 
@@ -45,6 +47,7 @@ def install(app: FastAPI) -> None:
     app.state.recorder = recorder
     app.include_router(make_router(texts))
     app.include_router(make_recording_router(recorder))
+    app.include_router(make_weights_router(BrowserWeights(app.state.service)))
     app.include_router(make_docs_router(app.title))
     app.mount("/static", PageFiles(directory=ROOT / "static", packages=[SWAGGER]))
 

@@ -1,4 +1,4 @@
-// One request: from the stream's events to cells. Knows nothing of buttons.
+// One request: from the events of a stream, the server's or this device's, to cells. Knows nothing of buttons.
 //
 // docs/architecture.md follows a `text` event from here to the page.
 
@@ -38,7 +38,10 @@ export async function* generate(request, card, options) {
 	const { alternatives = 0 } = options;
 	const body = { ...request.parameters, prompt, details: true, alternatives, report: card.report };
 	if (request.seed !== null) body.seed = request.seed;
-	yield* read(request, card, stream("/generate", body, options));
+	if (options.here) {
+		const { streamHere } = await import("../engine/client.js");
+		yield* read(request, card, streamHere(body, card, options));
+	} else yield* read(request, card, stream("/generate", body, options));
 }
 
 /**
@@ -69,10 +72,10 @@ export async function* read(request, card, events) {
 }
 
 /** @param {RequestRecord} request @param {StartData} data @param {ModelCard} card */
-function begin(request, { seed, checkpoint, parameters }, card) {
+function begin(request, { seed, checkpoint, numerics, parameters }, card) {
 	request.seed = seed;
 	request.checkpoint = checkpoint;
-	request.numerics = card.numerics;
+	request.numerics = numerics ?? card.numerics;
 	const { prefix } = request;
 	for (let sample = 0; sample < parameters.num_samples; sample++) {
 		const marks = { copied: [], words: [], invented: [], alternatives: [] };

@@ -1,6 +1,7 @@
 // Texts from a network, as model/generation writes them: the window of the prompt, draws with their noise, draft tokens,
 // stop strings. What is written depends on the request alone.
 
+import { detailsOf } from "./logprobs.js";
 import { gumbelNoise } from "./noise.js";
 import { draw } from "./sampler.js";
 import { StepCosts } from "./step_costs.js";
@@ -25,11 +26,12 @@ export class TextGenerator {
 	}
 
 	/**
-	 * Writes one sample of a request; yields its text in parts, and returns why it ended.
+	 * Writes one sample of a request; yields its characters, some at a time, and returns why it ended.
 	 * @param {EngineParameters} parameters @param {number} seed @param {number} sample
-	 * @returns {Generator<string, "length" | "stop">}
+	 * @param {number} alternatives how many of the likeliest characters are listed with each
+	 * @returns {Generator<Character[], "length" | "stop">}
 	 */
-	*write(parameters, seed, sample) {
+	*write(parameters, seed, sample, alternatives = 0) {
 		const network = this._network;
 		const window = network.config.block_size;
 		const ids = this._encode(parameters.prompt);
@@ -57,8 +59,9 @@ export class TextGenerator {
 				const id = draw(logits[drawn], parameters, noise.at(written + drawn));
 				ids.push(id);
 				drawn += 1;
-				const part = stop.accept(this._vocabulary[id], written + drawn === parameters.max_new_tokens);
-				if (part.text) yield part.text;
+				const details = detailsOf(logits[drawn - 1], id, this._vocabulary, alternatives);
+				const part = stop.accept(details, written + drawn === parameters.max_new_tokens);
+				if (part.characters.length > 0) yield part.characters;
 				if (part.finishReason !== null) return part.finishReason;
 				if (tokens[drawn - 1] !== id) break;
 			}
@@ -150,37 +153,37 @@ class StopStrings {
 	constructor(stop, ids) {
 		const canBeWritten = (/** @type {string[]} */ characters) => characters.every((one) => ids.has(one));
 		this._stop = stop.map((text) => Array.from(text)).filter((text) => text.length > 0 && canBeWritten(text));
-		/** @type {string[]} */
+		/** @type {Character[]} */
 		this._pending = [];
 	}
 
 	/**
-	 * The text that a character releases, and why it ends there if it does.
-	 * @param {string} character @param {boolean} isLast
-	 * @returns {{ text: string, finishReason: "length" | "stop" | null }}
+	 * The characters that one more releases, and why the text ends there if it does.
+	 * @param {Character} character @param {boolean} isLast
+	 * @returns {{ characters: Character[], finishReason: "length" | "stop" | null }}
 	 */
 	accept(character, isLast) {
 		this._pending.push(character);
 		const complete = this._stop.filter((text) => this._endsWith(text)).map((text) => text.length);
-		if (complete.length > 0) return { text: this._release(Math.max(...complete)), finishReason: "stop" };
-		if (isLast) return { text: this._release(0), finishReason: "length" };
+		if (complete.length > 0) return { characters: this._release(Math.max(...complete)), finishReason: "stop" };
+		if (isLast) return { characters: this._release(0), finishReason: "length" };
 		let held = 0;
 		for (const text of this._stop) {
 			for (let length = text.length - 1; length > held; length--) {
 				if (this._endsWith(text.slice(0, length))) held = length;
 			}
 		}
-		return { text: this._release(held), finishReason: null };
+		return { characters: this._release(held), finishReason: null };
 	}
 
 	/** @param {string[]} text */
 	_endsWith(text) {
 		const start = this._pending.length - text.length;
-		return start >= 0 && text.every((character, i) => this._pending[start + i] === character);
+		return start >= 0 && text.every((character, i) => this._pending[start + i].char === character);
 	}
 
-	/** All pending text but its last characters. @param {number} held */
+	/** All pending characters but the last. @param {number} held */
 	_release(held) {
-		return this._pending.splice(0, this._pending.length - held).join("");
+		return this._pending.splice(0, this._pending.length - held);
 	}
 }

@@ -159,7 +159,7 @@ def test_both_networks_write_the_servers_texts(name: str, node: Callable[..., An
     config: GPTConfig = CONFIGS[name]
     checkpoint = replace(tiny_checkpoint(config), draft=tiny_draft() if name != "learned" else None)
     generator = tiny_generator(checkpoint=checkpoint, threads=1)
-    requests = random_requests(len(name), 40, config.block_size)
+    requests = random_requests(len(name), 24, config.block_size)
     expected = [texts_of(generator, request) for request in requests]
     file = write_weights(checkpoint, tmp_path)
     for engine in ENGINES:

@@ -36,7 +36,7 @@ function write(parameters, seed, sample) {
 	const writing = generator.write(parameters, seed, sample);
 	for (let step = writing.next(); ; step = writing.next()) {
 		if (step.done) return [parts.join(""), step.value];
-		parts.push(step.value);
+		parts.push(...step.value.map(({ char }) => char));
 	}
 }
 
