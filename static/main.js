@@ -1,6 +1,6 @@
 // The page put together: which part listens to which event, and what the buttons and keys do.
 
-import { ProblemError } from "./api/sse.js";
+import { post, ProblemError } from "./api/sse.js";
 import { BranchTree } from "./editor/branches.js";
 import { changesIn, textOf, typed } from "./editor/document.js";
 import { classifier, drawLegend } from "./editor/highlight.js";
@@ -52,7 +52,7 @@ const session = new Session({
 	card,
 	tree,
 	settings: form.settings,
-	here: () => $("write-here").checked,
+	here: writesHere,
 	onShow: () => nextLetter.show(tree.active, session.stepping ? session.next(tree.active) : null),
 	onState,
 	onProblem,
@@ -66,6 +66,7 @@ const status = new Status({
 const inspector = new Inspector($("inspector"), {
 	card,
 	settings: form.sampling,
+	score,
 	onShow: showLetter,
 	onChoose: fork,
 });
@@ -341,11 +342,22 @@ function begin(text) {
 	branch.editor.setCaret(branch.doc.length);
 }
 
+/** Whether texts are written on this device. */
+function writesHere() {
+	return card.serverless || $("write-here").checked;
+}
+
+/** What the model makes of a text, by the server or on this device. @param {ScoreBody} body @param {AbortSignal} signal */
+async function score(body, signal) {
+	if (!writesHere()) return post("/score", body, signal);
+	const { scoreHere } = await import("./engine/client.js");
+	return scoreHere(body, card, signal);
+}
+
 /** Loads what it takes to write on this device, as soon as the reader chooses that: then it works without a network. */
 async function loadEngine() {
-	const { checked } = $("write-here");
 	$("here-progress").hidden = true;
-	if (!checked) return;
+	if (!writesHere()) return;
 	const { load } = await import("./engine/client.js");
 	$("here-progress").hidden = false;
 	try {
@@ -596,5 +608,8 @@ lens.listen((name) => {
 	keepView();
 });
 status.show("idle");
-if (view.time === 0 && !location.hash && requestOf(tree.active) === null) play();
+if (card.serverless) {
+	loadEngine();
+	navigator.serviceWorker?.register("offline.js"); // absent where the origin is not secure
+} else if (view.time === 0 && !location.hash && requestOf(tree.active) === null) play();
 openLink();

@@ -174,8 +174,18 @@ interface View {
 
 /* The server's answers: app/api/answers.py, score.py and report.py own them */
 
+/** A request of `/score`: a text's characters from `first` on, after a prompt. */
+interface ScoreBody {
+	prompt: string;
+	text: string;
+	first: number;
+	alternatives: number;
+}
+
 /** What `/info` says. */
 interface ModelCard {
+	/** Whether the page stands alone (app/export.py); absent where a server sends it. */
+	serverless?: boolean;
 	checkpoint: string;
 	identity: string;
 	parameters: number;
@@ -410,6 +420,8 @@ interface InspectorOptions {
 	/** Called when a character is shown, or none any more. */
 	onShow: (pinned: boolean) => void;
 	settings: () => Sampling;
+	/** Asks the server, or this device. */
+	score: (body: ScoreBody, signal: AbortSignal) => Promise<{ chars: Character[] }>;
 	/** Forks. */
 	onChoose: (branch: Branch, index: number, character: string) => void;
 }

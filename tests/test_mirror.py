@@ -21,6 +21,7 @@ COVERED_BY = {
     "app/api/snapshots.py": "e2e/test_analysis.py",
     "app/api/stream_response.py": "e2e/test_connections.py",
     "app/application.py": "e2e/test_origins.py",
+    "app/export.py": "e2e/test_export.py",
     "app/health.py": "app/test_environment.py",
     "app/observability/exchange.py": "e2e/test_log_lines.py",
     "app/observability/middleware.py": "e2e/test_log_lines.py",

@@ -18,6 +18,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 
 from app.api.schemas import GenerateRequest
+from app.serving.model_card import ModelCard
 from app.settings import ServerSettings, listed
 from app.web.files import PageFiles
 from app.web.recording import Recorder
@@ -35,6 +36,10 @@ LANGUAGE_RANGE = re.compile(  # of an Accept-Language header, such as "es-MX;q=0
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors "
+)
+ALONE_POLICY = (  # in the page itself, since a static host sends no headers of ours
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'"
 )
 SWAGGER = ("fastapi_offline", "static")  # the package that brings Swagger UI's files, and their folder in it
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
@@ -68,10 +73,7 @@ def beginnings(texts: Texts, dataset: dict[str, Any] | None) -> list[str]:
 def make_router(texts: Texts) -> APIRouter:
     """The route of the page."""
     languages = {code: translated.get("language", code) for code, translated in texts.items()}
-    templates = Jinja2Templates(ROOT / "templates")
-    templates.env.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-    templates.env.trim_blocks = True
-    templates.env.lstrip_blocks = True
+    templates = make_templates()
     router = APIRouter()
 
     @router.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -80,8 +82,10 @@ def make_router(texts: Texts) -> APIRouter:
         chosen = choose_language(lang, request.headers.get("accept-language", ""), texts)
         state = request.app.state
         root_path = state.service.settings.root_path
+        card = state.service.current.card
         context = {
-            "card": state.service.current.card,
+            "card": card,
+            "card_content": card.content(),
             "numbers": numbers(state.service.settings.max_new_tokens),
             "keys": bool(state.keys),
             "lang": chosen,
@@ -97,6 +101,31 @@ def make_router(texts: Texts) -> APIRouter:
         return templates.TemplateResponse(request, "index.html", context, headers=headers)
 
     return router
+
+
+def render_alone(card: ModelCard, lang: str, max_new_tokens: int) -> str:
+    """The page of a site that has no server, in one language: it writes on the reader's device only."""
+    context = {
+        "card": card,
+        "card_content": card.content() | {"serverless": True},
+        "numbers": numbers(max_new_tokens),
+        "keys": False,
+        "lang": lang,
+        "languages": {},
+        "texts": read_texts()[lang],
+        "root": "",
+        "policy": ALONE_POLICY,
+    }
+    return make_templates().get_template("index.html").render(context)
+
+
+def make_templates() -> Jinja2Templates:
+    """The templates, read when they are needed."""
+    templates = Jinja2Templates(ROOT / "templates")
+    templates.env.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    templates.env.trim_blocks = True
+    templates.env.lstrip_blocks = True
+    return templates
 
 
 def policy(settings: ServerSettings) -> str:

@@ -46,7 +46,7 @@ async function download(path, onProgress) {
 	if (!response.ok || !response.body) {
 		throw new ProblemError({ status: response.status, detail: `the server answered ${response.status}` });
 	}
-	const size = Number(response.headers.get("x-weights-bytes"));
+	const size = Number(response.headers.get("x-weights-bytes") ?? response.headers.get("content-length"));
 	const parts = [];
 	let received = 0;
 	const reader = response.body.getReader();
@@ -55,7 +55,7 @@ async function download(path, onProgress) {
 		if (!value) break;
 		parts.push(value);
 		received += value.length;
-		onProgress(Math.min(1, received / size));
+		if (size > 0) onProgress(Math.min(1, received / size));
 	}
 	return new Blob(parts).arrayBuffer();
 }
@@ -97,6 +97,20 @@ export async function* streamHere(body, card, { signal, alternatives = 0 }) {
 	} finally {
 		signal.removeEventListener("abort", stop);
 	}
+}
+
+/**
+ * The answer of the server's /score: what the model makes of a text's characters after a prompt.
+ * @param {ScoreBody} body @param {ModelCard} card @param {AbortSignal} signal
+ * @returns {Promise<{ chars: Character[] }>}
+ */
+export async function scoreHere(body, card, signal) {
+	const worker = await load(card);
+	const id = (requests += 1);
+	const coming = answers(worker, id, signal);
+	const answer = coming.next();
+	worker.postMessage({ type: "score", id, body });
+	return (await answer).value;
 }
 
 /**

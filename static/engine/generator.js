@@ -29,13 +29,15 @@ export class TextGenerator {
 	 * Writes one sample of a request; yields its characters, some at a time, and returns why it ended.
 	 * @param {EngineParameters} parameters @param {number} seed @param {number} sample
 	 * @param {number} alternatives how many of the likeliest characters are listed with each
+	 * @param {string | null} given a text that is not drawn but read, to learn what the model makes of its characters
 	 * @returns {Generator<Character[], "length" | "stop">}
 	 */
-	*write(parameters, seed, sample, alternatives = 0) {
+	*write(parameters, seed, sample, alternatives = 0, given = null) {
 		const network = this._network;
 		const window = network.config.block_size;
 		const ids = this._encode(parameters.prompt);
 		const promptLength = ids.length;
+		const givenIds = given === null ? null : this._encode(given);
 		const stop = new StopStrings(parameters.stop, this._ids);
 		const noise = new SampleNoise(seed, sample, this._vocabulary.length, parameters.temperature);
 		network.truncate(0);
@@ -52,11 +54,14 @@ export class TextGenerator {
 			}
 			const written = ids.length - promptLength;
 			const room = unread.length === 1 ? this._room(parameters.max_new_tokens - written) : 0;
-			const { tokens, expected } = this._propose(ids, noise, written, parameters.temperature, room);
+			const { tokens, expected } =
+				givenIds === null
+					? this._propose(ids, noise, written, parameters.temperature, room)
+					: { tokens: givenIds.slice(written, written + room), expected: 0 };
 			const logits = this._forward([...unread, ...tokens], 1 + tokens.length);
 			let drawn = 0;
 			while (drawn <= tokens.length) {
-				const id = draw(logits[drawn], parameters, noise.at(written + drawn));
+				const id = givenIds?.[written + drawn] ?? draw(logits[drawn], parameters, noise.at(written + drawn));
 				ids.push(id);
 				drawn += 1;
 				const details = detailsOf(logits[drawn - 1], id, this._vocabulary, alternatives);
@@ -65,7 +70,7 @@ export class TextGenerator {
 				if (part.finishReason !== null) return part.finishReason;
 				if (tokens[drawn - 1] !== id) break;
 			}
-			if (tokens.length > 0) this.costs.observeAccepted(expected - 1, drawn - 1);
+			if (tokens.length > 0 && givenIds === null) this.costs.observeAccepted(expected - 1, drawn - 1);
 			network.truncate(network.length - (tokens.length + 1 - drawn));
 			unread = ids.slice(-1);
 		}

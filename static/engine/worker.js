@@ -12,6 +12,10 @@ const FLUSH = 25; // milliseconds between two messages with text
 
 /** @type {TextGenerator | null} */
 let generator = null;
+/** Another one with a network of its own, so that a text may be read while one is written. @type {TextGenerator | null} */
+let reader = null;
+/** Makes one. @type {(() => TextGenerator) | null} */
+let make = null;
 /** The request that is being written; another number stops it. */
 let current = 0;
 const turns = new MessageChannel();
@@ -20,6 +24,7 @@ addEventListener("message", async ({ data }) => {
 	try {
 		if (data.type === "load") load(data);
 		else if (data.type === "write") await write(data);
+		else if (data.type === "score") score(data);
 		else current = 0;
 	} catch (error) {
 		const known = error instanceof WeightsError || error instanceof RequestError;
@@ -30,11 +35,25 @@ addEventListener("message", async ({ data }) => {
 /** @param {{ file: ArrayBuffer, code: ArrayBuffer, checkpoint: string }} files */
 function load({ file, code, checkpoint }) {
 	const weights = readWeights(file, checkpoint);
-	const network = WebAssembly.validate(code)
-		? new WebAssemblyNetwork(weights, new WebAssembly.Module(code))
-		: new ReferenceNetwork(weights); // a browser without SIMD
-	generator = new TextGenerator(network, weights.vocabulary, readDraft(weights));
+	const module = WebAssembly.validate(code) ? new WebAssembly.Module(code) : null; // a browser without SIMD
+	const draft = readDraft(weights);
+	make = () => {
+		const network = module === null ? new ReferenceNetwork(weights) : new WebAssemblyNetwork(weights, module);
+		return new TextGenerator(network, weights.vocabulary, draft);
+	};
+	generator = make();
 	postMessage({ type: "loaded" });
+}
+
+/** What the model makes of a text after a prompt. @param {{ id: number, body: ScoreBody }} request */
+function score({ id, body: { prompt, text, first, alternatives } }) {
+	if (make === null) throw new WeightsError("The weights have not been loaded.");
+	reader ??= make();
+	const length = Array.from(text).length;
+	const sampling = { temperature: 0, top_k: null, top_p: null, min_p: null };
+	const parameters = { prompt, max_new_tokens: length, num_samples: 1, stop: [], ...sampling };
+	const chars = Array.from(reader.write(parameters, 0, 0, alternatives, text)).flat();
+	postMessage({ type: "done", id, chars: chars.slice(first) });
 }
 
 /** @param {{ id: number, seed: number, parameters: EngineParameters, alternatives: number }} request */
