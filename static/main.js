@@ -80,6 +80,8 @@ const inspectMode = new InspectMode({
 const panels = new Panels({ card, tree, session, lens });
 
 const writeLabel = $("write").textContent;
+/** Whether all is here that writing on this device takes. */
+let engineLoaded = false;
 /** Whether the reader has done anything. */
 let touched = false;
 let saving = 0;
@@ -116,6 +118,7 @@ function fork(branch, index, character) {
 /** @type {SessionOptions["onState"]} */
 function onState(state, figures) {
 	status.show(state, figures);
+	showGoOnHere(state === "lost");
 	if (state === "waiting") {
 		clearMessages();
 		if (lens.active === "growth") lens.show("letter"); // which leaves no room for the text
@@ -128,6 +131,13 @@ function onState(state, figures) {
 		saveSoon();
 	}
 	update();
+}
+
+/** Offers to go on on this device where the server is lost and its texts can be written here. @param {boolean} lost */
+function showGoOnHere(lost) {
+	$("go-on-here").hidden = true;
+	if (!lost || !engineLoaded || card.numerics !== "cpu-int8") return;
+	$("go-on-here").hidden = false;
 }
 
 function clearMessages() {
@@ -362,6 +372,7 @@ async function loadEngine() {
 	$("here-progress").hidden = false;
 	try {
 		await load(card, (share) => ($("here-progress").value = share));
+		engineLoaded = true;
 		if (!session.writing) showError("");
 	} catch (error) {
 		$("write-here").checked = false;
@@ -552,6 +563,7 @@ const clicks = [
 	],
 	["replace", replaceUnknown],
 	["side-by-side", () => tree.setSideBySide(!tree.sideBySide)],
+	["go-on-here", () => session.goOnHere()],
 	["last-seed", () => form.fill({ seed: Number($("last-seed").value) })],
 	["help-open", () => $("help").showModal()],
 ];

@@ -84,7 +84,7 @@ export class Session {
 		};
 		const alternatives = this.#smooth.speed === "step" ? CANDIDATES : 0;
 		const { signal } = writing.controller;
-		const options = { signal, retryBusy, onWait, alternatives, here: here() };
+		const options = { signal, leave: writing.leaving.signal, retryBusy, onWait, alternatives, here: here() };
 		await this.#follow(writing, branch, generate(request, card, options));
 		return request;
 	}
@@ -103,7 +103,17 @@ export class Session {
 	#start(request, recorded) {
 		const controller = new AbortController();
 		const started = performance.now();
-		const writing = { request, controller, recorded, branches: new Map(), started, first: null, lost: false };
+		const leaving = new AbortController();
+		const writing = {
+			request,
+			controller,
+			leaving,
+			recorded,
+			branches: new Map(),
+			started,
+			first: null,
+			lost: false,
+		};
 		this.#current = writing;
 		return writing;
 	}
@@ -147,6 +157,11 @@ export class Session {
 		}
 		this.#end("stopped");
 		return true;
+	}
+
+	/** Goes on on this device with what the server was writing. */
+	goOnHere() {
+		this.#current?.leaving.abort();
 	}
 
 	/** Shows all that has come, at once. */

@@ -325,13 +325,19 @@ interface SnapshotAnswer {
 interface StreamOptions {
 	/** How many of the likeliest characters come with each. */
 	alternatives?: number;
-	/** Whether the text is written on this device. */
-	here?: boolean;
 	signal: AbortSignal;
 	/** Whether a server that is busy gets a second request. */
 	retryBusy: boolean;
 	/** Called before each new attempt, when the connection was lost. */
 	onWait: (milliseconds: number) => void;
+}
+
+/** How a request is written. */
+interface GenerateOptions extends StreamOptions {
+	/** Whether it is written on this device from its beginning. */
+	here: boolean;
+	/** Aborted when the text is to go on on this device. */
+	leave: AbortSignal;
 }
 
 /** What `generate` yields: the server begins or goes on, or cells came in a run. */
@@ -349,6 +355,8 @@ type GenerationEvent =
 interface Writing {
 	request: GenerationRequest;
 	controller: AbortController;
+	/** Leaves the server, to go on on this device. */
+	leaving: AbortController;
 	/** Whether it is a recording, which is only shown again. */
 	recorded: boolean;
 	/** Empty until the server begins to answer. */
@@ -548,6 +556,7 @@ interface PageElements {
 	examples: HTMLElement;
 	figures: HTMLElement;
 	form: HTMLFormElement;
+	"go-on-here": HTMLButtonElement;
 	growth: HTMLElement | null;
 	"here-progress": HTMLProgressElement;
 	help: HTMLDialogElement;

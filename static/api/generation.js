@@ -30,7 +30,7 @@ export class GenerationRequest {
  * Sends a request and yields what the server says: `start` when it begins or goes on, and `text` with the cells that
  * came in a run.
  * The request holds the rest once this ends. The options, and what is thrown, are those of `stream`.
- * @param {RequestRecord} request @param {ModelCard} card @param {StreamOptions} options
+ * @param {RequestRecord} request @param {ModelCard} card @param {GenerateOptions} options
  * @returns {AsyncGenerator<GenerationEvent>}
  */
 export async function* generate(request, card, options) {
@@ -38,10 +38,18 @@ export async function* generate(request, card, options) {
 	const { alternatives = 0 } = options;
 	const body = { ...request.parameters, prompt, details: true, alternatives, report: card.report };
 	if (request.seed !== null) body.seed = request.seed;
-	if (options.here) {
-		const { streamHere } = await import("../engine/client.js");
-		yield* read(request, card, streamHere(body, card, options));
-	} else yield* read(request, card, stream("/generate", body, options));
+	if (!options.here) {
+		const signal = AbortSignal.any([options.signal, options.leave]);
+		try {
+			yield* read(request, card, stream("/generate", body, { ...options, signal }));
+			return;
+		} catch (error) {
+			if (options.signal.aborted || !options.leave.aborted) throw error;
+		}
+	}
+	const { streamHere } = await import("../engine/client.js");
+	// What the server has written is written again, and passed over: it is the same.
+	yield* read(request, card, streamHere({ ...body, seed: request.seed }, card, options));
 }
 
 /**

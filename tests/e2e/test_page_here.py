@@ -1,12 +1,18 @@
 """The page writes on the reader's own device: the server's text, with the server away."""
 
+from pathlib import Path
+
 import httpx
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from model.browser_weights import browser_weights
 from model.checkpoint import read_checkpoint
+from model.generation.sequence import make_sequences
+from model.sampling.sampler import Sampling
 from tests.conftest import LiveServer
-from tests.e2e.conftest import begin, text_of, written
+from tests.e2e.conftest import begin, opened, text_of, written
+from tests.e2e.test_process import serving
+from tests.tiny import tiny_generator
 
 REQUEST = {"seed": "7", "max_new_tokens": "120", "num_samples": "2", "top_k-exact": "9"}
 
@@ -47,6 +53,32 @@ def test_the_text_is_the_servers_without_the_server(page: Page) -> None:
     page.click("#write")
     written(page)
     assert text_of(page, "3") == seen[: len("What light") + 30]
+
+
+def test_a_text_goes_on_here_when_its_server_is_killed(browser: Browser, folder: Path) -> None:
+    length = 8_000
+    with serving(folder) as (process, url), opened(browser, url) as page:
+        write_here(page)
+        page.uncheck("#write-here")
+        begin(page, "What light", seed="7", max_new_tokens=str(length))
+        page.click("#write")
+        expect(page.locator("#state")).to_have_attribute("data-state", "writing")
+        process.kill()
+        page.click("#go-on-here")
+        written(page)
+        found = text_of(page)
+    checkpoint = read_checkpoint(folder)
+    [sequence] = make_sequences(
+        checkpoint.vocabulary,
+        Sampling(0.8, None),
+        prompt="What light",
+        seed=7,
+        num_samples=1,
+        max_new_tokens=length,
+        stop=(),
+    )
+    chunks = tiny_generator(checkpoint=checkpoint, slots=1).write(sequence)
+    assert found == "What light" + "".join(chunk.text for chunk in chunks)
 
 
 def test_weights_that_are_not_right_are_refused_and_the_server_goes_on_writing(page: Page) -> None:
