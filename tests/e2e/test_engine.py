@@ -159,7 +159,7 @@ def test_both_networks_write_the_servers_texts(name: str, node: Callable[..., An
     config: GPTConfig = CONFIGS[name]
     checkpoint = replace(tiny_checkpoint(config), draft=tiny_draft() if name != "learned" else None)
     generator = tiny_generator(checkpoint=checkpoint, threads=1)
-    requests = random_requests(len(name), 24, config.block_size)
+    requests = random_requests(len(name), 16, config.block_size)
     expected = [texts_of(generator, request) for request in requests]
     file = write_weights(checkpoint, tmp_path)
     for engine in ENGINES:
@@ -171,7 +171,7 @@ def test_both_networks_write_the_servers_texts(name: str, node: Callable[..., An
 def test_draft_tokens_change_no_text(node: Callable[..., Any], tmp_path: Path) -> None:
     """As many as there is room for, whatever they cost: most are rejected, and what they wrote is overwritten."""
     checkpoint = replace(tiny_checkpoint(ROTARY), draft=tiny_draft())
-    requests = random_requests(9, 20, ROTARY.block_size)
+    requests = random_requests(9, 12, ROTARY.block_size)
     file = write_weights(checkpoint, tmp_path)
     without = node("engine.mjs", requests, "wasm", file, "--no-draft")
     greedily = node("engine.mjs", requests, "wasm", file, "--free-drafts")

@@ -73,6 +73,11 @@ def test_the_site_writes_the_servers_text_with_a_host_and_without(browser: Brows
         page.click("#write")
         written(page)
         assert text_of(page) == expected
+        page.click("#share-open")
+        link = page.locator("[name=link]").input_value()
+        page.keyboard.press("Escape")
+        page.goto(link)  # whoever opens it has the text written again, and compared
+        expect(page.locator("#verdict")).to_have_attribute("data-same", "true")
 
 
 def test_a_folder_with_something_in_it_is_not_written_to(tmp_path: Path) -> None:
