@@ -2,12 +2,15 @@
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 from typing import Literal
 
 from model.errors import InputError
 
 ROTARY_BASE = 10_000.0
 RMS_EPSILON = 2.0**-23  # float32's precision, in bf16 too, whose own would swamp small activations
+NORM_EPSILONS = {"rmsnorm": RMS_EPSILON, "layernorm": 1e-5}
+DECIMAL_DIGITS = 40  # of a power, before it is rounded to a float64
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,17 @@ class GPTConfig:
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.n_embd // self.n_head
+
+    @property
+    def rotary_frequencies(self) -> tuple[float, ...]:
+        """The frequencies of rotary angles, D/2 or none: the base to the power of 0, -2/D, -4/D, ….
+
+        They are rounded from decimal numbers of many digits: the system's own powers differ in the last bit.
+        """
+        size = self.head_size if self.positions == "rotary" else 0
+        with localcontext(prec=DECIMAL_DIGITS):
+            base = Decimal(ROTARY_BASE)
+            return tuple([float(base ** Decimal(-i / size)) for i in range(0, size, 2)])
 
     @property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -16,7 +16,7 @@ from numba.core import config
 CompiledFunction = TypeVar("CompiledFunction", bound=Callable[..., Any])
 
 # Every file that compiled code is made of, relative to this one's folder. A test holds that none is missing.
-SOURCES = ("jit.py", "backends/cpu/*.py", "sampling/*.py", "analysis/fuse_filter.py")
+SOURCES = ("jit.py", "arithmetic.py", "backends/cpu/*.py", "sampling/*.py", "analysis/fuse_filter.py")
 
 _compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
 

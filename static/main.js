@@ -1,6 +1,6 @@
 // The page put together: which part listens to which event, and what the buttons and keys do.
 
-import { ProblemError } from "./api/sse.js";
+import { post, ProblemError } from "./api/sse.js";
 import { BranchTree } from "./editor/branches.js";
 import { changesIn, textOf, typed } from "./editor/document.js";
 import { classifier, drawLegend } from "./editor/highlight.js";
@@ -52,6 +52,7 @@ const session = new Session({
 	card,
 	tree,
 	settings: form.settings,
+	here: writesHere,
 	onShow: () => nextLetter.show(tree.active, session.stepping ? session.next(tree.active) : null),
 	onState,
 	onProblem,
@@ -65,6 +66,7 @@ const status = new Status({
 const inspector = new Inspector($("inspector"), {
 	card,
 	settings: form.sampling,
+	score,
 	onShow: showLetter,
 	onChoose: fork,
 });
@@ -78,6 +80,8 @@ const inspectMode = new InspectMode({
 const panels = new Panels({ card, tree, session, lens });
 
 const writeLabel = $("write").textContent;
+/** Whether all is here that writing on this device takes. */
+let engineLoaded = false;
 /** Whether the reader has done anything. */
 let touched = false;
 let saving = 0;
@@ -114,6 +118,7 @@ function fork(branch, index, character) {
 /** @type {SessionOptions["onState"]} */
 function onState(state, figures) {
 	status.show(state, figures);
+	showGoOnHere(state === "lost");
 	if (state === "waiting") {
 		clearMessages();
 		if (lens.active === "growth") lens.show("letter"); // which leaves no room for the text
@@ -126,6 +131,13 @@ function onState(state, figures) {
 		saveSoon();
 	}
 	update();
+}
+
+/** Offers to go on on this device where the server is lost and its texts can be written here. @param {boolean} lost */
+function showGoOnHere(lost) {
+	$("go-on-here").hidden = true;
+	if (!lost || !engineLoaded || card.numerics !== "cpu-int8") return;
+	$("go-on-here").hidden = false;
 }
 
 function clearMessages() {
@@ -340,6 +352,35 @@ function begin(text) {
 	branch.editor.setCaret(branch.doc.length);
 }
 
+/** Whether texts are written on this device. */
+function writesHere() {
+	return card.serverless || $("write-here").checked;
+}
+
+/** What the model makes of a text, by the server or on this device. @param {ScoreBody} body @param {AbortSignal} signal */
+async function score(body, signal) {
+	if (!writesHere()) return post("/score", body, signal);
+	const { scoreHere } = await import("./engine/client.js");
+	return scoreHere(body, card, signal);
+}
+
+/** Loads what it takes to write on this device, as soon as the reader chooses that: then it works without a network. */
+async function loadEngine() {
+	$("here-progress").hidden = true;
+	if (!writesHere()) return;
+	const { load } = await import("./engine/client.js");
+	$("here-progress").hidden = false;
+	try {
+		await load(card, (share) => ($("here-progress").value = share));
+		engineLoaded = true;
+		if (!session.writing) showError("");
+	} catch (error) {
+		$("write-here").checked = false;
+		onProblem(error);
+	}
+	$("here-progress").hidden = true;
+}
+
 function saveSoon() {
 	clearTimeout(saving);
 	saving = setTimeout(() => {
@@ -522,6 +563,7 @@ const clicks = [
 	],
 	["replace", replaceUnknown],
 	["side-by-side", () => tree.setSideBySide(!tree.sideBySide)],
+	["go-on-here", () => session.goOnHere()],
 	["last-seed", () => form.fill({ seed: Number($("last-seed").value) })],
 	["help-open", () => $("help").showModal()],
 ];
@@ -548,6 +590,7 @@ $("speed").addEventListener("change", () => {
 	showStop();
 });
 $("underlines").addEventListener("change", showUnderlines);
+$("write-here").addEventListener("change", loadEngine);
 addEventListener("unhandledrejection", () => showError(t("page_error")));
 addEventListener("error", () => showError(t("page_error")));
 document.addEventListener("keydown", onKey);
@@ -577,5 +620,8 @@ lens.listen((name) => {
 	keepView();
 });
 status.show("idle");
-if (view.time === 0 && !location.hash && requestOf(tree.active) === null) play();
+if (card.serverless) {
+	loadEngine();
+	navigator.serviceWorker?.register("offline.js"); // absent where the origin is not secure
+} else if (view.time === 0 && !location.hash && requestOf(tree.active) === null) play();
 openLink();

@@ -72,7 +72,7 @@ export class Session {
 	 * @param {Branch} branch @param {Partial<Settings>} given Settings that override the form's.
 	 */
 	async write(branch, given = {}) {
-		const { card, settings, onState } = this.#options;
+		const { card, settings, here, onState } = this.#options;
 		const retryBusy = this.stop(); // a server that is busy with what was stopped will soon have a free slot
 		const { seed = null, ...fields } = { ...settings(), ...given };
 		const request = new GenerationRequest(branch.doc.text, fields, seed);
@@ -84,7 +84,8 @@ export class Session {
 		};
 		const alternatives = this.#smooth.speed === "step" ? CANDIDATES : 0;
 		const { signal } = writing.controller;
-		await this.#follow(writing, branch, generate(request, card, { signal, retryBusy, onWait, alternatives }));
+		const options = { signal, leave: writing.leaving.signal, retryBusy, onWait, alternatives, here: here() };
+		await this.#follow(writing, branch, generate(request, card, options));
 		return request;
 	}
 
@@ -102,7 +103,17 @@ export class Session {
 	#start(request, recorded) {
 		const controller = new AbortController();
 		const started = performance.now();
-		const writing = { request, controller, recorded, branches: new Map(), started, first: null, lost: false };
+		const leaving = new AbortController();
+		const writing = {
+			request,
+			controller,
+			leaving,
+			recorded,
+			branches: new Map(),
+			started,
+			first: null,
+			lost: false,
+		};
 		this.#current = writing;
 		return writing;
 	}
@@ -146,6 +157,11 @@ export class Session {
 		}
 		this.#end("stopped");
 		return true;
+	}
+
+	/** Goes on on this device with what the server was writing. */
+	goOnHere() {
+		this.#current?.leaving.abort();
 	}
 
 	/** Shows all that has come, at once. */

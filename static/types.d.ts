@@ -174,8 +174,18 @@ interface View {
 
 /* The server's answers: app/api/answers.py, score.py and report.py own them */
 
+/** A request of `/score`: a text's characters from `first` on, after a prompt. */
+interface ScoreBody {
+	prompt: string;
+	text: string;
+	first: number;
+	alternatives: number;
+}
+
 /** What `/info` says. */
 interface ModelCard {
+	/** Whether the page stands alone (app/export.py); absent where a server sends it. */
+	serverless?: boolean;
 	checkpoint: string;
 	identity: string;
 	parameters: number;
@@ -225,6 +235,8 @@ interface InventedWord {
 interface StartData {
 	id: string;
 	checkpoint: string;
+	/** The model card's where it is not given. */
+	numerics?: string;
 	seed: number;
 	parameters: Sampling & { num_samples: number; prompt: string };
 }
@@ -320,6 +332,14 @@ interface StreamOptions {
 	onWait: (milliseconds: number) => void;
 }
 
+/** How a request is written. */
+interface GenerateOptions extends StreamOptions {
+	/** Whether it is written on this device from its beginning. */
+	here: boolean;
+	/** Aborted when the text is to go on on this device. */
+	leave: AbortSignal;
+}
+
 /** What `generate` yields: the server begins or goes on, or cells came in a run. */
 type GenerationEvent =
 	| { type: "start" }
@@ -335,6 +355,8 @@ type GenerationEvent =
 interface Writing {
 	request: GenerationRequest;
 	controller: AbortController;
+	/** Leaves the server, to go on on this device. */
+	leaving: AbortController;
 	/** Whether it is a recording, which is only shown again. */
 	recorded: boolean;
 	/** Empty until the server begins to answer. */
@@ -359,6 +381,8 @@ interface SessionOptions {
 	tree: BranchTree;
 	/** Those of the form. */
 	settings: () => Settings;
+	/** Whether texts are written on this device. */
+	here: () => boolean;
 	/** Called when a character was shown, or has come and waits to be. */
 	onShow: () => void;
 	/** Called when the state changes. */
@@ -404,6 +428,8 @@ interface InspectorOptions {
 	/** Called when a character is shown, or none any more. */
 	onShow: (pinned: boolean) => void;
 	settings: () => Sampling;
+	/** Asks the server, or this device. */
+	score: (body: ScoreBody, signal: AbortSignal) => Promise<{ chars: Character[] }>;
 	/** Forks. */
 	onChoose: (branch: Branch, index: number, character: string) => void;
 }
@@ -530,7 +556,9 @@ interface PageElements {
 	examples: HTMLElement;
 	figures: HTMLElement;
 	form: HTMLFormElement;
+	"go-on-here": HTMLButtonElement;
 	growth: HTMLElement | null;
+	"here-progress": HTMLProgressElement;
 	help: HTMLDialogElement;
 	"help-open": HTMLButtonElement;
 	inspector: HTMLElement;
@@ -571,6 +599,7 @@ interface PageElements {
 	"what-if": HTMLElement;
 	write: HTMLButtonElement;
 	"write-caret": HTMLButtonElement;
+	"write-here": HTMLInputElement;
 }
 
 /** The first element under `root` that a selector finds; it must be there. */
@@ -588,3 +617,70 @@ type MakeElement = <Name extends keyof HTMLElementTagNameMap>(
 
 /** Null only in a frame that is not shown, which the page never is. */
 declare function getSelection(): Selection;
+
+/* The engine, which writes texts in the browser */
+
+/** How a character is chosen, as in `Sampling` of model/sampling/sampler.py. */
+interface EngineSampling {
+	readonly temperature: number;
+	readonly top_k: number | null;
+	readonly top_p: number | null;
+	readonly min_p: number | null;
+}
+
+/** What a receipt says of a request; see model/generation/receipt.py. */
+interface EngineParameters extends EngineSampling {
+	readonly prompt: string;
+	readonly max_new_tokens: number;
+	readonly num_samples: number;
+	readonly stop: readonly string[];
+}
+
+/** A network's shape and variants, as in `GPTConfig`, and what its norms add to a variance. */
+interface EngineConfig {
+	readonly vocab_size: number;
+	readonly n_layer: number;
+	readonly n_head: number;
+	readonly n_embd: number;
+	readonly block_size: number;
+	readonly positions: "learned" | "rotary";
+	readonly norm: "layernorm" | "rmsnorm";
+	readonly activation: "gelu" | "relu2";
+	readonly qk_norm: boolean;
+	readonly logit_scale: number;
+	readonly norm_epsilon: number;
+	readonly qk_epsilon: number;
+}
+
+/** Where a tensor stands in a file of weights. */
+interface EngineTensor {
+	readonly dtype: string;
+	readonly shape: readonly number[];
+	readonly data_offsets: readonly [number, number];
+}
+
+/** A file of weights that was checked; see model/browser_weights.py. */
+interface EngineWeights {
+	readonly checkpoint: string;
+	readonly numerics: string;
+	readonly config: EngineConfig;
+	readonly vocabulary: readonly string[];
+	readonly tensors: Readonly<Record<string, EngineTensor>>;
+	/** The bytes that the tensors stand in. */
+	readonly data: Uint8Array<ArrayBuffer>;
+}
+
+/** Ids in, logits out, with the keys and values of one text in a cache. */
+interface EngineNetwork {
+	readonly config: EngineConfig;
+	/** Ids that have been read. */
+	readonly length: number;
+	/** How many ids one `forward` reads at most. */
+	readonly maxRows: number;
+	/** About what each further id of a `forward` costs, in single ones; it is measured later. */
+	readonly furtherRow: number;
+	/** Keeps the first ids: none, or all but a few of the last `forward`. */
+	truncate(length: number): void;
+	/** Reads ids; returns the logits after each of the last `wanted`, valid until the next call. */
+	forward(ids: readonly number[], wanted: number): Float32Array[];
+}

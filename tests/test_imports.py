@@ -18,13 +18,15 @@ MAY_IMPORT = {
     "app.observability": {"app.settings", "app.problems", "app.serving"},
     "app.security": {"app.settings", "app.problems", "app.serving"},
     "app.web": {"app.settings", "app.problems", "app.serving", "app.api"},
-    "model.sampling": {"model.atomic_files", "model.errors", "model.jit", "model.vocabulary"},
+    "model.sampling": {"model.arithmetic", "model.atomic_files", "model.errors", "model.jit", "model.vocabulary"},
     "model.backends": {
+        "model.arithmetic",
         "model.config",
         "model.device",
         "model.errors",
         "model.jit",
         "model.network",
+        "model.quantisation",
         "model.sampling",
     },
     "model.analysis": {

@@ -12,6 +12,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 SLIMMED = frozenset({".css", ".js"})
+WORKER = "engine/worker.js"
+# A thread has a policy of its own: this one may compute, and import its modules, but fetch nothing.
+WORKER_POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'"
 
 
 class PageFiles(StaticFiles):
@@ -30,6 +33,8 @@ class PageFiles(StaticFiles):
         """The file, or 304 if the browser has it."""
         response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "no-cache"
+        if path == WORKER:
+            response.headers["Content-Security-Policy"] = WORKER_POLICY
         return response
 
     def file_response(

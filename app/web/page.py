@@ -18,10 +18,13 @@ from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 
 from app.api.schemas import GenerateRequest
+from app.serving.model_card import ModelCard
 from app.settings import ServerSettings, listed
 from app.web.files import PageFiles
 from app.web.recording import Recorder
 from app.web.recording import make_router as make_recording_router
+from app.web.weights import BrowserWeights
+from app.web.weights import make_router as make_weights_router
 
 Texts = dict[str, dict[str, Any]]
 
@@ -34,6 +37,10 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors "
 )
+ALONE_POLICY = (  # in the page itself, since a static host sends no headers of ours
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'"
+)
 SWAGGER = ("fastapi_offline", "static")  # the package that brings Swagger UI's files, and their folder in it
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
@@ -45,6 +52,7 @@ def install(app: FastAPI) -> None:
     app.state.recorder = recorder
     app.include_router(make_router(texts))
     app.include_router(make_recording_router(recorder))
+    app.include_router(make_weights_router(BrowserWeights(app.state.service)))
     app.include_router(make_docs_router(app.title))
     app.mount("/static", PageFiles(directory=ROOT / "static", packages=[SWAGGER]))
 
@@ -65,10 +73,7 @@ def beginnings(texts: Texts, dataset: dict[str, Any] | None) -> list[str]:
 def make_router(texts: Texts) -> APIRouter:
     """The route of the page."""
     languages = {code: translated.get("language", code) for code, translated in texts.items()}
-    templates = Jinja2Templates(ROOT / "templates")
-    templates.env.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-    templates.env.trim_blocks = True
-    templates.env.lstrip_blocks = True
+    templates = make_templates()
     router = APIRouter()
 
     @router.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -77,8 +82,10 @@ def make_router(texts: Texts) -> APIRouter:
         chosen = choose_language(lang, request.headers.get("accept-language", ""), texts)
         state = request.app.state
         root_path = state.service.settings.root_path
+        card = state.service.current.card
         context = {
-            "card": state.service.current.card,
+            "card": card,
+            "card_content": card.content(),
             "numbers": numbers(state.service.settings.max_new_tokens),
             "keys": bool(state.keys),
             "lang": chosen,
@@ -94,6 +101,31 @@ def make_router(texts: Texts) -> APIRouter:
         return templates.TemplateResponse(request, "index.html", context, headers=headers)
 
     return router
+
+
+def render_alone(card: ModelCard, lang: str, max_new_tokens: int) -> str:
+    """The page of a site that has no server, in one language: it writes on the reader's device only."""
+    context = {
+        "card": card,
+        "card_content": card.content() | {"serverless": True},
+        "numbers": numbers(max_new_tokens),
+        "keys": False,
+        "lang": lang,
+        "languages": {},
+        "texts": read_texts()[lang],
+        "root": "",
+        "policy": ALONE_POLICY,
+    }
+    return make_templates().get_template("index.html").render(context)
+
+
+def make_templates() -> Jinja2Templates:
+    """The templates, read when they are needed."""
+    templates = Jinja2Templates(ROOT / "templates")
+    templates.env.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    templates.env.trim_blocks = True
+    templates.env.lstrip_blocks = True
+    return templates
 
 
 def policy(settings: ServerSettings) -> str:

@@ -220,5 +220,6 @@ def _compile_sampling(checkpoint: Checkpoint) -> None:
     """Compile now what the first text would otherwise wait for."""
     noise = gumbel_noise(0, 0, 0, 1, len(checkpoint.vocabulary))
     draw(noise.astype(np.float32), [Sampling()], noise)
+    draw(noise.astype(np.float32), [Sampling(top_p=0.5, min_p=0.5)], noise)
     if checkpoint.draft is not None:
         checkpoint.draft.propose([], noise, 1.0)

@@ -54,9 +54,19 @@ def gumbel_noise(seed: int, sample: int, position: int, count: int, vocab_size: 
     counter[2] = sample
     words = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))  # (4, count, groups)
     by_id = np.moveaxis(words, 0, -1).reshape(count, -1)[:, :vocab_size]  # (count, V)
-    uniform = (by_id + 0.5) / 2.0**32  # strictly between 0 and 1: both logarithms are finite
-    noise: NDArray[np.float64] = -np.log(-np.log(uniform))
+    # uniform numbers strictly between 0 and 1: both logarithms are finite
+    noise = np.ascontiguousarray((by_id + 0.5) / 2.0**32, dtype=np.float64)
+    _compiled_gumbel_noise()(noise.reshape(-1))
     return noise
+
+
+@cache
+def _compiled_gumbel_noise() -> Callable[..., None]:
+    """`arithmetic.replace_by_gumbel_noise`: NumPy's logarithms are not the same on every CPU."""
+    from model import arithmetic  # noqa: PLC0415
+    from model.jit import compile_and_call  # noqa: PLC0415
+
+    return compile_and_call(arithmetic.replace_by_gumbel_noise, np.full(1, 0.5))
 
 
 class GumbelNoise:

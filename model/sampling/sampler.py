@@ -114,7 +114,7 @@ def compute_logprobs(
     ids = np.asarray(chosen)
     rows = np.arange(len(ids))
     relative = _relative(logits)
-    exponentials = np.exp(relative)
+    exponentials = _exponentials(relative)
     sums = exponentials.sum(axis=1, keepdims=True)
     probabilities = exponentials / sums
     finals = softmax(_adjust(relative, logits, samplings))
@@ -139,9 +139,41 @@ def compute_logprobs(
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Probabilities (…, V) in float64."""
-    exponentials = np.exp(_relative(logits))
-    probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    exponentials = _exponentials(_relative(logits))
+    # One after another: `sum` adds in an order of its own.
+    sums = np.cumsum(exponentials, axis=-1)[..., -1:]
+    probabilities: NDArray[np.float64] = exponentials / sums
     return probabilities
+
+
+def _exponentials(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The exponentials of numbers up to 0: `arithmetic.exponential`, since NumPy's differ from CPU to CPU."""
+    exponentials = np.array(values, order="C")
+    _compiled_exponentials()(exponentials.reshape(-1))
+    return exponentials
+
+
+@cache
+def _compiled_exponentials() -> Callable[..., None]:
+    from model import arithmetic  # noqa: PLC0415
+    from model.jit import compile_and_call  # noqa: PLC0415
+
+    return compile_and_call(arithmetic.replace_by_exponentials, np.zeros(1))
+
+
+def _logarithm(value: float) -> float:
+    """The logarithm of a number above 0, by `arithmetic.logarithm`."""
+    values = np.array([value])
+    _compiled_logarithms()(values)
+    return float(values[0])
+
+
+@cache
+def _compiled_logarithms() -> Callable[..., None]:
+    from model import arithmetic  # noqa: PLC0415
+    from model.jit import compile_and_call  # noqa: PLC0415
+
+    return compile_and_call(arithmetic.replace_by_logarithms, np.ones(1))
 
 
 def _relative(logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -182,6 +214,6 @@ def _filter(scaled: NDArray[np.float64], logits: Logits, sampling: Sampling) -> 
         scaled = np.empty_like(scaled)
         np.put_along_axis(scaled, order, kept, 1)
     if sampling.min_p:
-        floor = scaled.max(axis=1, keepdims=True) + math.log(sampling.min_p)
+        floor = scaled.max(axis=1, keepdims=True) + _logarithm(sampling.min_p)
         scaled = np.where(scaled < floor, -np.inf, scaled)
     return scaled

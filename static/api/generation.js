@@ -1,4 +1,4 @@
-// One request: from the stream's events to cells. Knows nothing of buttons.
+// One request: from the events of a stream, the server's or this device's, to cells. Knows nothing of buttons.
 //
 // docs/architecture.md follows a `text` event from here to the page.
 
@@ -30,7 +30,7 @@ export class GenerationRequest {
  * Sends a request and yields what the server says: `start` when it begins or goes on, and `text` with the cells that
  * came in a run.
  * The request holds the rest once this ends. The options, and what is thrown, are those of `stream`.
- * @param {RequestRecord} request @param {ModelCard} card @param {StreamOptions} options
+ * @param {RequestRecord} request @param {ModelCard} card @param {GenerateOptions} options
  * @returns {AsyncGenerator<GenerationEvent>}
  */
 export async function* generate(request, card, options) {
@@ -38,7 +38,18 @@ export async function* generate(request, card, options) {
 	const { alternatives = 0 } = options;
 	const body = { ...request.parameters, prompt, details: true, alternatives, report: card.report };
 	if (request.seed !== null) body.seed = request.seed;
-	yield* read(request, card, stream("/generate", body, options));
+	if (!options.here) {
+		const signal = AbortSignal.any([options.signal, options.leave]);
+		try {
+			yield* read(request, card, stream("/generate", body, { ...options, signal }));
+			return;
+		} catch (error) {
+			if (options.signal.aborted || !options.leave.aborted) throw error;
+		}
+	}
+	const { streamHere } = await import("../engine/client.js");
+	// What the server has written is written again, and passed over: it is the same.
+	yield* read(request, card, streamHere({ ...body, seed: request.seed }, card, options));
 }
 
 /**
@@ -69,10 +80,10 @@ export async function* read(request, card, events) {
 }
 
 /** @param {RequestRecord} request @param {StartData} data @param {ModelCard} card */
-function begin(request, { seed, checkpoint, parameters }, card) {
+function begin(request, { seed, checkpoint, numerics, parameters }, card) {
 	request.seed = seed;
 	request.checkpoint = checkpoint;
-	request.numerics = card.numerics;
+	request.numerics = numerics ?? card.numerics;
 	const { prefix } = request;
 	for (let sample = 0; sample < parameters.num_samples; sample++) {
 		const marks = { copied: [], words: [], invented: [], alternatives: [] };

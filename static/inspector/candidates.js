@@ -1,9 +1,10 @@
 // What the inspector shows of a character: bars of what the model thinks and of what is drawn from, and the scores that
 // decided.
 
+import { gumbelNoise } from "../engine/noise.js";
 import { make, makeButton, makeTerm } from "../ui/dom.js";
 import { choice, glyph, number, percent, spoken, t } from "../ui/i18n.js";
-import { applySettings, draw, gumbelNoise } from "./sampling.js";
+import { applySettings, draw } from "./sampling.js";
 
 const MAX_DIGITS = 12; // of a score: what a double still holds
 const ROWS = 5; // candidates that are shown
@@ -108,7 +109,7 @@ function drawHeadings(scored) {
 /**
  * The scores of the candidates `shown`: log-probability, noise and their sum, rounded to the fewest digits with which
  * `best` has visibly more than all others; a tie if there is no such number of digits.
- * @param {number[]} scores @param {number[]} noise @param {number[]} shown @param {number} best @returns {Scores}
+ * @param {number[]} scores @param {ArrayLike<number>} noise @param {number[]} shown @param {number} best @returns {Scores}
  */
 export function roundScores(scores, noise, shown, best) {
 	const highest = Math.max(...scores);

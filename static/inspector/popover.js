@@ -1,6 +1,5 @@
 // The inspector: which character it shows, and what it requests from the model. candidates.js draws its content.
 
-import { post } from "../api/sse.js";
 import { isAsWritten, textOf } from "../editor/document.js";
 import { find, make } from "../ui/dom.js";
 import { choice, glyph, number, spoken, t } from "../ui/i18n.js";
@@ -178,8 +177,7 @@ export class Inspector {
 		const scored = cells.slice(first, last + 1);
 		const text = textOf(cells.slice(from, last + 1));
 		const body = { prompt, text, first: first - from, alternatives: this.#characters.length };
-		/** @type {{ chars: Character[] }} */
-		const { chars } = await post("/score", body, signal);
+		const { chars } = await this.#options.score(body, signal);
 		chars.forEach(({ alternatives }, i) => {
 			const raw = new Array(this.#characters.length).fill(0);
 			for (const { char, prob } of alternatives) raw[/** @type {number} */ (this.#ids.get(char))] = prob;

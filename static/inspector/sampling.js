@@ -1,53 +1,5 @@
-// The draw, replayed: the Gumbel noise that a seed gives (model/sampling/noise.py), and what temperature and filters
-// make of the model's probabilities (model/sampling/sampler.py). A slider shows at once what it would change, and the
-// model need not run.
-
-const WEYL = [0x9e3779b9, 0xbb67ae85];
-const MULTIPLIERS = [0xd2511f53, 0xcd9e8d57];
-
-/** The upper 32 bits of the product of two words below 2³². @param {number} a @param {number} b */
-function multiplyHigh(a, b) {
-	const aLow = a & 0xffff;
-	const aHigh = a >>> 16;
-	const bLow = b & 0xffff;
-	const bHigh = b >>> 16;
-	const middle = aHigh * bLow + ((aLow * bLow) >>> 16);
-	const low = (middle & 0xffff) + aLow * bHigh;
-	return aHigh * bHigh + (middle >>> 16) + (low >>> 16);
-}
-
-/**
- * Philox4x32-10: four random words for a counter of four words and a key of two (doi:10.1145/2063384.2063405).
- * @param {[number, number, number, number]} counter @param {[number, number]} key
- */
-function philox(counter, key) {
-	let words = counter;
-	let [left, right] = key;
-	for (let round = 0; round < 10; round++) {
-		const [a, b, c, d] = words;
-		words = [
-			(multiplyHigh(c, MULTIPLIERS[1]) ^ b ^ left) >>> 0,
-			Math.imul(c, MULTIPLIERS[1]) >>> 0,
-			(multiplyHigh(a, MULTIPLIERS[0]) ^ d ^ right) >>> 0,
-			Math.imul(a, MULTIPLIERS[0]) >>> 0,
-		];
-		left = (left + WEYL[0]) >>> 0;
-		right = (right + WEYL[1]) >>> 0;
-	}
-	return words;
-}
-
-/**
- * Standard Gumbel noise of each of `size` characters for the draw at `position` (from 0) of a sample.
- * @param {number} seed @param {number} sample @param {number} position @param {number} size
- */
-export function gumbelNoise(seed, sample, position, size) {
-	/** @type {[number, number]} */
-	const key = [seed >>> 0, Math.floor(seed / 2 ** 32)];
-	const words = [];
-	for (let group = 0; words.length < size; group++) words.push(...philox([group, position, sample, 0], key));
-	return words.slice(0, size).map((word) => -Math.log(-Math.log((word + 0.5) / 2 ** 32)));
-}
+// The draw, replayed: what temperature and filters make of the model's probabilities (model/sampling/sampler.py), with
+// the noise that the seed gives. A slider shows at once what it would change, and the model need not run.
 
 /**
  * What is drawn from: for each candidate its log-probability after temperature, -Infinity where a filter cuts it off,
@@ -78,7 +30,7 @@ export function applySettings(raw, { temperature, top_k, top_p, min_p }) {
 
 /**
  * The candidate that is drawn: the highest sum of score and noise; at temperature 0 the likeliest.
- * @param {number[]} raw @param {Sampling} settings @param {number[]} noise
+ * @param {number[]} raw @param {Sampling} settings @param {ArrayLike<number>} noise
  */
 export function draw(raw, settings, noise) {
 	const greedy = settings.temperature === 0;

@@ -39,7 +39,11 @@ def test_the_page_weighs_little_and_loads_nothing_from_elsewhere(
     loaded = {url.split("/static/")[1] for url in weights if "/static/" in url}
     loaded.add("favicon.svg")  # a browser without windows does not ask for it
     files = {path.relative_to(static).as_posix() for path in static.rglob("*.*") if not path.name.endswith(".d.ts")}
-    assert files == loaded  # nothing lies there unused
+    unused = files - loaded
+    assert {
+        name for name in unused if not name.startswith("engine/")
+    } == set()  # the engine writes without a server
+    assert loaded <= files
     context.close()
 
 

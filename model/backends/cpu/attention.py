@@ -4,13 +4,14 @@ The cache of a slot is a ring (see `buffers.Cache`): position p is at index p mo
 never moved. Rotary angles are those of absolute positions, so a key that was written once stays right while the
 window rolls on. A score depends on the difference of positions only, so a text may go on for ever.
 
-Only the sines and cosines of rotary angles are computed by the system's own functions, in float64, and then rounded
-to float32. Knows nothing of threads.
+Sines and cosines of rotary angles are computed in float64 (`model/arithmetic.py`), and then rounded to float32.
+Knows nothing of threads.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arithmetic import sine_and_cosine
 from model.backends.cpu.buffers import (
     Bytes,
     Cache,
@@ -46,8 +47,9 @@ _TWO_SIGN_BITS = np.uint16(ZERO_POINT * 0x0101).astype(np.int16)
 def write_rotary_angles(frequencies: NDArray[np.float64], position: int, angles: Floats) -> None:
     """Write cosines and sines of a position's rotary angles to `angles` (2, D/2)."""
     for i in range(len(frequencies)):
-        angles[0, i] = np.cos(position * frequencies[i])
-        angles[1, i] = np.sin(position * frequencies[i])
+        sine, cosine = sine_and_cosine(position * frequencies[i])
+        angles[0, i] = cosine
+        angles[1, i] = sine
 
 
 @kernel_jit(forceinline=True)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from model.backends.cpu.gemm import pack_columns
 from model.backends.cpu.microkernel import ARITHMETIC, BLOCK_BYTES, BLOCK_COLUMNS, K_GROUP, MICROKERNEL_BLOCKS
-from model.config import RMS_EPSILON, ROTARY_BASE, GPTConfig
+from model.config import NORM_EPSILONS, RMS_EPSILON, GPTConfig
+from model.quantisation import quantise_channels
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -139,7 +140,7 @@ def kernel_config(config: GPTConfig, use_amx: bool) -> KernelConfig:
         rmsnorm=config.norm == "rmsnorm",
         relu2=config.activation == "relu2",
         logit_scale=np.float32(config.logit_scale),
-        epsilon=np.float32(RMS_EPSILON if config.norm == "rmsnorm" else 1e-5),
+        epsilon=np.float32(NORM_EPSILONS[config.norm]),
         qk_epsilon=np.float32(RMS_EPSILON),
         use_amx=use_amx,
     )
@@ -170,13 +171,12 @@ def quantise_weights(config: GPTConfig, stored: Mapping[str, NDArray[Any]]) -> W
     mlp_expand = quantise(("mlp.expand",), mlp_width, width)
     mlp_output = quantise(("mlp.output",), width, mlp_width)
     tokens = stored["tokens.weight"]
-    head, head_scales = _quantise_channels(_padded_array(tokens, _round_up(config.vocab_size), width))
-    exponents = np.arange(0, config.head_size if rotary else 0, 2, dtype=np.float64) / config.head_size
+    head, head_scales = _pack_channels(_padded_array(tokens, _round_up(config.vocab_size), width))
     learned_positions = stored.get("positions.weight")
     weights = Weights(
         tokens=_padded_array(tokens, config.vocab_size, width),
         positions=_padded_array(learned_positions, 1 if rotary else config.block_size, width),
-        frequencies=ROTARY_BASE**-exponents,
+        frequencies=np.array(config.rotary_frequencies, dtype=np.float64),
         norms=np.stack([_norm_parameters(stored, norm, width) for norm in norms]),
         qkv=qkv.columns,
         qkv_scales=qkv.scales,
@@ -311,14 +311,13 @@ def _quantise_products(
     for names in layers:
         weights = [_padded_array(stored[f"{name}.weight"], output_width, input_width) for name in names]
         biases = [_padded_array(stored.get(f"{name}.bias"), output_width) for name in names]
-        layer_columns, layer_scales = _quantise_channels(np.concatenate(weights))
+        layer_columns, layer_scales = _pack_channels(np.concatenate(weights))
         columns.append(layer_columns)
         scales.append(np.stack((layer_scales, np.concatenate(biases))))
     return _QuantisedProduct(np.stack(columns), np.stack(scales))
 
 
-def _quantise_channels(matrix: Floats) -> tuple[Bytes, Floats]:
-    """Return a matrix (N, K) as packed columns and their scales (N,): each channel's largest magnitude / 127."""
-    scales = np.abs(matrix).max(axis=1) / np.float32(127)
-    whole_numbers = np.rint(matrix / np.maximum(scales, 1e-30)[:, None]).astype(np.int8)
+def _pack_channels(matrix: Floats) -> tuple[Bytes, Floats]:
+    """Return a matrix (N, K) as packed columns of whole numbers, and their scales (N,)."""
+    whole_numbers, scales = quantise_channels(matrix)
     return pack_columns(whole_numbers), scales

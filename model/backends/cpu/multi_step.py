@@ -10,12 +10,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arithmetic import Doubles
 from model.backends.cpu.buffers import Floats, Indices
 from model.backends.cpu.step_costs import CostCurve, further_row_cost, step_cost
 from model.sampling.kernels import draw_one
 from model.sampling.ngram_kernels import propose_one
-
-Doubles = NDArray[np.float64]
 
 CONTEXT = 16  # ids that are kept to propose with
 
