@@ -14,12 +14,14 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.templating import Jinja2Templates
 
 from app.api.schemas import GenerateRequest
+from app.serving.model_card import ModelCard
 from app.settings import ServerSettings, listed
 from app.web.files import PageFiles
+from app.web.qr_code import router as qr_code_router
 from app.web.recording import Recorder
 from app.web.recording import make_router as make_recording_router
 
@@ -45,6 +47,7 @@ def install(app: FastAPI) -> None:
     app.state.recorder = recorder
     app.include_router(make_router(texts))
     app.include_router(make_recording_router(recorder))
+    app.include_router(qr_code_router)
     app.include_router(make_docs_router(app.title))
     app.mount("/static", PageFiles(directory=ROOT / "static", packages=[SWAGGER]))
 
@@ -63,7 +66,7 @@ def beginnings(texts: Texts, dataset: dict[str, Any] | None) -> list[str]:
 
 
 def make_router(texts: Texts) -> APIRouter:
-    """The route of the page."""
+    """The routes of the page, and of the texts that it needs once its reader does something."""
     languages = {code: translated.get("language", code) for code, translated in texts.items()}
     templates = Jinja2Templates(ROOT / "templates")
     templates.env.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
@@ -79,12 +82,14 @@ def make_router(texts: Texts) -> APIRouter:
         root_path = state.service.settings.root_path
         context = {
             "card": state.service.current.card,
+            "facts": first_facts(state.service.current.card),
             "numbers": numbers(state.service.settings.max_new_tokens),
             "keys": bool(state.keys),
             "lang": chosen,
             "languages": languages,
             "texts": texts[chosen],
             "root": f"{root_path}/" if root_path else "",
+            "address": f"{request.url.scheme}://{request.url.netloc}{root_path}/",  # which previews of links want
         }
         headers = {
             "Content-Security-Policy": policy(state.service.settings),
@@ -93,7 +98,20 @@ def make_router(texts: Texts) -> APIRouter:
         }
         return templates.TemplateResponse(request, "index.html", context, headers=headers)
 
+    @router.get("/texts", include_in_schema=False)
+    def panel_texts(lang: str = DEFAULT_LANGUAGE) -> JSONResponse:
+        """The texts of what a reader opens, which are no part of the first sight."""
+        found = texts.get(lang, texts[DEFAULT_LANGUAGE])
+        return JSONResponse(found["panels"], headers={"Cache-Control": "no-cache"})
+
     return router
+
+
+def first_facts(card: ModelCard) -> dict[str, Any]:
+    """What the page has of the model at first; it gets the curve of its training from /info."""
+    facts = card.content()
+    del facts["curve"]
+    return facts
 
 
 def policy(settings: ServerSettings) -> str:
