@@ -34,6 +34,7 @@ COVERED_BY = {
     "app/settings.py": "e2e/test_start.py",
     "app/web/files.py": "e2e/test_page.py",
     "app/web/page.py": "e2e/test_page.py",
+    "app/web/qr_code.py": "e2e/test_page_share.py",
     "app/web/recording.py": "e2e/test_page_life.py",
     "model/analysis/fuse_filter.py": "model/analysis/test_overlap.py",
     "model/analysis/measure.py": "model/analysis/test_report.py",
