@@ -1,9 +1,11 @@
-"""Take the pictures of the page in docs/images again: `python -m docs.screenshots`.
+"""Take the pictures of the page in docs/images, and the one that previews of its link show, again:
+`python -m docs.screenshots`.
 
 It needs Chromium and the extra `soliloquy[dev]`.
 """
 
 import sys
+from base64 import b64decode
 from io import BytesIO
 from pathlib import Path
 
@@ -15,16 +17,43 @@ from tests.e2e.conftest import BUNDLED, FLAGS, begin, chromium, colour, setting,
 from tests.e2e.test_process import serving
 
 IMAGES = Path(__file__).parent / "images"
+PREVIEW = Path(__file__).parent.parent / "static" / "preview.png"
 COLOURS = 192  # in each picture: enough for text, and a third of the size
 
 
 def take(page: Page, name: str) -> None:
     """Save what the window shows."""
     page.wait_for_timeout(300)  # for fonts and transitions to settle
-    picture = Image.open(BytesIO(page.screenshot()))
-    path = IMAGES / f"{name}.png"
+    save(page.screenshot(), IMAGES / f"{name}.png")
+
+
+def save(content: bytes, path: Path) -> None:
+    """Write a picture with fewer colours."""
+    picture = Image.open(BytesIO(content))
     picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path.name}: {path.stat().st_size // 1024} kB")
+
+
+def play(page: Page) -> None:
+    """Share, without a code of this machine's address; guess a letter, and compare two temperatures."""
+    page.route("**/qr", lambda route: route.abort())
+    with page.expect_event("requestfailed"):
+        page.click("#share-open")
+    address = page.evaluate("document.querySelector('canvas').toDataURL()")
+    save(b64decode(address.split(",")[1]), PREVIEW)
+    page.unroute("**/qr")
+    page.keyboard.press("Escape")
+    page.click("#play-open")
+    page.fill("#bet", "the")
+    page.keyboard.press("Enter")
+    expect(page.locator(".answer .letters")).to_be_visible()
+    take(page, "play")
+    page.emulate_media(reduced_motion="reduce")
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_role("button", name="Write both").click()
+    expect(page.get_by_role("button", name="Keep both")).to_be_enabled()
+    take(page, "compare")
+    page.keyboard.press("Escape")
 
 
 def desktop(page: Page) -> None:
@@ -37,6 +66,7 @@ def desktop(page: Page) -> None:
     page.locator(".written").nth(40).click()
     expect(page.locator(".candidate").first).to_be_visible()
     take(page, "light")
+    play(page)
     page.fill("#max_new_tokens", "400")
     page.click("#write")
     written(page)

@@ -1,24 +1,23 @@
 // The page put together: which part listens to which event, and what the buttons and keys do.
 
-import { post, ProblemError } from "./api/sse.js";
+import { score, writesHere } from "./api/score.js";
+import { ProblemError } from "./api/sse.js";
 import { BranchTree } from "./editor/branches.js";
 import { changesIn, textOf, typed } from "./editor/document.js";
 import { classifier, drawLegend } from "./editor/highlight.js";
 import { load, save } from "./editor/storage.js";
 import { UnknownCharacters } from "./editor/unknown_characters.js";
-import { InspectMode } from "./inspector/inspect_mode.js";
-import { Inspector } from "./inspector/popover.js";
 import { Panels, loadAll } from "./panels/panels.js";
 import { requestOf, Session } from "./session.js";
 import { AutoScroll } from "./ui/autoscroll.js";
 import { nameOf } from "./ui/character_names.js";
 import { chooseColour, colourMode, listenToColours } from "./ui/colours.js";
-import { $, find, make, sheet, viewBottom } from "./ui/dom.js";
+import { $, find, make, phone, sheet, viewBottom } from "./ui/dom.js";
 import { glyph, number, t } from "./ui/i18n.js";
 import { Lens } from "./ui/lens.js";
 import { Announcer } from "./ui/live_region.js";
 import * as form from "./ui/settings_form.js";
-import { NextLetter } from "./ui/next_letter.js";
+import { withAssets } from "./ui/panel_assets.js";
 import { Status } from "./ui/status.js";
 import { loadView, saveView } from "./ui/view_state.js";
 
@@ -42,18 +41,18 @@ const tree = new BranchTree({
 	onEdit: (branch) => session.stopIn(branch),
 	onText,
 	onClose: (branch) => {
-		inspectMode.leave(branch);
+		glass?.inspectMode.leave(branch);
 		session.stopUnseen();
 	},
 	onChange: update,
+	onContinue: write,
 });
-const nextLetter = new NextLetter();
 const session = new Session({
 	card,
 	tree,
 	settings: form.settings,
-	here: writesHere,
-	onShow: () => nextLetter.show(tree.active, session.stepping ? session.next(tree.active) : null),
+	here: () => writesHere(card),
+	onShow: showNext,
 	onState,
 	onProblem,
 });
@@ -63,27 +62,23 @@ const status = new Status({
 	seed: $("last-seed"),
 	figures: () => session.figures,
 });
-const inspector = new Inspector($("inspector"), {
-	card,
-	settings: form.sampling,
-	score,
-	onShow: showLetter,
-	onChoose: fork,
-});
-const inspectMode = new InspectMode({
-	tree,
-	inspector,
-	button: $("look"),
-	pages: $("pages"),
-	mayHover: () => lens.active === "letter" || (lens.active === "" && !sheet.matches),
-});
-const panels = new Panels({ card, tree, session, lens });
+const panels = new Panels({ card, tree, session, lens, classify: () => classifier(colourMode(), unknown) });
 
+/** The inspector and its mode, once they are loaded. @type {Glass | null} */
+let glass = null;
+/** What a pointer did last while they were not. @type {PointerEvent | null} */
+let pointed = null;
+/** @type {Promise<import("./editor/caret_menu.js").CaretMenu> | null} */
+let menu = null;
+/** Whether text was selected when the pointer went down, which may select a word by itself. */
+let selecting = false;
 const writeLabel = $("write").textContent;
 /** Whether all is here that writing on this device takes. */
 let engineLoaded = false;
 /** Whether the reader has done anything. */
 let touched = false;
+/** Whether the last that they did was done by a key, not by a pointer. */
+let typing = false;
 let saving = 0;
 /** The text that a screen reader hears. @type {Branch | null} */
 let announced = null;
@@ -110,8 +105,8 @@ function writeFromCaret() {
 /** @param {Branch} branch @param {number} index @param {string} character */
 function fork(branch, index, character) {
 	if (!form.check()) return;
-	if (inspectMode.on) inspectMode.toggle(false);
-	inspector.close();
+	leaveInspectMode();
+	glass?.inspector.close();
 	session.fork(branch, index, character);
 }
 
@@ -121,6 +116,8 @@ function onState(state, figures) {
 	showGoOnHere(state === "lost");
 	if (state === "waiting") {
 		clearMessages();
+		glass?.typeAndSee.hide();
+		if (sheet.matches) form.toggleDrawer(false); // which leaves no room for the text
 		if (lens.active === "growth") lens.show("letter"); // which leaves no room for the text
 		autoScroll.start();
 	}
@@ -179,8 +176,9 @@ function onWritten(branch, { inserted }) {
 
 /** @param {Branch} branch */
 function onEdited(branch) {
-	if (inspector.at?.branch === branch) inspector.close();
+	if (glass?.inspector.open) glass.inspector.close(); // for what is expected at the caret
 	clearStaleMessages();
+	markForks();
 	if (branch === tree.active) updateText();
 	saveSoon();
 }
@@ -204,8 +202,10 @@ function update() {
 	$("pages").setAttribute("aria-busy", String(session.writing));
 	$("side-by-side").hidden = tree.branches.length < 2;
 	$("side-by-side").setAttribute("aria-pressed", String(tree.sideBySide));
+	$("continue-all").hidden = tree.shown.length < 2;
 	$("reopen").hidden = !tree.canReopen;
-	inspectMode.update();
+	markForks();
+	glass?.inspectMode.update();
 	updateText();
 }
 
@@ -263,12 +263,29 @@ function showPanel({ panel = "" }) {
 	else lens.show(sheet.matches ? "" : "letter");
 }
 
+/** Goes on with a letter at a place of the active text, as if it were typed. @param {number} index @param {string} character */
+function typeLetter(index, character) {
+	const { active } = tree;
+	typing = true;
+	session.stopIn(active);
+	active.doc.splice(index, index, typed(character), "typing");
+	active.editor.root.focus();
+	active.editor.setCaret(index + 1);
+}
+
+/** Shows what there is to be shown of a letter, or what would show one. */
+function showLetterOrNone() {
+	const open = glass !== null && glass.inspector.open;
+	$("letter-empty").hidden = open || (glass !== null && !glass.typeAndSee.element.hidden);
+	$("what-if").hidden = !open;
+}
+
 /** The lens shows a character, or none any more. @param {boolean} pinned */
 function showLetter(pinned) {
-	$("letter-empty").hidden = inspector.open;
-	$("what-if").hidden = !inspector.open;
+	if (glass?.inspector.open) glass.typeAndSee.hide();
+	showLetterOrNone();
 	markLetter();
-	if (!inspector.at) return;
+	if (!glass?.inspector.at) return;
 	if (pinned) lens.show("letter");
 	showWhatIf();
 	if (pinned) revealLetter();
@@ -276,22 +293,37 @@ function showLetter(pinned) {
 
 /** Scrolls so that the lens does not cover the character that it shows. */
 function revealLetter() {
-	if (!inspector.at) return;
-	const { branch, index } = inspector.at;
+	if (!glass?.inspector.at) return;
+	const { branch, index } = glass.inspector.at;
 	const over = branch.editor.lines.rectOf(index).bottom - (viewBottom() - 20);
 	if (over > 0) scrollBy({ top: over, behavior: "instant" });
+}
+
+/** Marks in each text on the screen the character at which it left another. */
+function markForks() {
+	if (!CSS.highlights) return;
+	const marks = new Highlight();
+	for (const { parent, at, doc, editor } of tree.shown) {
+		if (parent !== null && tree.shown.length > 1 && at < doc.length) marks.add(rangeOf(editor, at));
+	}
+	CSS.highlights.set("fork", marks);
+}
+
+/** The place of a character in the DOM. @param {Editor} editor @param {number} index */
+function rangeOf({ lines }, index) {
+	const range = document.createRange();
+	range.setStart(...lines.domPosition(index));
+	range.setEnd(...lines.domPosition(index + 1));
+	return range;
 }
 
 /** Marks the character under the lens in the text, which is not drawn again for it. */
 function markLetter() {
 	if (!CSS.highlights) return;
 	CSS.highlights.delete("letter");
-	if (!inspector.at) return;
-	const { branch, index } = inspector.at;
-	const range = document.createRange();
-	range.setStart(...branch.editor.lines.domPosition(index));
-	range.setEnd(...branch.editor.lines.domPosition(index + 1));
-	CSS.highlights.set("letter", new Highlight(range));
+	if (!glass?.inspector.at) return;
+	const { branch, index } = glass.inspector.at;
+	CSS.highlights.set("letter", new Highlight(rangeOf(branch.editor, index)));
 }
 
 /** The temperature stands in the lens, too, so that what it says can be tried. */
@@ -324,12 +356,12 @@ function replaceUnknown() {
 }
 
 function undo() {
-	if (inspectMode.on) inspectMode.toggle(false);
+	leaveInspectMode();
 	tree.active.editor.undo();
 }
 
 function redo() {
-	if (inspectMode.on) inspectMode.toggle(false);
+	leaveInspectMode();
 	tree.active.editor.redo();
 }
 
@@ -344,7 +376,7 @@ function stop() {
  */
 function begin(text) {
 	session.stop();
-	if (inspectMode.on) inspectMode.toggle(false);
+	leaveInspectMode();
 	const branch = requestOf(tree.active) ? tree.add([]) : tree.active;
 	branch.doc.splice(0, branch.doc.length, typed(text));
 	tree.activate(branch);
@@ -352,22 +384,10 @@ function begin(text) {
 	branch.editor.setCaret(branch.doc.length);
 }
 
-/** Whether texts are written on this device. */
-function writesHere() {
-	return card.serverless || $("write-here").checked;
-}
-
-/** What the model makes of a text, by the server or on this device. @param {ScoreBody} body @param {AbortSignal} signal */
-async function score(body, signal) {
-	if (!writesHere()) return post("/score", body, signal);
-	const { scoreHere } = await import("./engine/client.js");
-	return scoreHere(body, card, signal);
-}
-
 /** Loads what it takes to write on this device, as soon as the reader chooses that: then it works without a network. */
 async function loadEngine() {
 	$("here-progress").hidden = true;
-	if (!writesHere()) return;
+	if (!writesHere(card)) return;
 	const { load } = await import("./engine/client.js");
 	$("here-progress").hidden = false;
 	try {
@@ -438,6 +458,18 @@ function showUnderlines() {
 	$("legend").classList.toggle("underlines", $("underlines").checked);
 }
 
+/** On phones, what is rarely used makes room for the text: it stands with the settings. */
+function placeTools() {
+	const tools = [$("undo"), $("redo"), $("new")];
+	if (phone.matches) {
+		$("more").after($("look"));
+		find($("drawer"), ".choices").prepend(...tools, $("measure"));
+	} else {
+		$("colours").after($("look"), ...tools);
+		$("sentence").after(" ", $("measure"));
+	}
+}
+
 /** Shows the texts of before a reload, or the first example. */
 function restore() {
 	const saved = load(card.checkpoint);
@@ -465,39 +497,117 @@ async function play() {
 	await session.play(tree.active, recording);
 }
 
+/** @param {Event} event */
+function noteTyping({ type: name }) {
+	typing = name === "keydown";
+}
+
 /** The reader does something: a recording ends where it is, and all code is loaded. */
 function takeOver() {
 	touched = true;
 	if (session.playing) session.stop();
 	loadAll();
+	loadGlass().catch(() => {}); // which is tried again when it is needed
+}
+
+/** The inspector and its mode, loaded once: first when the reader points at a letter. @returns {Promise<Glass>} */
+async function loadGlass() {
+	const importing = Promise.all([
+		import("./inspector/popover.js"),
+		import("./inspector/inspect_mode.js"),
+		import("./play/type_and_see.js"),
+		import("./ui/next_letter.js"),
+	]);
+	const [{ Inspector }, { InspectMode }, { TypeAndSee }, { NextLetter }] = await withAssets(importing);
+	if (glass) return glass;
+	const inspector = new Inspector($("inspector"), {
+		card,
+		settings: form.sampling,
+		score: (body, signal) => score(body, card, signal),
+		onShow: showLetter,
+		onChoose: fork,
+	});
+	const inspectMode = new InspectMode({
+		tree,
+		inspector,
+		button: $("look"),
+		pages: $("pages"),
+		mayHover: () => lens.active === "letter" || (lens.active === "" && !sheet.matches),
+	});
+	const typeAndSee = new TypeAndSee({
+		card,
+		active: () => tree.active,
+		mayShow: () => typing && lens.active === "letter" && !session.writing && !inspectMode.on && !inspector.open,
+		onShow: showLetterOrNone,
+		onChoose: typeLetter,
+	});
+	$("letter").prepend(typeAndSee.element);
+	const loaded = { inspector, inspectMode, typeAndSee, nextLetter: new NextLetter() };
+	glass = loaded;
+	if (pointed) inspectMode.point(pointed);
+	typeAndSee.look();
+	showNext();
+	return loaded;
+}
+
+/** Shows what is considered for the next character, step by step. */
+function showNext() {
+	glass?.nextLetter.show(tree.active, session.stepping ? session.next(tree.active) : null);
+}
+
+/** Keeps what a pointer does until there is something to show it. @param {PointerEvent} event */
+function onPointed(event) {
+	if (glass) return;
+	pointed = event;
+	loadGlass().catch(() => {});
+}
+
+async function toggleInspectMode() {
+	const { inspectMode } = glass ?? (await loadGlass());
+	inspectMode.toggle();
+}
+
+/**
+ * Opens the menu of the caret, at a pointer or at the caret itself.
+ * @param {Branch} branch @param {{ x: number, y: number } | null} at
+ */
+async function openMenu(branch, at) {
+	const { editor } = branch;
+	const index = editor.selection()?.start ?? branch.doc.length;
+	tree.activate(branch);
+	editor.setCaret(index);
+	const { left, bottom } = editor.lines.rectOf(index);
+	menu ??= loadMenu();
+	(await menu).open(at?.x ?? left, at?.y ?? bottom, editor.root);
+}
+
+async function loadMenu() {
+	const { CaretMenu } = await withAssets(import("./editor/caret_menu.js"));
+	return new CaretMenu({ onWrite: writeFromCaret, onLook: toggleInspectMode });
+}
+
+/** With Shift, on phones and where text is selected the browser's own menu comes. @param {PointerEvent} event */
+function onContextMenu(event) {
+	const { shiftKey, pointerType, target, clientX, clientY } = event;
+	const branch = tree.branches.find(({ editor }) => editor.root.contains(/** @type {Node | null} */ (target)));
+	if (!branch || shiftKey || pointerType === "touch" || selecting || glass?.inspectMode.on) return;
+	event.preventDefault();
+	openMenu(branch, pointerType === "mouse" ? { x: clientX, y: clientY } : null);
+}
+
+function leaveInspectMode() {
+	if (glass?.inspectMode.on) glass.inspectMode.toggle(false);
 }
 
 /** Writes the text of a link in the address again, and shows whether it is the same. */
 async function openLink() {
 	const fragment = location.hash.slice(1);
-	if (!fragment) return;
+	const opened = history.state?.opened === fragment && tree.active.doc.length > 0; // before a reload
+	if (!fragment || opened) return;
 	clearMessages();
-	history.replaceState(history.state, "", location.pathname + location.search);
-	const { fromFragment } = await import("./editor/share_format.js");
-	const link = await fromFragment(fragment);
-	if (!link) {
-		$("error").textContent = t("bad_link");
-		return;
-	}
-	form.fill(link.parameters);
-	const result = await session.replay(link);
-	const { checkpoint, numerics } = result?.request ?? card;
-	const there = `${link.checkpoint} ${link.numerics}`;
-	const here = `${checkpoint} ${numerics}`;
-	const reason = here === there ? "" : ` ${t("replay_other", { here, there })}`;
-	if (!result) {
-		if ($("error").textContent) $("error").append(reason); // why it may have been refused
-		return;
-	}
-	const { same, sample, at } = result;
-	const different = { sample: sample + 1, at: at + 1 };
-	$("verdict").textContent = same ? t("replay_identical") : t("replay_different", different) + reason;
-	$("verdict").dataset.same = String(same);
+	history.replaceState({ ...history.state, opened: fragment }, ""); // the address stays, to be forwarded
+	const { openFragment } = await import("./panels/shared_link.js");
+	await openFragment(fragment, { card, tree, session });
 }
 
 /**
@@ -522,26 +632,33 @@ function actionOf({ key: name, code, target, ctrlKey, metaKey, altKey, shiftKey 
 	if (command && key === "enter") return shiftKey ? writeFromCaret : () => write(tree.active);
 	if (command && !inField && key === "z") return shiftKey ? redo : undo;
 	if (command && !inField && key === "y") return redo;
-	if (altKey && code === "KeyL") return () => inspectMode.toggle();
+	if (altKey && code === "KeyL") return toggleInspectMode;
+	if (altKey && code === "KeyM") return () => openMenu(tree.active, null);
 	if (altKey && key === "arrowup") return () => activateNext(-1);
 	if (altKey && key === "arrowdown") return () => activateNext(1);
-	if (key === "?" && !inField && !element.isContentEditable && !command) return () => $("help").showModal();
+	if (key === "?" && !inField && !element.isContentEditable && !command) return showHelp;
 	return key === "escape" ? stepBack : null;
+}
+
+async function showHelp() {
+	const { drawHelp } = await withAssets(import("./panels/help_dialog.js"));
+	drawHelp();
+	$("help").showModal();
 }
 
 /** @param {number} by */
 function activateNext(by) {
 	tree.activateNext(by);
-	if (inspectMode.on) inspectMode.toggle(true);
+	if (glass?.inspectMode.on) glass.inspectMode.toggle(true);
 	else tree.active.editor.root.focus();
 }
 
 /** Leaves the candidates, else stops the writing, else leaves the inspect mode. */
 function stepBack() {
-	if ($("inspector").contains(document.activeElement)) inspectMode.focus();
+	if ($("inspector").contains(document.activeElement)) glass?.inspectMode.focus();
 	else if (session.writing) stop();
-	else if (inspectMode.on) inspectMode.toggle(false);
-	else inspector.close();
+	else if (glass?.inspectMode.on) leaveInspectMode();
+	else glass?.inspector.close();
 }
 
 /** @type {[keyof PageElements, () => void][]} */
@@ -553,6 +670,7 @@ const clicks = [
 	["redo", redo],
 	["reopen", () => tree.reopen()],
 	["new", () => begin("")],
+	["look", toggleInspectMode],
 	[
 		"more",
 		() => {
@@ -562,10 +680,16 @@ const clicks = [
 		},
 	],
 	["replace", replaceUnknown],
+	[
+		"continue-all",
+		() => {
+			if (form.check()) session.writeAll(tree.branches);
+		},
+	],
 	["side-by-side", () => tree.setSideBySide(!tree.sideBySide)],
 	["go-on-here", () => session.goOnHere()],
 	["last-seed", () => form.fill({ seed: Number($("last-seed").value) })],
-	["help-open", () => $("help").showModal()],
+	["help-open", showHelp],
 ];
 for (const [id, action] of clicks) $(id)?.addEventListener("click", action);
 for (const button of $("examples").querySelectorAll("button")) {
@@ -580,7 +704,7 @@ listenToColours(() => {
 });
 $("lens-temperature").addEventListener("input", () => form.set("temperature", $("lens-temperature").value));
 form.listen(() => {
-	inspector.draw();
+	glass?.inspector.draw();
 	showWhatIf();
 	panels.update();
 });
@@ -594,7 +718,16 @@ $("write-here").addEventListener("change", loadEngine);
 addEventListener("unhandledrejection", () => showError(t("page_error")));
 addEventListener("error", () => showError(t("page_error")));
 document.addEventListener("keydown", onKey);
-for (const name of ["pointerdown", "keydown"]) addEventListener(name, takeOver, { once: true, capture: true });
+for (const name of ["pointerdown", "keydown"]) {
+	addEventListener(name, takeOver, { once: true, capture: true });
+	addEventListener(name, noteTyping, { capture: true });
+}
+$("pages").addEventListener("contextmenu", onContextMenu);
+$("pages").addEventListener("pointerdown", () => {
+	selecting = !getSelection().isCollapsed;
+});
+$("pages").addEventListener("pointermove", onPointed);
+$("pages").addEventListener("click", onPointed);
 addEventListener("hashchange", openLink);
 addEventListener("pagehide", saveNow);
 document.addEventListener("visibilitychange", () => {
@@ -606,11 +739,13 @@ const heights = new ResizeObserver(() => {
 	const { style } = document.documentElement;
 	style.setProperty("--dock", `${$("form").offsetHeight}px`); // where the sheet stands
 	style.setProperty("--sheet", `${sheet.matches ? $("lens").offsetHeight : 0}px`); // and the way to the end of the text
-	if (sheet.matches && inspector.at?.pinned) revealLetter();
+	if (sheet.matches && glass?.inspector.at?.pinned) revealLetter();
 });
 heights.observe($("form"));
 heights.observe($("lens"));
 
+phone.addEventListener("change", placeTools);
+placeTools();
 setSpeed();
 showLegend();
 restore();

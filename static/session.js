@@ -1,8 +1,8 @@
-// Has the model write, one request at a time: into a text of the page (a branch) and others beside it, into a fork,
+// Has the model write: into a text of the page (a branch) and others beside it, into a fork, into several texts at once,
 // or what a shared link describes. Knows nothing of the buttons.
 
 import { generate, GenerationRequest, read } from "./api/generation.js";
-import { textOf, typed } from "./editor/document.js";
+import { typed } from "./editor/document.js";
 import { SmoothStream } from "./ui/smooth_stream.js";
 
 /** The request that wrote the last of a text's written characters, or null. @param {Branch} branch */
@@ -15,8 +15,8 @@ const CANDIDATES = 5; // shown before each character, step by step
 export class Session {
 	#options;
 	#smooth = new SmoothStream();
-	/** @type {Writing | null} */
-	#current = null;
+	/** What is being written, in the order in which it was begun. @type {Set<Writing>} */
+	#writings = new Set();
 
 	/** @param {SessionOptions} options */
 	constructor(options) {
@@ -31,7 +31,7 @@ export class Session {
 
 	/** Whether each character waits for `step`. */
 	get stepping() {
-		return this.#current !== null && this.#smooth.speed === "step";
+		return this.writing && this.#smooth.speed === "step";
 	}
 
 	/** Shows the next character of each text that is written step by step. */
@@ -45,42 +45,59 @@ export class Session {
 	}
 
 	get writing() {
-		return this.#current !== null;
+		return this.#writings.size > 0;
 	}
 
 	/** True from a request until the server begins to answer it. */
 	get waiting() {
-		return this.#current !== null && this.#current.branches.size === 0 && !this.#current.lost;
+		return [...this.#writings].some(({ branches, lost }) => branches.size === 0 && !lost);
 	}
 
 	/** Whether what is being written is a recording. */
 	get playing() {
-		return this.#current !== null && this.#current.recorded;
+		return [...this.#writings].some(({ recorded }) => recorded);
 	}
 
-	/** How the request goes that is being written, or null. @returns {Figures | null} */
+	/** How what is being written goes, or null; of several requests the sums, and the seed of the first. @returns {Figures | null} */
 	get figures() {
-		if (!this.#current) return null;
-		const { request, started, first } = this.#current;
-		const seconds = (performance.now() - started) / 1000;
-		const speed = request.timing?.characters_per_second ?? request.characters / seconds;
-		return { count: request.characters, speed, first, seed: request.seed };
+		const [oldest] = this.#writings;
+		if (!oldest) return null;
+		let count = 0;
+		let speed = 0;
+		for (const { request, started } of this.#writings) {
+			const seconds = (performance.now() - started) / 1000;
+			count += request.characters;
+			speed += request.timing?.characters_per_second ?? request.characters / seconds;
+		}
+		return { count, speed, first: oldest.first, seed: oldest.request.seed };
 	}
 
 	/**
 	 * Continues a text; samples beyond the first become texts beside it. Returns the request.
 	 * @param {Branch} branch @param {Partial<Settings>} given Settings that override the form's.
 	 */
-	async write(branch, given = {}) {
-		const { card, settings, here, onState } = this.#options;
+	write(branch, given = {}) {
 		const retryBusy = this.stop(); // a server that is busy with what was stopped will soon have a free slot
+		return this.#write(branch, given, retryBusy);
+	}
+
+	/** Continues several texts at once, each with one sample. @param {Branch[]} branches */
+	async writeAll(branches) {
+		const retryBusy = this.stop();
+		await Promise.all(branches.map((branch) => this.#write(branch, { num_samples: 1 }, retryBusy)));
+	}
+
+	/** @param {Branch} branch @param {Partial<Settings>} given @param {boolean} retryBusy */
+	async #write(branch, given, retryBusy) {
+		const { card, settings, here, onState } = this.#options;
 		const { seed = null, ...fields } = { ...settings(), ...given };
 		const request = new GenerationRequest(branch.doc.text, fields, seed);
 		const writing = this.#start(request, false);
 		onState("waiting");
-		const onWait = (/** @type {number} */ milliseconds) => {
+		/** @type {StreamOptions["onWait"]} */
+		const onWait = (milliseconds, busy) => {
 			writing.lost = true;
-			onState("lost", { seconds: milliseconds / 1000 });
+			onState(busy ? "busy" : "lost", { seconds: milliseconds / 1000 });
 		};
 		const alternatives = this.#smooth.speed === "step" ? CANDIDATES : 0;
 		const { signal } = writing.controller;
@@ -104,17 +121,9 @@ export class Session {
 		const controller = new AbortController();
 		const started = performance.now();
 		const leaving = new AbortController();
-		const writing = {
-			request,
-			controller,
-			leaving,
-			recorded,
-			branches: new Map(),
-			started,
-			first: null,
-			lost: false,
-		};
-		this.#current = writing;
+		const branches = new Map();
+		const writing = { request, controller, leaving, recorded, branches, started, first: null, lost: false };
+		this.#writings.add(writing);
 		return writing;
 	}
 
@@ -125,16 +134,16 @@ export class Session {
 	async #follow(writing, branch, events) {
 		try {
 			for await (const event of events) {
-				if (writing !== this.#current) continue;
+				if (!this.#writings.has(writing)) continue;
 				if (event.type === "start") this.#begin(writing, branch);
 				else this.#append(writing, event.run, event.cells, event.marked);
 			}
 			await this.#smooth.drained();
-			if (this.#current === writing) this.#end("done");
+			if (this.#writings.has(writing)) this.#end([writing], "done");
 		} catch (error) {
-			if (this.#current === writing) {
+			if (this.#writings.has(writing)) {
 				this.#smooth.flush();
-				this.#end("failed");
+				this.#end([writing], "failed");
 				this.#options.onProblem(error);
 			}
 		}
@@ -145,23 +154,28 @@ export class Session {
 	 * where the reader saw it end. Returns whether there was any.
 	 */
 	stop() {
-		if (!this.#current) return false;
-		const { controller, request } = this.#current;
-		controller.abort();
+		return this.#stop([...this.#writings]);
+	}
+
+	/** @param {Writing[]} writings */
+	#stop(writings) {
+		if (!writings.length) return false;
+		for (const { controller } of writings) controller.abort();
 		if (this.#smooth.speed === "full") this.#smooth.flush();
-		for (const [run, count] of this.#smooth.discard()) {
+		const runs = writings.flatMap(({ request }) => request.runs);
+		for (const [run, count] of this.#smooth.discard(runs)) {
 			run.cells.length -= count;
 			run.finish = null;
-			request.receipt = null; // of a longer text
-			request.reports = null;
+			run.request.receipt = null; // of a longer text
+			run.request.reports = null;
 		}
-		this.#end("stopped");
+		this.#end(writings, "stopped");
 		return true;
 	}
 
 	/** Goes on on this device with what the server was writing. */
 	goOnHere() {
-		this.#current?.leaving.abort();
+		for (const { leaving } of this.#writings) leaving.abort();
 	}
 
 	/** Shows all that has come, at once. */
@@ -171,7 +185,12 @@ export class Session {
 
 	/** Whether this text is being written. @param {Branch} branch */
 	isWriting(branch) {
-		return this.#current !== null && [...this.#current.branches.values()].includes(branch);
+		return this.#writingsIn(branch).length > 0;
+	}
+
+	/** @param {Branch} branch */
+	#writingsIn(branch) {
+		return [...this.#writings].filter(({ branches }) => [...branches.values()].includes(branch));
 	}
 
 	/**
@@ -179,15 +198,17 @@ export class Session {
 	 * @param {Branch} branch
 	 */
 	stopIn(branch) {
-		if (!this.isWriting(branch)) return false;
-		return this.stop();
+		return this.#stop(this.#writingsIn(branch));
 	}
 
 	/** Stops the writing if none of its texts is on the page any more. */
 	stopUnseen() {
-		const written = this.#current ? [...this.#current.branches.values()] : [];
 		const { branches } = this.#options.tree;
-		if (written.length && !written.some((branch) => branches.includes(branch))) this.stop();
+		const unseen = [...this.#writings].filter((writing) => {
+			const written = [...writing.branches.values()];
+			return written.length && !written.some((branch) => branches.includes(branch));
+		});
+		this.#stop(unseen);
 	}
 
 	/**
@@ -203,25 +224,6 @@ export class Session {
 		other.editor.root.focus();
 		other.editor.setCaret(other.doc.length);
 		return this.write(other, character ? { num_samples: 1 } : { num_samples: 1, seed: null });
-	}
-
-	/**
-	 * Writes again what a link holds, and compares. Returns whether all samples are the `same`, and if not, the first
-	 * `sample` that differs and the character `at` which it does; null if it was not written to its end.
-	 * @param {SharedText} link
-	 */
-	async replay(link) {
-		const { tree } = this.#options;
-		const isPageEmpty = tree.branches.length === 1 && tree.active.doc.length === 0;
-		const branch = isPageEmpty ? tree.active : tree.add([]);
-		branch.doc.splice(0, 0, typed(link.prefix));
-		tree.activate(branch);
-		const request = await this.write(branch, { ...link.parameters, seed: link.seed });
-		if (!request.timing) return null;
-		const { difference } = await import("./editor/share_format.js");
-		const positions = link.samples.map((sample, i) => difference(textOf(request.runs[i]?.cells ?? []), sample));
-		const sample = positions.findIndex((position) => position !== -1);
-		return { same: sample === -1, sample, at: positions[sample], request };
 	}
 
 	/** The server begins to answer, or goes on after a loss. @param {Writing} writing @param {Branch} branch */
@@ -257,10 +259,11 @@ export class Session {
 		if (marked < run.cells.length - cells.length) editor.lines.redraw(run.request.start + marked, doc.length);
 	}
 
-	/** @param {State} state */
-	#end(state) {
+	/** Ends some of what is being written; the state is another one once nothing is. @param {Writing[]} writings @param {State} state */
+	#end(writings, state) {
 		const { figures, playing } = this; // of the writing that ends
-		this.#current = null;
+		for (const writing of writings) this.#writings.delete(writing);
+		if (this.writing) return;
 		if (playing) {
 			this.#options.onState("idle");
 			return;

@@ -97,9 +97,13 @@ interface Branch {
 }
 
 type BranchTree = import("./editor/branches.js").BranchTree;
+/** What written cells can be added to. */
+type Growing = Pick<Editor, "append">;
+
 type Editor = import("./editor/editor.js").Editor;
 type GenerationRequest = import("./api/generation.js").GenerationRequest;
 type Lens = import("./ui/lens.js").Lens;
+type InspectMode = import("./inspector/inspect_mode.js").InspectMode;
 type Inspector = import("./inspector/popover.js").Inspector;
 type Session = import("./session.js").Session;
 type TextDocument = import("./editor/document.js").TextDocument;
@@ -291,6 +295,8 @@ interface Problem {
 	title?: string;
 	detail?: string;
 	errors?: { field: string; message: string }[];
+	/** Seconds after which another request may be answered. */
+	retry_after?: number;
 }
 
 interface Report {
@@ -328,8 +334,8 @@ interface StreamOptions {
 	signal: AbortSignal;
 	/** Whether a server that is busy gets a second request. */
 	retryBusy: boolean;
-	/** Called before each new attempt, when the connection was lost. */
-	onWait: (milliseconds: number) => void;
+	/** Called before each new attempt, when the connection was lost or the server is busy. */
+	onWait: (milliseconds: number, busy: boolean) => void;
 }
 
 /** How a request is written. */
@@ -337,7 +343,7 @@ interface GenerateOptions extends StreamOptions {
 	/** Whether it is written on this device from its beginning. */
 	here: boolean;
 	/** Aborted when the text is to go on on this device. */
-	leave: AbortSignal;
+	leave?: AbortSignal;
 }
 
 /** What `generate` yields: the server begins or goes on, or cells came in a run. */
@@ -365,7 +371,7 @@ interface Writing {
 	started: number;
 	/** Seconds to the first character. */
 	first: number | null;
-	/** Whether the connection was lost. */
+	/** Whether the connection was lost, or the server is busy: it is tried again after a while. */
 	lost: boolean;
 }
 
@@ -405,6 +411,8 @@ interface BranchTreeOptions {
 	onClose: (branch: Branch) => void;
 	/** Called when texts come, go or become active. */
 	onChange: () => void;
+	/** Has the model go on with one of several texts. */
+	onContinue: (branch: Branch) => void;
 }
 
 interface EditorOptions {
@@ -421,6 +429,14 @@ interface InspectModeOptions {
 	/** Switches the mode. */
 	button: HTMLButtonElement;
 	pages: HTMLElement;
+}
+
+/** What shows why a letter was written. */
+interface Glass {
+	inspector: Inspector;
+	inspectMode: InspectMode;
+	typeAndSee: import("./play/type_and_see.js").TypeAndSee;
+	nextLetter: import("./ui/next_letter.js").NextLetter;
 }
 
 interface InspectorOptions {
@@ -463,11 +479,87 @@ interface CandidateRow {
 	onChoose: (character: string) => void;
 }
 
+interface ShareOptions {
+	tree: BranchTree;
+	session: Session;
+	/** How the text is coloured. */
+	classify: () => Classify;
+}
+
+/** What a picture of a text shows. */
+interface PictureContent {
+	cells: Cell[];
+	/** What wrote the last of it. */
+	request: RequestRecord;
+	classify: Classify;
+	/** What writes here, in a sentence. */
+	lead: string;
+	/** Those of the QR code: 1 for a dark module; none without a code. */
+	rows: string[];
+}
+
+/* Play */
+
+interface PlayOptions {
+	card: ModelCard;
+	/** Those of the form. */
+	settings: () => Settings;
+	/** How the text of the page is coloured. */
+	classify: () => Classify;
+	/** Characters that the model can read, of the page's text or a recording. */
+	characters: () => Promise<string[]>;
+	/** What the page's text began with, and its luck. */
+	beginning: () => { prefix: string; seed: number };
+	/** Puts texts on the page. */
+	onKeep: (texts: Cell[][]) => void;
+}
+
+type GuessOptions = Pick<PlayOptions, "card" | "characters">;
+type CompareOptions = Omit<PlayOptions, "characters">;
+
+/** A game of guessing, while it is played. */
+interface Game {
+	characters: string[];
+	/** Where the letters stand that are asked for. */
+	places: number[];
+	/** What the model expected there. */
+	expected: { likeliest: [string, number][]; probability: number; bits: number }[];
+	round: number;
+	/** The sums so far. */
+	bits: { player: number; model: number };
+	/** How well each bet did: "hit", "near" or "miss". */
+	marks: string[];
+}
+
+/** One of two texts that are compared. */
+interface Side {
+	element: HTMLElement;
+	beginning: HTMLTextAreaElement;
+	slider: HTMLInputElement;
+	root: HTMLElement;
+	doc: TextDocument;
+	lines: import("./editor/line_view.js").LineView | null;
+	run: Run | null;
+}
+
+interface TypeAndSeeOptions {
+	card: ModelCard;
+	active: () => Branch;
+	/** Whether there is room for it, and nothing else to be shown. */
+	mayShow: () => boolean;
+	/** Called when it is shown or hidden. */
+	onShow: () => void;
+	/** Goes on with a letter. */
+	onChoose: (index: number, character: string) => void;
+}
+
 interface PanelsOptions {
 	lens: Lens;
 	card: ModelCard;
 	tree: BranchTree;
 	session: Session;
+	/** How the text is coloured. */
+	classify: () => Classify;
 }
 
 interface StatusOptions {
@@ -487,7 +579,7 @@ interface Scale {
 	last: () => string;
 }
 
-type State = "playing" | "idle" | "waiting" | "writing" | "lost" | "stopped" | "failed" | "done";
+type State = "playing" | "idle" | "waiting" | "writing" | "lost" | "busy" | "stopped" | "failed" | "done";
 
 /** How a request goes; `first` is the time to the first character, both times in seconds. */
 interface Figures {
@@ -549,6 +641,7 @@ interface PageElements {
 	card: HTMLElement;
 	"card-panel": HTMLElement;
 	colours: HTMLElement;
+	"continue-all": HTMLButtonElement;
 	counters: HTMLElement;
 	drawer: HTMLElement;
 	edited: HTMLElement;
@@ -576,6 +669,7 @@ interface PageElements {
 	new: HTMLButtonElement;
 	pages: HTMLElement;
 	pill: HTMLButtonElement;
+	"play-open": HTMLButtonElement;
 	redo: HTMLButtonElement;
 	reopen: HTMLButtonElement;
 	replace: HTMLButtonElement;

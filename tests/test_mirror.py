@@ -36,6 +36,7 @@ COVERED_BY = {
     "app/settings.py": "e2e/test_start.py",
     "app/web/files.py": "e2e/test_page.py",
     "app/web/page.py": "e2e/test_page.py",
+    "app/web/qr_code.py": "e2e/test_page_share.py",
     "app/web/recording.py": "e2e/test_page_life.py",
     "app/web/weights.py": "e2e/test_page_here.py",
     "model/analysis/fuse_filter.py": "model/analysis/test_overlap.py",

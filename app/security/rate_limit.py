@@ -22,7 +22,7 @@ from app.problems import Problem
 from model.errors import InputError
 
 # The paths to which both limits apply.
-LIMITED = frozenset({"/generate", "/score", "/report", "/snapshots", "/v1/completions"})
+LIMITED = frozenset({"/generate", "/score", "/report", "/snapshots", "/qr", "/v1/completions"})
 MAX_COUNTERS = 65_536  # some 20 MB; a client has one for each of the last two windows in which it made a request
 REFUSAL_GAP = 0.02  # seconds between two refusals, so that a flood of refused requests does not slow down others
 REFUSAL_WAIT = 5.0  # seconds that a refusal waits at most; enough for 250 at once

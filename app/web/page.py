@@ -14,13 +14,14 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.templating import Jinja2Templates
 
 from app.api.schemas import GenerateRequest
 from app.serving.model_card import ModelCard
 from app.settings import ServerSettings, listed
 from app.web.files import PageFiles
+from app.web.qr_code import router as qr_code_router
 from app.web.recording import Recorder
 from app.web.recording import make_router as make_recording_router
 from app.web.weights import BrowserWeights
@@ -53,6 +54,7 @@ def install(app: FastAPI) -> None:
     app.include_router(make_router(texts))
     app.include_router(make_recording_router(recorder))
     app.include_router(make_weights_router(BrowserWeights(app.state.service)))
+    app.include_router(qr_code_router)
     app.include_router(make_docs_router(app.title))
     app.mount("/static", PageFiles(directory=ROOT / "static", packages=[SWAGGER]))
 
@@ -71,7 +73,7 @@ def beginnings(texts: Texts, dataset: dict[str, Any] | None) -> list[str]:
 
 
 def make_router(texts: Texts) -> APIRouter:
-    """The route of the page."""
+    """The routes of the page, and of the texts that it needs once its reader does something."""
     languages = {code: translated.get("language", code) for code, translated in texts.items()}
     templates = make_templates()
     router = APIRouter()
@@ -85,13 +87,14 @@ def make_router(texts: Texts) -> APIRouter:
         card = state.service.current.card
         context = {
             "card": card,
-            "card_content": card.content(),
+            "facts": first_facts(card),
             "numbers": numbers(state.service.settings.max_new_tokens),
             "keys": bool(state.keys),
             "lang": chosen,
             "languages": languages,
             "texts": texts[chosen],
             "root": f"{root_path}/" if root_path else "",
+            "address": f"{request.url.scheme}://{request.url.netloc}{root_path}/",  # which previews of links want
         }
         headers = {
             "Content-Security-Policy": policy(state.service.settings),
@@ -100,19 +103,26 @@ def make_router(texts: Texts) -> APIRouter:
         }
         return templates.TemplateResponse(request, "index.html", context, headers=headers)
 
+    @router.get("/texts", include_in_schema=False)
+    def panel_texts(lang: str = DEFAULT_LANGUAGE) -> JSONResponse:
+        """The texts of what a reader opens, which are no part of the first sight."""
+        found = texts.get(lang, texts[DEFAULT_LANGUAGE])
+        return JSONResponse(found["panels"], headers={"Cache-Control": "no-cache"})
+
     return router
 
 
 def render_alone(card: ModelCard, lang: str, max_new_tokens: int) -> str:
     """The page of a site that has no server, in one language: it writes on the reader's device only."""
+    texts = read_texts()[lang]
     context = {
         "card": card,
-        "card_content": card.content() | {"serverless": True},
+        "facts": card.content() | {"serverless": True},
         "numbers": numbers(max_new_tokens),
         "keys": False,
         "lang": lang,
         "languages": {},
-        "texts": read_texts()[lang],
+        "texts": texts | {"script": texts["script"] | texts["panels"]},
         "root": "",
         "policy": ALONE_POLICY,
     }
@@ -126,6 +136,13 @@ def make_templates() -> Jinja2Templates:
     templates.env.trim_blocks = True
     templates.env.lstrip_blocks = True
     return templates
+
+
+def first_facts(card: ModelCard) -> dict[str, Any]:
+    """What the page has of the model at first; it gets the curve of its training from /info."""
+    facts = card.content()
+    del facts["curve"]
+    return facts
 
 
 def policy(settings: ServerSettings) -> str:

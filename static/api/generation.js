@@ -39,12 +39,13 @@ export async function* generate(request, card, options) {
 	const body = { ...request.parameters, prompt, details: true, alternatives, report: card.report };
 	if (request.seed !== null) body.seed = request.seed;
 	if (!options.here) {
-		const signal = AbortSignal.any([options.signal, options.leave]);
+		const { leave } = options;
+		const signal = leave ? AbortSignal.any([options.signal, leave]) : options.signal;
 		try {
 			yield* read(request, card, stream("/generate", body, { ...options, signal }));
 			return;
 		} catch (error) {
-			if (options.signal.aborted || !options.leave.aborted) throw error;
+			if (options.signal.aborted || !options.leave?.aborted) throw error;
 		}
 	}
 	const { streamHere } = await import("../engine/client.js");

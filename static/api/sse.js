@@ -74,7 +74,7 @@ export class EventParser {
  * Sends `body` as JSON and yields each event, with its data parsed, up to `done`.
  *
  * When the connection is lost, or the server goes down and promises to come back, the rest is requested again, as often
- * as it takes; `start` may therefore come several times.
+ * as it takes; `start` may therefore come several times. A server that is busy is asked again when it says so.
  * Throws ProblemError when the server refuses or reports an error, AbortError when `signal` is aborted.
  * @param {string} url @param {object} body @param {StreamOptions} options @returns {AsyncGenerator<ServerEvent>}
  */
@@ -84,6 +84,7 @@ export async function* stream(url, body, { signal, retryBusy, onWait }) {
 	let wait = FIRST_WAIT;
 	let retry = retryBusy;
 	for (;;) {
+		let busy = false;
 		try {
 			for await (const event of connect(url, sent, lastId, signal)) {
 				if (event.id) lastId = event.id;
@@ -94,13 +95,17 @@ export async function* stream(url, body, { signal, retryBusy, onWait }) {
 			}
 		} catch (error) {
 			if (signal.aborted) throw error;
-			const begun = sent !== body;
-			if (error instanceof ProblemError && !((retry || begun) && isTemporary(error))) throw error;
+			if (error instanceof ProblemError) {
+				if (!isTemporary(error)) throw error;
+				const begun = sent !== body;
+				busy = !begun && !retry;
+				if (busy) wait = 1000 * (error.problem.retry_after ?? MAX_WAIT / 1000);
+			}
 		}
 		retry = false;
-		onWait(wait);
+		onWait(wait, busy);
 		await pause(wait, signal);
-		wait = Math.min(2 * wait, MAX_WAIT);
+		wait = busy ? FIRST_WAIT : Math.min(2 * wait, MAX_WAIT);
 	}
 }
 
@@ -164,9 +169,12 @@ async function answerOf(response) {
 
 /** @param {Response} response @returns {Promise<Problem>} */
 async function problemOf(response) {
-	const type = response.headers.get("content-type") ?? "";
-	if (type.includes("json")) return response.json();
-	return { status: response.status, detail: `the server answered ${response.status} ${response.statusText}` };
+	const { status, statusText, headers } = response;
+	const type = headers.get("content-type") ?? "";
+	const retry = Number(headers.get("retry-after")) || undefined; // seconds; no server of ours sends a date
+	const detail = `the server answered ${status} ${statusText}`;
+	const problem = type.includes("json") ? await response.json() : { status, detail };
+	return { retry_after: retry, ...problem };
 }
 
 /**

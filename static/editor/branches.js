@@ -40,8 +40,9 @@ export class BranchTree {
 	 * @param {Cell[]} cells @param {{ name: string } | null} parent @param {string | null} name @returns {Branch}
 	 */
 	add(cells, parent = null, at = 0, name = null) {
-		const { windowSize, onEdit, onText } = this.#options;
+		const { windowSize, onEdit, onText, onContinue } = this.#options;
 		const page = make("article");
+		const head = page.appendChild(make("div", "pane"));
 		const root = page.appendChild(make("div", "document"));
 		root.dataset.window = t("window");
 		const doc = new TextDocument(cells, windowSize);
@@ -51,6 +52,9 @@ export class BranchTree {
 		});
 		/** @type {Branch} */
 		const branch = { name: name ?? this.#nameUnder(parent), parent: parent?.name ?? null, at, doc, page, editor };
+		const go = makeButton("quiet", t("continue"), () => onContinue(branch));
+		go.setAttribute("aria-label", t("continue_one", { name: branch.name }));
+		head.append(make("b", "", t("text_named", { name: branch.name })), make("span", "", originOf(branch)), go);
 		for (const [key, value] of Object.entries(TEXT_BOX)) root.setAttribute(key, value);
 		root.setAttribute("aria-label", t("text_named", { name: branch.name }));
 		root.dataset.placeholder = t("placeholder");
@@ -108,10 +112,15 @@ export class BranchTree {
 		for (const branch of this.branches) branch.editor.lines.refresh();
 	}
 
+	/** The texts that are on the screen. */
+	get shown() {
+		return this.sideBySide ? this.branches : [this.active];
+	}
+
 	draw() {
 		const { pages, onChange } = this.#options;
 		this.active ??= this.branches[0];
-		const shown = this.sideBySide ? this.branches : [this.active];
+		const { shown } = this;
 		const children = shown.flatMap(({ page }, i) => (i ? [document.createElement("hr"), page] : [page]));
 		const same = children.length === pages.childElementCount && shown.every(({ page }) => page.isConnected);
 		if (!same) pages.replaceChildren(...children);
@@ -133,7 +142,7 @@ export class BranchTree {
 	#makeTab(branch) {
 		const item = make("li");
 		const open = item.appendChild(makeButton("", branch.name, () => this.activate(branch)));
-		open.title = branch.parent ? t("forked_from", { name: branch.parent, at: branch.at + 1 }) : "";
+		open.title = originOf(branch);
 		open.setAttribute("aria-label", t("text_named", { name: branch.name }) + (open.title && `, ${open.title}`));
 		const close = item.appendChild(makeButton("close", "×", () => this.close(branch)));
 		close.setAttribute("aria-label", t("close_text", { name: branch.name }));
@@ -160,6 +169,11 @@ export class BranchTree {
 		const next = 1 + Math.max(0, ...siblings.map(({ name }) => Number(name.split(".").at(-1))));
 		return parent ? `${parent.name}.${next}` : String(next);
 	}
+}
+
+/** Where a text left another, in words. @param {Branch} branch */
+function originOf({ parent, at }) {
+	return parent ? t("forked_from", { name: parent, at: at + 1 }) : "";
 }
 
 /** @param {string} name @param {string} ancestor */

@@ -4,6 +4,7 @@
 import { textOf } from "./document.js";
 
 const VERSION = 1;
+const SHORT_VERSION = 2; // with a fingerprint of each text as a whole: it says whether a text differs, but not where
 const MAX_PIECES = 64; // fingerprints in a link
 const MIN_PIECE = 16; // characters in a piece
 /** @type {(keyof Settings)[]} */
@@ -16,12 +17,31 @@ export const MAX_FRAGMENT = 200_000; // characters
  * @param {Pick<RequestRecord, "prefix" | "seed" | "checkpoint" | "numerics" | "runs" | "parameters">} request
  */
 export async function toFragment({ prefix, seed, checkpoint, numerics, runs, parameters }) {
-	const length = Math.max(...runs.map(({ cells }) => cells.length));
+	const sent = { ...parameters, max_new_tokens: longestOf(runs) };
 	const samples = runs.map(({ cells }) => fingerprints(textOf(cells)));
-	const sent = { ...parameters, max_new_tokens: length };
-	const content = JSON.stringify([VERSION, checkpoint, numerics, seed, prefix, sent, samples]);
-	const bytes = await transformed(new CompressionStream("deflate-raw"), new TextEncoder().encode(content));
-	return `s=${toBase64(bytes)}`;
+	return packed([VERSION, checkpoint, numerics, seed, prefix, sent, samples]);
+}
+
+/**
+ * The shortest link to a request, for QR codes and messages.
+ * @param {Pick<RequestRecord, "prefix" | "seed" | "checkpoint" | "numerics" | "runs" | "parameters">} request
+ */
+export async function toShortFragment({ prefix, seed, checkpoint, numerics, runs, parameters }) {
+	const sent = { ...parameters, max_new_tokens: longestOf(runs) };
+	const samples = runs.map(({ cells }) => [cells.length, fnv1a(cells.map(({ c }) => c))]);
+	const values = FIELDS.map((name) => sent[name] ?? null);
+	return packed([SHORT_VERSION, checkpoint, numerics, seed, prefix, values, samples]);
+}
+
+/** @param {Run[]} runs */
+function longestOf(runs) {
+	return Math.max(...runs.map(({ cells }) => cells.length));
+}
+
+/** @param {unknown[]} content */
+async function packed(content) {
+	const bytes = new TextEncoder().encode(JSON.stringify(content));
+	return `s=${toBase64(await transformed(new CompressionStream("deflate-raw"), bytes))}`;
 }
 
 /**
@@ -33,7 +53,7 @@ export async function fromFragment(fragment) {
 	try {
 		const bytes = await transformed(new DecompressionStream("deflate-raw"), fromBase64(fragment.slice(2)));
 		const content = JSON.parse(new TextDecoder().decode(bytes));
-		const [version, checkpoint, numerics, seed, prefix, sent, samples] = content;
+		const [version, checkpoint, numerics, seed, prefix, sent, samples] = lengthened(content);
 		const given = FIELDS.filter((name) => name in sent);
 		/** @type {Partial<Settings>} */
 		const parameters = Object.fromEntries(given.map((name) => [name, sent[name]]));
@@ -48,6 +68,20 @@ export async function fromFragment(fragment) {
 	} catch {
 		return null; // cut short or mistyped: whatever went wrong, it is no link
 	}
+}
+
+/** The content of a short link as that of a long one. @param {any[]} content */
+function lengthened(content) {
+	const [version, checkpoint, numerics, seed, prefix, values, samples] = content;
+	if (version !== SHORT_VERSION) return content;
+	const off = ["top_k", "top_p", "min_p"]; // for which null has a meaning
+	const given = FIELDS.map((name, i) => [name, values[i]]).filter(
+		([name, value]) => value !== null || off.includes(name),
+	);
+	const prints = samples.map((/** @type {[number, number]} */ [length, hash]) => {
+		return { length, size: Math.max(MIN_PIECE, length), pieces: length ? [hash] : [] };
+	});
+	return [VERSION, checkpoint, numerics, seed, prefix, Object.fromEntries(given), prints];
 }
 
 /** @param {Fingerprints} value */
@@ -87,10 +121,10 @@ export function toJson(branch, request) {
 	return `${JSON.stringify(content, null, 1)}\n`;
 }
 
-/** Lets the browser save a file. @param {string} name @param {string} type @param {string} text */
-export function download(name, type, text) {
+/** Lets the browser save a file. @param {string} name @param {string} type @param {BlobPart} content */
+export function download(name, type, content) {
 	const link = document.createElement("a");
-	link.href = URL.createObjectURL(new Blob([text], { type }));
+	link.href = URL.createObjectURL(new Blob([content], { type }));
 	link.download = name;
 	link.click();
 	URL.revokeObjectURL(link.href);

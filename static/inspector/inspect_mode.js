@@ -21,18 +21,20 @@ export class InspectMode {
 		this.#tree = tree;
 		this.#inspector = inspector;
 		this.#button = button;
-		button.addEventListener("click", () => this.toggle());
-		pages.addEventListener("pointermove", (event) => {
-			if (event.pointerType === "mouse") this.#hover(event);
-		});
+		pages.addEventListener("pointermove", (event) => this.point(event));
 		pages.addEventListener("pointerleave", () => clearTimeout(this.#timer));
-		pages.addEventListener("click", (event) => {
-			if (this.on) this.#tap(event);
-			else if (!sheet.matches) this.#click(event);
-		});
+		pages.addEventListener("click", (event) => this.point(event));
 		pages.addEventListener("keydown", (event) => {
 			if (this.on) this.#onKey(event);
 		});
+	}
+
+	/** A pointer moves or clicks in a text. @param {PointerEvent} event */
+	point(event) {
+		if (event.type === "click") {
+			if (this.on) this.#tap(event);
+			else if (!sheet.matches) this.#click(event);
+		} else if (event.pointerType === "mouse") this.#hover(event);
 	}
 
 	/** Switches the mode on, at the caret or the end of the text, or off. */

@@ -1,20 +1,38 @@
-// The panels of the lens and the dialog that shares. Their code is loaded when it is first needed, or as soon as the
+// The panels of the lens and the dialogs that share and play. Their code is loaded when it is first needed, or as soon as the
 // reader does anything: it is not part of the first sight, and later the server may be away.
 
+import { get } from "../api/sse.js";
 import { requestOf } from "../session.js";
 import { $ } from "../ui/dom.js";
+import { withAssets } from "../ui/panel_assets.js";
 import { Retry } from "../ui/retry.js";
 import { sampling } from "../ui/settings_form.js";
 
 const DEFAULT_SEED = 1337; // of /snapshots
 const loaders = {
-	letter: () => import("../inspector/candidates.js"),
-	report: () => import("./report.js"),
-	growth: () => import("./snapshots.js"),
-	model: () => import("./model_card.js"),
-	share: () => import("./share_dialog.js"),
+	letter: () => withAssets(import("../inspector/candidates.js")),
+	report: () => withAssets(import("./report.js")),
+	growth: () => withAssets(import("./snapshots.js")),
+	model: (signal = new AbortController().signal) =>
+		withAssets(Promise.all([import("./model_card.js"), loadInfo(signal)])),
+	help: () => withAssets(import("./help_dialog.js")),
+	play: () => withAssets(import("../play/play_dialog.js")),
+	share: () => withAssets(import("./share_dialog.js")),
 	key: () => import("../api/api_key.js"),
 };
+
+/** @type {ModelCard | null} */
+let info = null;
+
+/**
+ * All of the model card, of which the page has a part from the beginning; a page that stands alone has all.
+ * @param {AbortSignal} signal @returns {Promise<ModelCard>}
+ */
+async function loadInfo(signal) {
+	const card = JSON.parse($("card").textContent);
+	info ??= card.serverless ? card : await get("/info", signal);
+	return /** @type {ModelCard} */ (info);
+}
 
 /** Loads all code that is not loaded yet; without the server it is loaded when it is needed. */
 export function loadAll() {
@@ -33,15 +51,20 @@ export class Panels {
 	#snapshots = null;
 	/** @type {import("./share_dialog.js").ShareDialog | null} */
 	#dialog = null;
+	/** @type {import("../play/play_dialog.js").PlayDialog | null} */
+	#playDialog = null;
+	#classify;
 	#cardDrawn = false;
 
 	/** @param {PanelsOptions} options */
-	constructor({ card, tree, session, lens }) {
+	constructor({ card, tree, session, lens, classify }) {
 		this.#card = card;
+		this.#classify = classify;
 		this.#tree = tree;
 		this.#session = session;
 		lens.listen((name) => this.#open(name));
 		$("share-open").addEventListener("click", () => this.#share());
+		$("play-open").addEventListener("click", () => this.#play());
 	}
 
 	/** Shows the report of the sample that the active text ends with, if there is one. */
@@ -92,14 +115,34 @@ export class Panels {
 		if (this.#cardDrawn) return;
 		const loaded = await new Retry($("card-panel")).run(loaders.model);
 		if (!loaded) return;
+		const [{ drawCard }, { curve }] = loaded;
 		this.#cardDrawn = true;
-		loaded.drawCard($("card-panel"), this.#card);
+		drawCard($("card-panel"), { ...this.#card, curve });
 	}
 
 	async #share() {
 		const loaded = this.#dialog ? null : await loaders.share();
-		if (loaded) this.#dialog ??= new loaded.ShareDialog($("share"), { tree: this.#tree, session: this.#session });
+		if (loaded && !this.#dialog) {
+			this.#dialog = new loaded.ShareDialog($("share"), {
+				tree: this.#tree,
+				session: this.#session,
+				classify: this.#classify,
+			});
+		}
 		this.#dialog?.open();
+	}
+
+	async #play() {
+		const loaded = this.#playDialog ? null : await loaders.play();
+		if (loaded) {
+			this.#playDialog ??= new loaded.PlayDialog({
+				card: this.#card,
+				tree: this.#tree,
+				classify: this.#classify,
+			});
+		}
+		this.#session.stop();
+		this.#playDialog?.open();
 	}
 
 	/**

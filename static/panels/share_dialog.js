@@ -1,54 +1,105 @@
-// The dialog that shares a text: link, copy, download.
+// The dialog that shares a text: links, copy, download, and a picture.
 
+import { post } from "../api/sse.js";
 import { textOf } from "../editor/document.js";
-import { MAX_FRAGMENT, download, toFragment, toJson, toText } from "../editor/share_format.js";
+import { MAX_FRAGMENT, download, toFragment, toJson, toShortFragment, toText } from "../editor/share_format.js";
 import { requestOf } from "../session.js";
-import { find } from "../ui/dom.js";
+import { copyText } from "../ui/clipboard.js";
+import { find, make, makeButton } from "../ui/dom.js";
 import { t } from "../ui/i18n.js";
+import { describe, drawPicture } from "./share_picture.js";
+
+const MAX_CODE = 600; // characters of a link that a QR code can hold (app/web/qr_code.py)
 
 export class ShareDialog {
 	#dialog;
-	#tree;
-	#session;
-	#link;
+	#options;
+	#link = make("input");
+	#short = make("input");
+	#canvas = make("canvas", "picture");
+	#status = make("p");
+	#copyLink = makeButton("", t("copy_link"), () => this.#copy(this.#link.value));
+	#save = makeButton("", t("save_picture"), () => this.#savePicture());
+	#controller = new AbortController();
 
-	/** @param {HTMLDialogElement} dialog @param {{ tree: BranchTree, session: Session }} options */
-	constructor(dialog, { tree, session }) {
+	/** @param {HTMLDialogElement} dialog @param {ShareOptions} options */
+	constructor(dialog, options) {
+		const { tree } = options;
 		this.#dialog = dialog;
-		this.#tree = tree;
-		this.#session = session;
-		this.#link = find(dialog, "input");
-		this.#onClick("copy-link", () => this.#copy(this.#link.value, this.#link));
-		this.#onClick("copy-text", () => this.#copy(tree.active.doc.text));
-		this.#onClick("save-text", () => download("soliloquy.txt", "text/plain", toText(tree.branches)));
-		this.#onClick("save-json", () => {
-			const content = toJson(tree.active, requestOf(tree.active));
-			download("soliloquy.json", "application/json", content);
-		});
+		this.#options = options;
+		const title = make("h2", "", t("share_title"));
+		title.id = "share-title";
+		const buttons = make("div", "bar");
+		buttons.append(
+			this.#copyLink,
+			makeButton("", t("copy_text"), () => this.#copy(tree.active.doc.text)),
+			makeButton("", t("save_text"), () => download("soliloquy.txt", "text/plain", toText(tree.branches))),
+			makeButton("", t("save_json"), () => {
+				const content = toJson(tree.active, requestOf(tree.active));
+				download("soliloquy.json", "application/json", content);
+			}),
+			this.#save,
+		);
+		this.#status.setAttribute("role", "status");
+		this.#canvas.setAttribute("role", "img");
+		const copyShort = makeButton("quiet", t("copy_short"), () => this.#copy(this.#short.value));
+		copyShort.setAttribute("aria-label", t("copy_short_link"));
+		dialog.append(
+			title,
+			...fieldOf(this.#link, "link", t("share_link")),
+			make("p", "hint", t("share_hint")),
+			...fieldOf(this.#short, "short-link", t("share_short"), copyShort),
+			buttons,
+			this.#status,
+			this.#canvas,
+			makeButton("", t("close"), () => dialog.close()),
+		);
+		dialog.addEventListener("close", () => this.#controller.abort());
 	}
 
 	async open() {
-		this.#session.showAll(); // the text is then all that the link holds, while it is being written too
-		const request = requestOf(this.#tree.active);
+		const { session, tree } = this.#options;
+		session.showAll(); // the text is then all that the link holds, while it is being written too
+		const request = requestOf(tree.active);
 		const message = request ? this.#missing(request) : t("share_nothing");
 		const fragment = request ? await toFragment(request) : "";
 		const fits = request !== null && fragment.length <= MAX_FRAGMENT;
-		const { origin, pathname } = location;
-		this.#link.value = fits ? `${origin}${pathname}#${fragment}` : "";
-		this.#button("copy-link").disabled = !fits;
+		this.#link.value = fits ? addressOf(fragment) : "";
+		this.#short.value = fits ? addressOf(await toShortFragment(request)) : "";
+		for (const button of [this.#copyLink, this.#save]) button.disabled = !fits;
+		this.#canvas.hidden = !fits;
 		this.#show(request && !fits ? t("share_too_long") : message);
 		this.#dialog.showModal();
 		this.#link.select();
+		if (fits) await this.#draw(request);
 	}
 
-	/** @param {string} name */
-	#button(name) {
-		return /** @type {HTMLButtonElement} */ (find(this.#dialog, `[name=${name}]`));
+	/** Draws the picture, first without the code, which the server makes. @param {RequestRecord} request */
+	async #draw(request) {
+		const { tree, classify } = this.#options;
+		const cells = [...tree.active.doc.cells];
+		/** @type {PictureContent} */
+		const content = { cells, request, classify: classify(), lead: leadOfPage(), rows: [] };
+		this.#canvas.setAttribute("aria-label", describe(content));
+		this.#canvas.dataset.code = "";
+		drawPicture(this.#canvas, content);
+		if (this.#short.value.length > MAX_CODE) return;
+		this.#controller = new AbortController();
+		const { signal } = this.#controller;
+		try {
+			/** @type {{ rows: string[] }} */
+			const { rows } = await post("/qr", { text: this.#short.value }, signal);
+			drawPicture(this.#canvas, { ...content, rows });
+			this.#canvas.dataset.code = "drawn";
+		} catch {
+			// the server is away: the picture goes without
+		}
 	}
 
-	/** @param {string} name @param {() => void} action */
-	#onClick(name, action) {
-		this.#button(name).addEventListener("click", action);
+	#savePicture() {
+		this.#canvas.toBlob((blob) => {
+			if (blob) download("soliloquy.png", "image/png", blob);
+		}, "image/png");
 	}
 
 	/**
@@ -56,41 +107,41 @@ export class ShareDialog {
 	 * @param {RequestRecord} request
 	 */
 	#missing({ prefix, runs }) {
-		const { active } = this.#tree;
-		const { text } = active.doc;
+		const { session, tree } = this.#options;
+		const { text } = tree.active.doc;
 		if (!runs.some(({ cells }) => text === prefix + textOf(cells))) return t("share_edited");
-		return this.#session.isWriting(active) ? t("share_writing") : "";
-	}
-
-	/**
-	 * Copies a text, which is the value of `input` if given.
-	 * @param {string} text @param {HTMLInputElement | null} input
-	 */
-	async #copy(text, input = null) {
-		try {
-			await navigator.clipboard.writeText(text); // only where the page came over https or from this machine
-		} catch {
-			const field = input ?? this.#fieldWith(text);
-			field.select();
-			const done = document.execCommand("copy");
-			if (!input) field.remove();
-			if (!done) {
-				this.#show(t("copy_failed"));
-				return;
-			}
-		}
-		this.#show(t("copied"));
+		return session.isWriting(tree.active) ? t("share_writing") : "";
 	}
 
 	/** @param {string} text */
-	#fieldWith(text) {
-		const field = this.#dialog.appendChild(document.createElement("textarea"));
-		field.value = text;
-		return field;
+	async #copy(text) {
+		this.#show(t((await copyText(text, this.#dialog)) ? "copied" : "copy_failed"));
 	}
 
 	/** @param {string} message */
 	#show(message) {
-		find(this.#dialog, "[role=status]").textContent = message;
+		this.#status.textContent = message;
 	}
+}
+
+/** A field that is only read, with its label. @param {HTMLInputElement} field @param {string} name @param {string} words @param {HTMLElement[]} beside */
+function fieldOf(field, name, words, ...beside) {
+	Object.assign(field, { id: name, name, readOnly: true });
+	const label = make("label", "", words);
+	label.htmlFor = name;
+	const row = make("div", "with-button");
+	row.append(field, ...beside);
+	return [label, row];
+}
+
+/** What the page says of the model, without the sentences that explain its words. */
+function leadOfPage() {
+	const lead = /** @type {HTMLElement} */ (find(document, ".lead").cloneNode(true));
+	for (const tip of lead.querySelectorAll(".tip")) tip.remove();
+	return lead.textContent.replace(/\s+/g, " ").trim();
+}
+
+/** @param {string} fragment */
+function addressOf(fragment) {
+	return `${location.origin}${location.pathname}#${fragment}`;
 }

@@ -8,6 +8,7 @@ import { messageOf, Retry } from "../ui/retry.js";
 import { drawCurve } from "./model_card.js";
 
 const MAX_PROMPT = 60; // characters of the prompt that each card repeats
+const LAST_LINES = /(?:[^\n]*\n*){1,2}$/; // of them
 const PLAY_INTERVAL = 1600; // milliseconds between two stages
 
 export class SnapshotPanel {
@@ -101,7 +102,8 @@ export class SnapshotPanel {
 	#drawStages(prompt) {
 		if (!this.#answer) return;
 		const { snapshots } = this.#answer;
-		const last = Array.from(prompt).slice(-MAX_PROMPT).join("");
+		const end = Array.from(prompt).slice(-MAX_PROMPT).join("");
+		const last = end.match(LAST_LINES)?.[0] ?? end;
 		const shown = last.length < prompt.length ? `…${last.trimStart()}` : last;
 		const cards = snapshots.map(({ step, text }) => {
 			const card = make("article", "stage");

@@ -6,6 +6,9 @@ export const $ = (id) => /** @type {any} */ (document.getElementById(id));
 /** Whether the lens is a sheet at the bottom of the window, for want of room beside the text. */
 export const sheet = matchMedia("(max-width: 59.99rem)");
 
+/** Whether the window is as narrow as a phone's. */
+export const phone = matchMedia("(max-width: 40rem)");
+
 /** Where on the screen the text ends, as the settings and perhaps the lens stand over what is below. */
 export function viewBottom() {
 	const over = sheet.matches ? $("lens") : $("form");

@@ -3,7 +3,7 @@
 import { nameOf } from "./character_names.js";
 import { $ } from "./dom.js";
 
-/** @type {Record<string, string>} */
+/** @type {Record<string, any>} */
 const table = JSON.parse($("texts").textContent);
 const language = document.documentElement.lang;
 const PLACEHOLDER = /\{(\w+)((?:\|[^|}]*)*)\}/g;
@@ -15,12 +15,24 @@ const PLACEHOLDER = /\{(\w+)((?:\|[^|}]*)*)\}/g;
  * @param {string} key @param {Record<string, TextValue>} values @returns {string}
  */
 export function t(key, values = {}) {
-	return table[key].replace(PLACEHOLDER, (_, name, forms) => {
+	/** @type {string} */
+	const text = table[key];
+	return text.replace(PLACEHOLDER, (_, name, forms) => {
 		const given = values[name] ?? "";
 		if (typeof given === "string") return given;
 		const { value, digits } = typeof given === "number" ? { value: given, digits: 0 } : given;
 		return forms ? formOf(forms.slice(1).split("|"), value, digits) : number(value, digits);
 	});
+}
+
+/** Adds texts that have come later. @param {Record<string, unknown>} texts */
+export function addTexts(texts) {
+	Object.assign(table, texts);
+}
+
+/** The texts named `key`, row by row. @param {string} key @returns {string[][]} */
+export function lists(key) {
+	return table[key];
 }
 
 /** Whether there is a text named `key`. @param {string} key */

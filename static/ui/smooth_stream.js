@@ -5,7 +5,7 @@ const DELAY = 0.1; // seconds over which what has come is spread at full speed
 const RATES = { step: 0, slow: 8, reading: 30, full: Infinity };
 
 export class SmoothStream {
-	/** What has come and is not shown yet. @type {Map<Run, { editor: Editor, cells: WrittenCell[] }>} */
+	/** What has come and is not shown yet. @type {Map<Run, { editor: Growing, cells: WrittenCell[] }>} */
 	#waiting = new Map();
 	#frame = 0;
 	#last = 0;
@@ -36,7 +36,7 @@ export class SmoothStream {
 
 	/**
 	 * Appends `cells` to an editor's text, some of them at a time.
-	 * @param {Editor} editor @param {WrittenCell[]} cells @param {Run} run
+	 * @param {Growing} editor @param {WrittenCell[]} cells @param {Run} run
 	 */
 	push(editor, cells, run) {
 		const waiting = this.#waiting.get(run);
@@ -70,11 +70,15 @@ export class SmoothStream {
 		this.#show(Infinity);
 	}
 
-	/** Forgets what waits; returns how much that was of each run. @returns {Map<Run, number>} */
-	discard() {
-		const counts = new Map([...this.#waiting].map(([run, { cells }]) => [run, cells.length]));
-		this.#waiting.clear();
-		this.#end();
+	/** Forgets what waits of some runs; returns how much that was of each. @param {Run[]} runs @returns {Map<Run, number>} */
+	discard(runs) {
+		const counts = new Map();
+		for (const run of runs) {
+			const waiting = this.#waiting.get(run);
+			if (waiting) counts.set(run, waiting.cells.length);
+			this.#waiting.delete(run);
+		}
+		if (!this.#waiting.size) this.#end();
 		this.onChange();
 		return counts;
 	}

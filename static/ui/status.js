@@ -1,8 +1,9 @@
 // How the connection is and what is being written, always in view; and how fast, where the model is described.
 
+import { make } from "./dom.js";
 import { t } from "./i18n.js";
 
-const INTERVAL = 250; // milliseconds between two updates of the speed
+const INTERVAL = 250; // milliseconds between two updates of the speed, or of a countdown
 
 export class Status {
 	#options;
@@ -20,11 +21,26 @@ export class Status {
 	show(name, values = null) {
 		const { state, text } = this.#options;
 		state.dataset.state = name;
-		state.textContent = t(`state_${name}`, { seconds: { value: values?.seconds ?? 0, digits: 1 } });
+		state.textContent = t(`state_${name}`);
 		text.textContent = describe(values ?? {});
 		clearInterval(this.#timer);
 		if (name === "writing") this.#timer = setInterval(() => this.#refresh(), INTERVAL);
+		if (values?.seconds) this.#countDown(values.seconds);
 		if (values?.count) this.#offerSeed(values.seed ?? 0);
+	}
+
+	/** Shows how long it takes to the next attempt; a screen reader would say every second. @param {number} seconds */
+	#countDown(seconds) {
+		const end = performance.now() + 1000 * seconds;
+		const rest = make("span");
+		rest.setAttribute("aria-hidden", "true");
+		const show = () => {
+			const left = Math.max(1, Math.ceil((end - performance.now()) / 1000));
+			rest.textContent = ` ${t("in_seconds", { seconds: left })}`;
+		};
+		show();
+		this.#options.state.append(rest);
+		this.#timer = setInterval(show, INTERVAL);
 	}
 
 	#refresh() {

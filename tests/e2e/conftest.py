@@ -20,7 +20,7 @@ BUNDLED = Path(__file__).parent.parent.parent / "checkpoints" / "shakespeare-cha
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 # errors that tests cause: refusals, and a server that goes away
-EXPECTED = re.compile("status of 422|net::ERR_(CONNECTION|INCOMPLETE|EMPTY)")
+EXPECTED = re.compile("status of (422|503)|net::ERR_(CONNECTION|INCOMPLETE|EMPTY)")
 
 # text appears as it comes, as if the reader had chosen that
 FULL_SPEED = """try { sessionStorage["soliloquy-view"] ??= JSON.stringify({ speed: "full", time: 1 }) } catch {}"""

@@ -238,7 +238,10 @@ def test_a_link_writes_the_same_text_again_and_says_so(wrote: Page, browser: Bro
     with opened(browser, link) as other:
         expect(other.locator("#verdict")).to_have_text("Replayed from the link: every character matches.")
         assert text_of(other) == text_of(wrote)
-        assert "#" not in other.url
+        assert other.url == link  # the address can be forwarded
+        other.reload()
+        assert text_of(other) == text_of(wrote)
+        expect(other.locator("article")).to_have_count(1)  # nothing is written a second time
     wrong = link[:-6] + ("AAAAAA" if link[-6:] != "AAAAAA" else "BBBBBB")
     with opened(browser, wrong) as other:
         expect(other.locator("#error, #verdict[data-same=false]").filter(visible=True).first).not_to_be_empty()

@@ -112,7 +112,7 @@ def test_the_slider_leads_from_gibberish_to_verse(wrote: Page, bundled_server: L
     expect(wrote.locator("#growth-slider")).to_have_attribute(
         "aria-valuetext", f"after {snapshots[1]['step']} steps"
     )
-    wrote.get_by_role("button", name="Play").click()
+    wrote.get_by_role("button", name="▶ Play").click()
     expect(wrote.locator("#growth output")).to_have_text("after 0 steps")
     expect(wrote.locator("#growth output")).to_have_text(f"after {snapshots[-1]['step']} steps")
     wrote.click("#write")  # which is seen in the text

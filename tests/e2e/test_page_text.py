@@ -1,13 +1,16 @@
 """The page's text: one document that people and the model write in, streamed without a loss."""
 
 import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from app.serving import engine
 from tests.conftest import LiveServer
-from tests.e2e.conftest import BUNDLED, begin, opened, text_of, written
+from tests.e2e.conftest import BUNDLED, Opened, begin, opened, text_of, written
 from tests.e2e.test_process import serving
 
 
@@ -26,7 +29,8 @@ def test_the_model_goes_on_where_someone_stopped(bundled: Page, bundled_server: 
     assert text_of(bundled) == "ROMEO:\nO my " + expected
     expect(bundled.locator(".speaker").first).to_have_text("ROMEO:")
     expect(bundled.locator("#figures")).to_contain_text("300 characters")
-    expect(bundled.locator("#counters")).to_contain_text(", 256 seen")
+    expect(bundled.locator("#counters")).to_have_text("312 characters")
+    expect(bundled.locator("#counters")).to_have_attribute("title", re.compile("sees the last 256 of them"))
 
     bundled.keyboard.press("Control+End")
     bundled.keyboard.type("\n\nNURSE:\nNo!")
@@ -112,6 +116,58 @@ def test_samples_stand_side_by_side(bundled: Page, bundled_server: LiveServer) -
     expect(bundled.locator("article")).to_have_count(1)
     bundled.locator("#tabs").get_by_role("button", name="Text 3", exact=True).click()
     assert text_of(bundled, "3") == "ROMEO:\n" + expected[2]
+
+
+def test_texts_go_on_all_at_once_or_one_by_one(bundled: Page, bundled_server: LiveServer) -> None:
+    """Four panes stand two by two, each with its name and what continues it; another one says where it forked."""
+    begin(bundled, "ROMEO:\n", seed="5", max_new_tokens="40", num_samples="4")
+    bundled.click("#write")
+    written(bundled)
+    boxes = [bundled.locator("article").nth(i).bounding_box() for i in range(4)]
+    assert len({box["x"] for box in boxes if box}) == 2
+    assert len({box["y"] for box in boxes if box}) == 2
+    before = [text_of(bundled, str(i + 1)) for i in range(4)]
+    bundled.click("#continue-all")
+    written(bundled)
+    after = [text_of(bundled, str(i + 1)) for i in range(4)]
+    for old, new in zip(before, after, strict=True):
+        [expected] = answer(bundled_server.url, old, seed=5, max_new_tokens=40)
+        assert new == old + expected
+    bundled.get_by_role("button", name="Continue text 3").click()
+    written(bundled)
+    assert len(text_of(bundled, "3")) == len(after[2]) + 40
+    assert [text_of(bundled, name) for name in ("1", "2", "4")] == [after[0], after[1], after[3]]
+    bundled.locator('[aria-label="Text 2"] .line').first.click()
+    bundled.keyboard.press("Control+Home")
+    for _ in range(20):
+        bundled.keyboard.press("ArrowRight")
+    bundled.keyboard.press("Control+Shift+Enter")
+    written(bundled)
+    expect(bundled.locator("article .pane").nth(2)).to_contain_text("left text 2 at character 21")
+    marked = bundled.evaluate("[...CSS.highlights.get('fork')].map((range) => range.toString())")
+    assert marked == [text_of(bundled, "2.1")[20]]
+
+
+def test_a_busy_server_is_asked_again_when_it_says_so(
+    browser: Browser, serve: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader had to press Write again. Now the page counts down and tries, until it is stopped."""
+    monkeypatch.setattr(engine, "FULL_RETRY_SECONDS", 1)  # a test waits for all of it
+    with serve(slots=1, queue_size=0) as live, opened(browser, live.url) as page:
+        page.click("#tab-model")  # where nothing is asked for while one types
+        begin(page, "ROMEO:", max_new_tokens="20")
+        live.gate.close()
+        live.gate.waiting.clear()
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(answer, live.url, "A", max_new_tokens=20)
+            assert live.gate.waiting.wait(60)
+            page.click("#write")
+            expect(page.locator("#state")).to_have_attribute("data-state", "busy")
+            expect(page.locator("#state")).to_contain_text(re.compile(r"busy; trying again in \d s"))
+            live.gate.open()
+            assert other.result()
+        written(page)
+        assert len(text_of(page)) == len("ROMEO:") + 20
 
 
 def test_text_grows_until_it_is_stopped_on_the_server_too(page: Page, server: LiveServer) -> None:

@@ -210,10 +210,16 @@ def test_colours_panels_and_settings_survive_a_reload(browser: Browser, bundled_
 PLURAL = re.compile(r"\{(\w+)((?:\|[^|}]*)+)\}")
 
 
+def all_texts(language: str) -> dict[str, object]:
+    """Those that the page's scripts show."""
+    found: dict[str, object] = TEXTS[language]["script"] | TEXTS[language]["panels"]
+    return found
+
+
 @pytest.mark.parametrize("language", ["en", "es"])
 def test_every_count_goes_with_its_noun(browser: Browser, server: LiveServer, language: str) -> None:
     """1 characters, 1 layers: texts had one form. They have those that Intl.PluralRules chooses among."""
-    texts = TEXTS[language]["script"]
+    texts = {key: text for key, text in all_texts(language).items() if isinstance(text, str)}
     forms = {"en": 2, "es": 3}[language]
     for key, text in texts.items():
         for _, choices in PLURAL.findall(text):
