@@ -386,19 +386,15 @@ function begin(text) {
 
 /** Loads what it takes to write on this device, as soon as the reader chooses that: then it works without a network. */
 async function loadEngine() {
-	$("here-progress").hidden = true;
 	if (!writesHere(card)) return;
-	const { load } = await import("./engine/client.js");
-	$("here-progress").hidden = false;
+	const { loadWithProgress } = await import("./engine/progress.js");
 	try {
-		await load(card, (share) => ($("here-progress").value = share));
+		await loadWithProgress(card);
 		engineLoaded = true;
 		if (!session.writing) showError("");
 	} catch (error) {
-		$("write-here").checked = false;
 		onProblem(error);
 	}
-	$("here-progress").hidden = true;
 }
 
 function saveSoon() {
@@ -606,7 +602,7 @@ async function openLink() {
 	if (!fragment || opened) return;
 	clearMessages();
 	history.replaceState({ ...history.state, opened: fragment }, ""); // the address stays, to be forwarded
-	const { openFragment } = await import("./panels/shared_link.js");
+	const { openFragment } = await withAssets(import("./panels/shared_link.js"));
 	await openFragment(fragment, { card, tree, session });
 }
 

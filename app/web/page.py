@@ -43,6 +43,7 @@ ALONE_POLICY = (  # in the page itself, since a static host sends no headers of 
     "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'"
 )
 SWAGGER = ("fastapi_offline", "static")  # the package that brings Swagger UI's files, and their folder in it
+INDENTATION = re.compile(r"\n[ \t]+")
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
@@ -101,7 +102,7 @@ def make_router(texts: Texts) -> APIRouter:
             "Content-Language": chosen,
             "Vary": "Accept-Language",
         }
-        return templates.TemplateResponse(request, "index.html", context, headers=headers)
+        return HTMLResponse(render(templates, context), headers=headers)
 
     @router.get("/texts", include_in_schema=False)
     def panel_texts(lang: str = DEFAULT_LANGUAGE) -> JSONResponse:
@@ -126,7 +127,12 @@ def render_alone(card: ModelCard, lang: str, max_new_tokens: int) -> str:
         "root": "",
         "policy": ALONE_POLICY,
     }
-    return make_templates().get_template("index.html").render(context)
+    return render(make_templates(), context)
+
+
+def render(templates: Jinja2Templates, context: dict[str, Any]) -> str:
+    """The page without the indentation of its lines: it has no element in which that would be seen."""
+    return INDENTATION.sub("\n", templates.get_template("index.html").render(context))
 
 
 def make_templates() -> Jinja2Templates:
