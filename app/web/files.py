@@ -12,6 +12,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 SLIMMED = frozenset({".css", ".js"})
+QUOTES = "\"'`"
 WORKER = "engine/worker.js"
 # A thread has a policy of its own: this one may compute, and import its modules, but fetch nothing.
 WORKER_POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'"
@@ -58,7 +59,7 @@ class PageFiles(StaticFiles):
 def slimmed(path: Path, _modified: int) -> str:
     """A script or style without comments and indentation; its lines keep their numbers, for what a browser reports.
 
-    Only comments that begin a line are left out. No string in these files goes over several lines.
+    Comments are left out that begin a line or end one. No string in these files goes over several lines.
     """
     lines: list[str] = []
     in_comment = False
@@ -69,5 +70,13 @@ def slimmed(path: Path, _modified: int) -> str:
             text = "" if in_comment else text.partition("*/")[2].strip()
         elif text.startswith("//"):
             text = ""
-        lines.append(text)
+        lines.append(_without_last_comment(text))
     return "\n".join(lines)
+
+
+def _without_last_comment(line: str) -> str:
+    """A line without the comment that ends it; with it where the two slashes may be in a string."""
+    code, _, comment = line.partition(" // ")
+    if comment and all(code.count(quote) % 2 == 0 for quote in QUOTES):
+        return code.rstrip()
+    return line

@@ -148,7 +148,11 @@ def test_a_row_is_bitwise_the_same_however_it_is_read(config: GPTConfig, threads
 
 @pytest.mark.skipif(sys.platform != "linux", reason="binds threads to a core")
 def test_rows_are_not_sharded_for_a_while_where_threads_wait_for_a_core() -> None:
-    """Both threads on one core: at each barrier one of them waits until the system lets the other run."""
+    """Both threads on one core: at each barrier one of them waits until the system lets the other run.
+
+    Where other programs use that core as well, they may chance to follow each other without waiting: then the
+    pauses begin anew. So it is tried until they do not.
+    """
     network = network_of(BUNDLED_SHAPE)
     others = set(threading.enumerate())
     alone = int8_backend(network, slots=1, threads=1)
@@ -157,19 +161,32 @@ def test_rows_are_not_sharded_for_a_while_where_threads_wait_for_a_core() -> Non
     assert other.native_id
     for costs in (shared._pool.curve.now, shared._pool.curve.measured):
         costs[SHARDED] = costs[WHOLE] / 100  # as on many idle cores, however busy these are
+    pauses: list[int] = []
+    for _ in range(5):
+        for backend in (alone, shared):
+            backend.truncate(0)
+        shared._pool._backoff[...] = 0
+        pauses = pauses_of_steps(shared, alone, [0, other.native_id])
+        if pauses == [4, 8, 16, 32, 64]:
+            break
+    assert pauses == [4, 8, 16, 32, 64]
+
+
+def pauses_of_steps(shared: Int8Backend, alone: Int8Backend, threads: list[int]) -> list[int]:
+    """For how many steps in a row rows are not sharded, while one core is left to these threads of `shared`."""
     cores = os.sched_getaffinity(0)
     shards_of_steps: list[int] = []
-    for thread in (0, other.native_id):
+    for thread in threads:
         os.sched_setaffinity(thread, [min(cores)])
     try:
         for character in text(190):
             assert np.array_equal(shared.forward({0: [character]})[0], alone.forward({0: [character]})[0])
             shards_of_steps.append(int(shared._pool._assignments[0]["num_shards"]))
     finally:
-        for thread in (0, other.native_id):
+        for thread in threads:
             os.sched_setaffinity(thread, cores)
     unsharded = "".join(map(str, shards_of_steps)).strip("1").strip("2").split("2")
-    assert [len(steps) for steps in unsharded] == [4, 8, 16, 32, 64]
+    return [len(steps) for steps in unsharded]
 
 
 def test_a_window_rolls_and_draft_tokens_do_not_disturb_it() -> None:
