@@ -17,7 +17,7 @@ SERVICE = re.compile(
 SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
 OTHER_PROGRAMS = (
     *("sample", "verify", "prepare", "train", "evaluate", "import", "plot", "index", "draft"),
-    *("average", "distill"),
+    *("average", "distill", "browser_weights", "export"),
     *("benchmark", "ensemble", "page"),
 )
 OTHER_NAMES = frozenset(

@@ -118,7 +118,10 @@ def test_what_is_somebody_elses_is_left_alone(name: str) -> None:
 
 def test_the_prefixes_of_all_programs_are_known() -> None:
     found = set()
-    for path in [*ROOT.glob("model/*.py"), *ROOT.glob("training/*.py"), *ROOT.glob("benchmarks/*.py")]:
+    paths: list[Path] = []
+    for package in ("app", "model", "training", "benchmarks", "engine"):
+        paths += ROOT.glob(f"{package}/*.py")
+    for path in paths:
         found |= set(re.findall(r'settings_config\("[\w.]+", "SOLILOQUY_(\w+)_"', path.read_text()))
     assert {name.lower() for name in found} == set(environment.OTHER_PROGRAMS)
 
