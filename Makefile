@@ -21,7 +21,7 @@ test: .venv/installed-dev ## Run lint, types and tests.
 # where the environment would keep it from being written, too.
 pytest: .venv/installed-dev ## Run the tests alone.
 	$(BIN)/python -m model.sample --num_samples=1 --max_new_tokens=50 --device=cpu > /dev/null
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=4 --dist=worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=3 --dist=worksteal
 
 bench: .venv/installed ## Print how fast this machine generates, and what share of its limits that is.
 	$(BIN)/python -m benchmarks.decode --rounds=1 --peers=False

@@ -7,7 +7,6 @@ snapshots, the API.
 
 import hashlib
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,8 +52,10 @@ def export(settings: ExportSettings) -> None:
         path = settings.out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    shutil.copyfile(ROOT / "static" / "engine" / SERVICE_WORKER, settings.out / SERVICE_WORKER)
-    _list_files(settings.out)
+    version = _list_files(settings.out)
+    source = (ROOT / "static" / "engine" / SERVICE_WORKER).read_text(encoding="utf-8")
+    worker = source.replace('VERSION = "none"', f'VERSION = "{version}"')
+    (settings.out / SERVICE_WORKER).write_text(worker, encoding="utf-8")
     total = sum(path.stat().st_size for path in settings.out.rglob("*") if path.is_file())
     print(f"{settings.out}: {total:,} bytes; any static host will do, such as python -m http.server")
 
@@ -77,8 +78,8 @@ def files_of(checkpoint: Checkpoint, card: ModelCard, lang: str) -> Iterator[tup
             yield f"static/{path.relative_to(static).as_posix()}", path.read_bytes()
 
 
-def _list_files(folder: Path) -> None:
-    """Write the list of what the service worker keeps, and a version that changes with any of it."""
+def _list_files(folder: Path) -> str:
+    """Write the list of what the service worker keeps; return a version that changes with any of it."""
     digest = hashlib.sha256()
     names = []
     for path in sorted(folder.rglob("*")):
@@ -86,8 +87,8 @@ def _list_files(folder: Path) -> None:
             names.append(path.relative_to(folder).as_posix())
             digest.update(names[-1].encode() + b"\n" + path.read_bytes())
     files = [".", *[name for name in names if name not in (PAGE, SERVICE_WORKER)]]
-    content = {"version": digest.hexdigest()[:16], "files": files}
-    (folder / LIST_OF_FILES).write_text(json.dumps(content), encoding="utf-8")
+    (folder / LIST_OF_FILES).write_text(json.dumps(files), encoding="utf-8")
+    return digest.hexdigest()[:16]
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 The system's own differ in the last bit between C libraries, and NumPy's between CPUs. These consist of additions,
 subtractions, multiplications and divisions in an order that is written down here, each rounded as IEEE 754 says,
-without fused multiply-add; and of the bits of a double. `static/engine/arithmetic.js` and `engine/arithmetic.h`
-have them in JavaScript and C, for the same text in a browser. All are within 1 ulp of the exact result.
+without fused multiply-add; and of the bits of a double. `static/engine/arithmetic.js` has them in JavaScript, for
+the same text in a browser. All are within 1 ulp of the exact result.
 
 The polynomials are Taylor's, as long as the rest is below a quarter of an ulp. Knows nothing of texts or networks.
 """

@@ -387,12 +387,13 @@ function begin(text) {
 /** Loads what it takes to write on this device, as soon as the reader chooses that: then it works without a network. */
 async function loadEngine() {
 	if (!writesHere(card)) return;
-	const { loadWithProgress } = await import("./engine/progress.js");
 	try {
+		const { loadWithProgress } = await import("./engine/progress.js");
 		await loadWithProgress(card);
 		engineLoaded = true;
 		if (!session.writing) showError("");
 	} catch (error) {
+		$("write-here").checked = false;
 		onProblem(error);
 	}
 }
@@ -578,8 +579,13 @@ async function openMenu(branch, at) {
 }
 
 async function loadMenu() {
-	const { CaretMenu } = await withAssets(import("./editor/caret_menu.js"));
-	return new CaretMenu({ onWrite: writeFromCaret, onLook: toggleInspectMode });
+	try {
+		const { CaretMenu } = await withAssets(import("./editor/caret_menu.js"));
+		return new CaretMenu({ onWrite: writeFromCaret, onLook: toggleInspectMode });
+	} catch (error) {
+		menu = null; // the next time tries again
+		throw error;
+	}
 }
 
 /** With Shift, on phones and where text is selected the browser's own menu comes. @param {PointerEvent} event */
@@ -601,8 +607,8 @@ async function openLink() {
 	const opened = history.state?.opened === fragment && tree.active.doc.length > 0; // before a reload
 	if (!fragment || opened) return;
 	clearMessages();
-	history.replaceState({ ...history.state, opened: fragment }, ""); // the address stays, to be forwarded
 	const { openFragment } = await withAssets(import("./panels/shared_link.js"));
+	history.replaceState({ ...history.state, opened: fragment }, ""); // the address stays, to be forwarded
 	await openFragment(fragment, { card, tree, session });
 }
 
@@ -753,6 +759,7 @@ lens.listen((name) => {
 status.show("idle");
 if (card.serverless) {
 	loadEngine();
-	navigator.serviceWorker?.register("offline.js"); // absent where the origin is not secure
+	// absent where the origin is not secure, and the page works without
+	navigator.serviceWorker?.register("offline.js").catch(() => {});
 } else if (view.time === 0 && !location.hash && requestOf(tree.active) === null) play();
 openLink();

@@ -537,6 +537,9 @@ interface Side {
 	beginning: HTMLTextAreaElement;
 	slider: HTMLInputElement;
 	root: HTMLElement;
+	/** The fields as they were when writing began. */
+	prefix: string;
+	temperature: number;
 	doc: TextDocument;
 	lines: import("./editor/line_view.js").LineView | null;
 	run: Run | null;

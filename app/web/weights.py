@@ -24,6 +24,9 @@ class BrowserWeights:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._identity = ""
+        self._missing = (
+            ""  # an identity whose weights are not in the folder, so that nobody has it read again and again
+        )
         self._file = b""
         self._lock = asyncio.Lock()  # so that a class that opens the page makes it once
 
@@ -32,9 +35,12 @@ class BrowserWeights:
         if identity != self._service.current.card.identity:
             return None
         async with self._lock:
+            if identity == self._missing:
+                return None
             if identity != self._identity:
                 file = await asyncio.to_thread(self._make, identity)
                 if file is None:
+                    self._missing = identity
                     return None
                 self._file = file
                 self._identity = identity

@@ -2,7 +2,7 @@
 //
 // docs/architecture.md follows a `text` event from here to the page.
 
-import { stream } from "./sse.js";
+import { ProblemError, stream } from "./sse.js";
 
 /** A request and what came of it: enough to write it again, and to compare. @implements {RequestRecord} */
 export class GenerationRequest {
@@ -47,6 +47,9 @@ export async function* generate(request, card, options) {
 		} catch (error) {
 			if (options.signal.aborted || !options.leave?.aborted) throw error;
 		}
+	}
+	if (request.checkpoint && request.checkpoint !== card.checkpoint) {
+		throw new ProblemError({ status: 409, detail: "the server wrote with another model than the one loaded here" });
 	}
 	const { streamHere } = await import("../engine/client.js");
 	// What the server has written is written again, and passed over: it is the same.

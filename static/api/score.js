@@ -9,11 +9,13 @@ export function writesHere(card) {
 }
 
 /**
- * How likely the model finds the characters of a text.
- * @param {ScoreBody} body @param {ModelCard} card @param {AbortSignal} signal @returns {Promise<{ chars: Character[] }>}
+ * How likely the model finds the characters of a text. A `quiet` request is refused where the server wants a key and has
+ * been given none: the reader is not asked for one.
+ * @param {ScoreBody} body @param {ModelCard} card @param {AbortSignal} signal @param {boolean} quiet
+ * @returns {Promise<{ chars: Character[] }>}
  */
-export async function score(body, card, signal) {
-	if (!writesHere(card)) return post("/score", body, signal);
+export async function score(body, card, signal, quiet = false) {
+	if (!writesHere(card)) return post("/score", body, signal, quiet);
 	const { scoreHere } = await import("../engine/client.js");
 	return scoreHere(body, card, signal);
 }

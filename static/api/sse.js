@@ -19,11 +19,11 @@ export class ProblemError extends Error {
 
 /**
  * `fetch` of one of the server's routes, such as "/info", with an API key where the server wants one: the reader is
- * asked for it when a request is refused without. Routes are relative to this file (static/api/), as the page may be
- * served under any path.
- * @param {string} path @param {RequestInit} options
+ * asked for it when a request is refused without, unless it is `quiet`. Routes are relative to this file (static/api/),
+ * as the page may be served under any path.
+ * @param {string} path @param {RequestInit} options @param {boolean} quiet
  */
-export async function send(path, options = {}) {
+export async function send(path, options = {}, quiet = false) {
 	const url = new URL(`../..${path}`, import.meta.url);
 	for (;;) {
 		const sent = key;
@@ -32,6 +32,7 @@ export async function send(path, options = {}) {
 		const response = await fetch(url, { ...options, headers });
 		if (response.status !== 401) return response;
 		if (key !== sent) continue; // another request has been given one meanwhile
+		if (quiet) return response;
 		const { nextKey } = await import("./api_key.js");
 		const next = await nextKey(sent);
 		if (!next) return response;
@@ -146,11 +147,11 @@ async function* connect(url, body, lastId, signal) {
 
 /**
  * The answer to a POST of `body`, as JSON. Throws ProblemError when the server refuses.
- * @param {string} url @param {object} body @param {AbortSignal} signal
+ * @param {string} url @param {object} body @param {AbortSignal} signal @param {boolean} quiet Whether no key is asked for.
  */
-export async function post(url, body, signal) {
+export async function post(url, body, signal, quiet = false) {
 	const headers = { "content-type": "application/json", accept: "application/json" };
-	return answerOf(await send(url, { method: "POST", headers, body: JSON.stringify(body), signal }));
+	return answerOf(await send(url, { method: "POST", headers, body: JSON.stringify(body), signal }, quiet));
 }
 
 /**

@@ -6,6 +6,7 @@ import { ProblemError, send } from "../api/sse.js";
 const SEED_LIMIT = 2 ** 53;
 const NUMERICS = "cpu-int8"; // what the engine's texts are of
 const DEFAULTS = { max_new_tokens: 500, num_samples: 1, stop: [] };
+const MAX_SAMPLES = 16; // as the server's
 
 /** @type {Promise<Worker> | null} */
 let loading = null;
@@ -27,12 +28,17 @@ export function load(card, onProgress = () => {}) {
 /** @param {ModelCard} card @param {(share: number) => void} onProgress @returns {Promise<Worker>} */
 async function start(card, onProgress) {
 	const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+	const coming = answers(worker, 0);
+	const loaded = coming.next();
+	loaded.catch(() => {}); // it may fail before it is awaited
 	try {
-		const code = await (await fetch(new URL("network.wasm", import.meta.url))).arrayBuffer();
+		const engine = await fetch(new URL("network.wasm", import.meta.url));
+		if (!engine.ok) throw new ProblemError({ status: engine.status, detail: `the engine: ${engine.status}` });
+		const code = await engine.arrayBuffer();
 		const file = await download(`/weights/${card.identity}`, onProgress);
-		const loaded = answers(worker, 0).next();
 		worker.postMessage({ type: "load", id: 0, file, code, checkpoint: card.identity }, [file]);
 		await loaded;
+		await coming.return(null);
 		return worker;
 	} catch (error) {
 		worker.terminate();
@@ -69,14 +75,22 @@ async function download(path, onProgress) {
 export async function* streamHere(body, card, { signal, alternatives = 0 }) {
 	const worker = await load(card);
 	signal.throwIfAborted();
-	const { prompt, temperature, top_k, top_p, min_p } = body;
+	const { temperature, top_k, top_p, min_p } = body;
+	const prompt = body.prompt || card.default_prompt;
 	const given = { max_new_tokens: body.max_new_tokens, num_samples: body.num_samples };
 	const sampling = { prompt, temperature, top_k, top_p, min_p };
 	/** @type {EngineParameters} */
 	const parameters = { ...sampling, ...DEFAULTS, ...JSON.parse(JSON.stringify(given)) };
+	const { max_new_tokens, num_samples } = parameters; // of a link, perhaps
+	if (!(max_new_tokens >= 1) || !(num_samples >= 1 && num_samples <= MAX_SAMPLES)) {
+		throw new ProblemError({
+			status: 422,
+			detail: `num_samples, max_new_tokens: ${num_samples}, ${max_new_tokens}`,
+		});
+	}
 	const seed = body.seed ?? Math.floor(Math.random() * SEED_LIMIT);
 	const id = (requests += 1);
-	const stop = () => worker.postMessage({ type: "stop" });
+	const stop = () => worker.postMessage({ type: "stop", id });
 	signal.addEventListener("abort", stop);
 	const started = performance.now();
 	let characters = 0;
@@ -109,8 +123,14 @@ export async function scoreHere(body, card, signal) {
 	const id = (requests += 1);
 	const coming = answers(worker, id, signal);
 	const answer = coming.next();
-	worker.postMessage({ type: "score", id, body });
-	return (await answer).value;
+	const prompt = body.prompt || card.default_prompt;
+	worker.postMessage({ type: "score", id, body: { ...body, prompt } });
+	try {
+		return (await answer).value;
+	} finally {
+		if (signal.aborted) worker.postMessage({ type: "stop", id });
+		await coming.return(null);
+	}
 }
 
 /**

@@ -20,6 +20,7 @@ export class StepCosts {
 	/** @param {number} rows of a step @param {number} milliseconds that it took */
 	observe(rows, milliseconds) {
 		this._steps += 1;
+		if (milliseconds <= 0) return; // a clock of whole milliseconds has not moved
 		if (rows === 1) {
 			this._single = Math.min(milliseconds, FORGETTING * this._single);
 			this._trust += RECOVERY * (1 - this._trust);

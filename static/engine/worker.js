@@ -16,26 +16,38 @@ let generator = null;
 let reader = null;
 /** Makes one. @type {(() => TextGenerator) | null} */
 let make = null;
-/** The request that is being written; another number stops it. */
-let current = 0;
+/** What writes, and what reads: each has one network, so requests wait for those before them. */
+const queues = { write: Promise.resolve(), score: Promise.resolve() };
+/** Requests that are not wanted any more. @type {Set<number>} */
+const stopped = new Set();
 const turns = new MessageChannel();
+/** Who waits for messages to come in, the longest first. @type {(() => void)[]} */
+const waiting = [];
+turns.port1.onmessage = () => waiting.shift()?.();
 
-addEventListener("message", async ({ data }) => {
+addEventListener("message", ({ data }) => {
+	if (data.type === "stop") stopped.add(data.id);
+	else if (data.type === "load") attempt(data.id, () => load(data));
+	else if (data.type === "write") queues.write = queues.write.then(() => attempt(data.id, () => write(data)));
+	else queues.score = queues.score.then(() => attempt(data.id, () => score(data)));
+});
+
+/** Answers a request; says so if that fails. @param {number} id @param {() => unknown} answer */
+async function attempt(id, answer) {
 	try {
-		if (data.type === "load") load(data);
-		else if (data.type === "write") await write(data);
-		else if (data.type === "score") score(data);
-		else current = 0;
+		if (!stopped.has(id)) await answer();
 	} catch (error) {
 		const known = error instanceof WeightsError || error instanceof RequestError;
-		postMessage({ type: "failed", id: data.id, message: known ? error.message : String(error), known });
+		postMessage({ type: "failed", id, message: known ? error.message : String(error), known });
 	}
-});
+	stopped.delete(id);
+}
 
 /** @param {{ file: ArrayBuffer, code: ArrayBuffer, checkpoint: string }} files */
 function load({ file, code, checkpoint }) {
 	const weights = readWeights(file, checkpoint);
-	const module = WebAssembly.validate(code) ? new WebAssembly.Module(code) : null; // a browser without SIMD
+	const isUsable = globalThis.WebAssembly?.validate(code); // not where there is no SIMD, or a browser is locked down
+	const module = isUsable ? new WebAssembly.Module(code) : null;
 	const draft = readDraft(weights);
 	make = () => {
 		const network = module === null ? new ReferenceNetwork(weights) : new WebAssemblyNetwork(weights, module);
@@ -46,20 +58,28 @@ function load({ file, code, checkpoint }) {
 }
 
 /** What the model makes of a text after a prompt. @param {{ id: number, body: ScoreBody }} request */
-function score({ id, body: { prompt, text, first, alternatives } }) {
+async function score({ id, body: { prompt, text, first, alternatives } }) {
 	if (make === null) throw new WeightsError("The weights have not been loaded.");
 	reader ??= make();
 	const length = Array.from(text).length;
 	const sampling = { temperature: 0, top_k: null, top_p: null, min_p: null };
 	const parameters = { prompt, max_new_tokens: length, num_samples: 1, stop: [], ...sampling };
-	const chars = Array.from(reader.write(parameters, 0, 0, alternatives, text)).flat();
+	/** @type {Character[]} */
+	const chars = [];
+	let paused = performance.now();
+	for (const some of reader.write(parameters, 0, 0, alternatives, text)) {
+		chars.push(...some);
+		if (performance.now() - paused < FLUSH) continue;
+		await turn();
+		if (stopped.has(id)) return;
+		paused = performance.now();
+	}
 	postMessage({ type: "done", id, chars: chars.slice(first) });
 }
 
 /** @param {{ id: number, seed: number, parameters: EngineParameters, alternatives: number }} request */
 async function write({ id, seed, parameters, alternatives }) {
 	if (generator === null) throw new WeightsError("The weights have not been loaded.");
-	current = id;
 	const samples = [];
 	for (let sample = 0; sample < parameters.num_samples; sample++) {
 		/** @type {Character[]} */
@@ -78,7 +98,7 @@ async function write({ id, seed, parameters, alternatives }) {
 			chars = [];
 			flushed = performance.now();
 			await turn();
-			if (current !== id) return;
+			if (stopped.has(id)) return;
 			if (!step.done) continue;
 			postMessage({ type: "end", id, data: { sample, finish_reason: step.value } });
 			break;
@@ -91,7 +111,7 @@ async function write({ id, seed, parameters, alternatives }) {
 /** Lets messages in that have come meanwhile. @returns {Promise<void>} */
 function turn() {
 	return new Promise((resolve) => {
-		turns.port1.onmessage = () => resolve();
+		waiting.push(resolve);
 		turns.port2.postMessage(null);
 	});
 }

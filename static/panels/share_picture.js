@@ -117,14 +117,17 @@ function drawLine(context, line, y, classify, colour) {
 	}
 }
 
-/** One invented word of what is shown, with the words that it is like; or that there is none. @param {RequestRecord} request @param {Cell[]} shown */
-function explanation({ runs }, shown) {
+/**
+ * One invented word of what is shown, with the words that it is like; or that there is none, where that is known.
+ * @param {RequestRecord} request @param {Cell[]} shown
+ */
+function explanation({ runs, reports }, shown) {
 	const words = runs.flatMap(({ words: found, cells }) =>
 		found.filter(({ start }) => shown.includes(cells[start])),
 	);
 	const liked = words.find(({ begins_like, ends_like }) => begins_like && ends_like);
 	const word = liked ?? words[0];
-	if (!word) return t("picture_no_word");
+	if (!word) return reports ? t("picture_no_word") : "";
 	const likes = [word.begins_like, word.ends_like].flatMap((like) => (like ? [like.word] : []));
 	const key = likes.length ? "invented_like" : "invented_alone";
 	return t(key, { word: word.word, likes: [...new Set(likes)].join(" + ") });

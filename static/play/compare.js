@@ -30,6 +30,8 @@ export class ComparePanel {
 	#sides;
 	/** The first character of what was written that differs, or -1. */
 	#parted = -1;
+	/** What is said of it. */
+	#reason = "";
 	#opened = false;
 
 	/** @param {CompareOptions} options */
@@ -85,7 +87,8 @@ export class ComparePanel {
 		root.setAttribute("role", "group");
 		root.setAttribute("aria-label", t("compare_text", { name }));
 		element.append(text, boldness, root);
-		return { element, beginning, slider, root, doc: new TextDocument(), lines: null, run: null };
+		const written = { prefix: "", temperature, doc: new TextDocument(), lines: null, run: null };
+		return { element, beginning, slider, root, ...written };
 	}
 
 	/** Proposes what the page's text began with, the first time. */
@@ -101,6 +104,7 @@ export class ComparePanel {
 	close() {
 		this.#controller.abort();
 		this.#smooth.discard(this.#sides.flatMap(({ run }) => run ?? []));
+		if (this.#write.disabled) this.#say(this.#reason); // no longer that the model is asked
 		this.#write.disabled = false;
 	}
 
@@ -114,7 +118,8 @@ export class ComparePanel {
 		const controller = new AbortController();
 		this.#controller = controller;
 		this.#parted = -1;
-		this.#parting.textContent = t("asking");
+		this.#reason = "";
+		this.#say(t("asking"));
 		this.#keep.disabled = true;
 		this.#write.disabled = true;
 		this.#smooth.speed = matchMedia("(prefers-reduced-motion: reduce)").matches ? "full" : "reading";
@@ -122,36 +127,41 @@ export class ComparePanel {
 			await Promise.all(this.#sides.map((side) => this.#follow(side, seed, controller.signal)));
 			await this.#smooth.drained();
 			if (controller.signal.aborted) return;
-			if (this.#parted === -1) this.#parting.textContent = t("compare_same");
+			this.#say(this.#parted === -1 ? t("compare_same") : this.#reason);
 			this.#keep.disabled = false;
 		} catch (error) {
 			if (controller.signal.aborted) return;
 			controller.abort(); // the other side, too
-			this.#parting.textContent = "";
+			this.#say(this.#reason);
 			this.#error.textContent = messageOf(error);
 		}
 		this.#write.disabled = false;
+	}
+
+	/** Says something once: a screen reader would read it again. @param {string} sentence */
+	#say(sentence) {
+		if (this.#parting.textContent !== sentence) this.#parting.textContent = sentence;
 	}
 
 	/** Has one side written. @param {Side} side @param {number} seed @param {AbortSignal} signal */
 	async #follow(side, seed, signal) {
 		const { card, classify, settings } = this.#options;
 		const prefix = side.beginning.value;
-		side.run = null;
+		const temperature = Number(side.slider.value);
+		Object.assign(side, { prefix, temperature, run: null }); // the fields may change meanwhile
 		side.doc = new TextDocument(typed(prefix));
 		side.lines = new LineView(side.root, side.doc, classify());
 		/** @type {Settings} */
 		const fields = {
 			...settings(),
-			temperature: Number(side.slider.value),
+			temperature,
 			max_new_tokens: LENGTH,
 			num_samples: 1,
 		};
 		const request = new GenerationRequest(prefix, fields, seed);
-		const onWait = () => {
-			this.#parting.textContent = t("busy_again");
-		};
-		const options = { signal, retryBusy: true, onWait, alternatives: 1, here: writesHere(card) };
+		/** @type {StreamOptions["onWait"]} */
+		const onWait = (_, busy) => this.#say(t(busy ? "busy_again" : "away"));
+		const options = { signal, retryBusy: false, onWait, alternatives: 1, here: writesHere(card) };
 		for await (const event of generate(request, card, options)) {
 			if (event.type !== "text") continue;
 			side.run = event.run;
@@ -171,29 +181,29 @@ export class ComparePanel {
 
 	/** Marks the first character that differs, once both sides show it. */
 	#findParting() {
-		const [left, right] = this.#sides.map(({ doc, beginning }) =>
-			doc.cells.slice(Array.from(beginning.value).length),
-		);
+		const [left, right] = this.#sides.map(({ doc, prefix }) => doc.cells.slice(Array.from(prefix).length));
 		const shorter = Math.min(left.length, right.length);
 		const at = left.slice(0, shorter).findIndex(({ c }, i) => c !== right[i].c);
 		if (at === -1) {
-			this.#parting.textContent = t("compare_so_far");
+			this.#say(t("compare_so_far"));
 			return;
 		}
 		this.#parted = at;
-		for (const { lines, beginning } of this.#sides) lines?.setCursor(Array.from(beginning.value).length + at);
-		this.#parting.textContent = this.#reason(at);
+		for (const { lines, prefix } of this.#sides) lines?.setCursor(Array.from(prefix).length + at);
+		this.#reason = this.#explain(at);
+		this.#say(this.#reason);
 	}
 
-	/** Why the texts part there, in a sentence. @param {number} at */
-	#reason(at) {
-		const sides = this.#sides.map(({ run, beginning, slider }) => {
-			const cell = /** @type {Run} */ (run).cells[at];
-			const before = beginning.value + textOf(/** @type {Run} */ (run).cells.slice(0, at));
-			const [favourite] = cell.run.alternatives[at];
-			return { cell, before, favourite, temperature: Number(slider.value) };
+	/** Why the texts part there, in a sentence; none while a side has not come so far. @param {number} at */
+	#explain(at) {
+		const sides = this.#sides.flatMap(({ run, prefix, temperature }) => {
+			if (!run?.cells[at]) return [];
+			const before = prefix + textOf(run.cells.slice(0, at));
+			const [favourite] = run.alternatives[at];
+			return [{ cell: run.cells[at], before, favourite, temperature }];
 		});
 		const [left, right] = sides;
+		if (!left || !right) return "";
 		const values = {
 			at: at + 1,
 			left: glyph(left.cell.c),

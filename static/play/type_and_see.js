@@ -1,6 +1,7 @@
 // Type and see: what the model expects at the caret, while someone types or walks through the text with keys.
 
 import { score } from "../api/score.js";
+import { MAX_WAIT, ProblemError } from "../api/sse.js";
 import { make, makeButton } from "../ui/dom.js";
 import { glyph, t } from "../ui/i18n.js";
 import { drawLetter } from "./bars.js";
@@ -14,6 +15,8 @@ export class TypeAndSee {
 	#options;
 	#timer = 0;
 	#controller = new AbortController();
+	/** When a server that refused may be asked again, as of `performance.now()`. */
+	#notBefore = 0;
 
 	/** @param {TypeAndSeeOptions} options */
 	constructor(options) {
@@ -36,7 +39,8 @@ export class TypeAndSee {
 	look() {
 		clearTimeout(this.#timer);
 		this.#controller.abort(); // what it was about is no more
-		const place = this.#options.mayShow() ? this.#place() : null;
+		const may = this.#options.mayShow() && performance.now() >= this.#notBefore;
+		const place = may ? this.#place() : null;
 		if (place) this.#timer = setTimeout(() => this.#request(place), DELAY);
 		else if (!this.element.contains(document.activeElement)) this.hide();
 	}
@@ -64,10 +68,14 @@ export class TypeAndSee {
 		const [any] = vocabulary; // a text of one letter: what it would be is what is asked for
 		const body = { prompt, text: any, first: 0, alternatives: ROWS };
 		try {
-			const { chars } = await score(body, this.#options.card, controller.signal);
+			const { chars } = await score(body, this.#options.card, controller.signal, true);
 			if (!controller.signal.aborted) this.#show(before, index, chars[0].alternatives);
-		} catch {
-			if (!controller.signal.aborted) this.hide(); // the server is away or busy: the next key asks again
+		} catch (error) {
+			if (error instanceof ProblemError) {
+				const { retry_after = MAX_WAIT / 1000 } = error.problem; // it is busy, or wants a key
+				this.#notBefore = performance.now() + 1000 * retry_after;
+			}
+			if (!controller.signal.aborted) this.hide(); // a key that comes later asks again
 		}
 	}
 

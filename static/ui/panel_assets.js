@@ -13,14 +13,12 @@ let loading = null;
  * @template T @param {Promise<T>} importing
  */
 export async function withAssets(importing) {
-	loading ??= Promise.all([loadTexts(), loadStyles()]);
-	try {
-		const [loaded] = await Promise.all([importing, loading]);
-		return loaded;
-	} catch (error) {
+	loading ??= Promise.all([loadTexts(), loadStyles()]).catch((error) => {
 		loading = null;
 		throw error;
-	}
+	});
+	const [loaded] = await Promise.all([importing, loading]);
+	return loaded;
 }
 
 async function loadTexts() {

@@ -52,7 +52,7 @@ def text_of(events: Sequence[ServerSentEvent]) -> str:
 
 
 async def test_on_sigterm_a_hundred_streams_and_fifty_that_wait_each_hear_how_it_ends(folder: Path) -> None:
-    flags = ("--slots=100", "--queue_size=50", "--drain_seconds=2", "--recording=False")
+    flags = ("--slots=100", "--queue_size=50", "--drain_seconds=6", "--recording=False")
     with serving(folder, *flags) as (process, url):
         async with httpx.AsyncClient(timeout=60, limits=MANY) as client, asyncio.TaskGroup() as group:
             begun = [asyncio.Event() for _ in range(150)]

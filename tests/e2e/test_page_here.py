@@ -14,6 +14,7 @@ from tests.e2e.conftest import begin, opened, text_of, written
 from tests.e2e.test_process import serving
 from tests.tiny import tiny_generator
 
+LENGTHS = "(all) => all.map((one) => one.textContent.length)"
 REQUEST = {"seed": "7", "max_new_tokens": "120", "num_samples": "2", "top_k-exact": "9"}
 
 
@@ -53,6 +54,21 @@ def test_the_text_is_the_servers_without_the_server(page: Page) -> None:
     page.click("#write")
     written(page)
     assert text_of(page, "3") == seen[: len("What light") + 30]
+
+    page.click("#new")
+    begin(page, "", num_samples="1", max_new_tokens="20")
+    page.click("#write")  # an empty text begins with the model's own beginning
+    written(page)
+    begin(page, "What light", **REQUEST)
+    page.click("#write")
+    written(page)
+    documents = page.locator(".document:visible")
+    before = documents.evaluate_all(LENGTHS)
+    page.click("#continue-all")  # a request each, for one network
+    written(page)
+    after = documents.evaluate_all(LENGTHS)
+    assert len(before) >= 2
+    assert all(now >= then + 100 for then, now in zip(before, after, strict=True))  # 120 less the line breaks
 
 
 def test_a_text_goes_on_here_when_its_server_is_killed(browser: Browser, folder: Path) -> None:

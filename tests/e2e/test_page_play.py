@@ -3,13 +3,14 @@
 import json
 import math
 import re
+from collections.abc import Callable
 
 import httpx
 import pytest
-from playwright.sync_api import Page, Request, Route, expect
+from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from tests.conftest import LiveServer
-from tests.e2e.conftest import begin, text_of, written
+from tests.e2e.conftest import Opened, begin, opened, text_of, written
 from tests.e2e.test_page_people import check
 
 PROMPT = "ROMEO:\n"
@@ -118,8 +119,14 @@ def test_the_same_luck_at_two_temperatures_is_compared(bundled: Page, bundled_se
     marks = [SHOWN.get(mark, mark) for mark in bundled.locator(".side .cursor").all_inner_texts()]
     assert marks == [text[at].strip("\n") for text in texts]
     check(bundled, "compared")
+    juliet = answer(bundled_server, prompt="JULIET:\n", seed=4, max_new_tokens=240, temperature=1.2)
+    at = next(i for i, (a, b) in enumerate(zip(texts[0], juliet, strict=True)) if a != b)
     bundled.locator(".side textarea").nth(1).fill("JULIET:\n")
+    bundled_server.gate.close()
     bundled.get_by_role("button", name="Write both").click()
+    bundled.locator(".side textarea").nth(1).fill("Not what is being written: " * 9)
+    bundled_server.gate.open()
+    expect(bundled.locator(".parting")).to_contain_text(f"They part at letter {at + 1}:")
     expect(bundled.locator(".parting")).to_contain_text("the dice are the same, but not what the model expects")
     expect(keep).to_be_enabled()
     keep.click()
@@ -156,6 +163,24 @@ def test_what_the_model_expects_follows_the_caret_while_one_types(
     assert last["prompt"] == PROMPT + "What ar" + expected[0]
     bundled.click("#write")
     expect(bundled.locator(".ahead")).to_be_hidden()
+
+
+def test_typing_asks_for_no_key(browser: Browser, serve: Callable[..., Opened]) -> None:
+    """The first pause opened a dialog in the middle of a word, and each one after a refusal asked again."""
+    with serve(api_keys="open-sesame") as live, opened(browser, live.url, refusal=401) as page:
+        asked = requests_to(page, "/score")
+        with page.expect_response("**/score") as refused:
+            begin(page, "ROMEO:")
+        assert refused.value.status == 401
+        page.wait_for_timeout(400)  # a pause, in which the dialog came
+        expect(page.locator("#key")).to_be_hidden()
+        count = len(asked)
+        for letter in "ab":
+            page.keyboard.type(letter)
+            page.wait_for_timeout(400)
+        assert len(asked) == count
+        expect(page.locator(".ahead")).to_be_hidden()
+        assert text_of(page) == "ROMEO:ab"
 
 
 def test_the_caret_has_a_menu(bundled: Page) -> None:

@@ -45,6 +45,28 @@ def test_a_picture_and_a_short_link_hold_the_text(bundled: Page, browser: Browse
         assert other.url == link
 
 
+def test_a_picture_says_nothing_of_words_that_nobody_has_looked_up(page: Page) -> None:
+    """The tiny model has no index of what it read; all words of its texts were called real."""
+    page.evaluate(
+        """() => {
+            window.drawn = [];
+            const draw = CanvasRenderingContext2D.prototype.fillText;
+            CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
+                window.drawn.push(text);
+                draw.call(this, text, ...place);
+            };
+        }"""
+    )
+    begin(page, "ROMEO:", max_new_tokens="20")
+    page.click("#write")
+    written(page)
+    page.click("#share-open")
+    expect(page.locator("canvas")).to_have_attribute("data-code", "drawn")
+    drawn = page.evaluate("window.drawn")
+    assert "Soliloquy" in drawn
+    assert "All of its words are real." not in drawn
+
+
 def code_in(picture: Image.Image) -> list[str]:
     """The modules of the QR code in a picture, dark on a light square at its right edge."""
     dark = np.asarray(picture.crop((836, 137, 1136, 437)).convert("L")) < 128

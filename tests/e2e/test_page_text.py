@@ -153,7 +153,7 @@ def test_a_busy_server_is_asked_again_when_it_says_so(
 ) -> None:
     """The reader had to press Write again. Now the page counts down and tries, until it is stopped."""
     monkeypatch.setattr(engine, "FULL_RETRY_SECONDS", 1)  # a test waits for all of it
-    with serve(slots=1, queue_size=0) as live, opened(browser, live.url) as page:
+    with serve(slots=1, queue_size=0) as live, opened(browser, live.url, refusal=503) as page:
         page.click("#tab-model")  # where nothing is asked for while one types
         begin(page, "ROMEO:", max_new_tokens="20")
         live.gate.close()
@@ -252,18 +252,19 @@ def test_a_killed_server_that_comes_back_goes_on_with_the_text(browser: Browser,
                 assert text_of(page) == "ROMEO:\n" + expected
 
 
-def test_a_server_that_stops_for_good_keeps_the_text(page: Page, server: LiveServer) -> None:
-    begin(page, "ROMEO:", max_new_tokens="100000")
-    server.gate.close()
-    page.click("#write")
-    server.gate.step()
-    server.gate.step()
-    server.engine.drain(0)
-    server.gate.open()
-    expect(page.locator("#state")).to_have_attribute("data-state", "lost")
-    page.click("#stop")
-    expect(page.locator("#state")).to_have_attribute("data-state", "stopped")
-    assert text_of(page).startswith("ROMEO:")
+def test_a_server_that_stops_for_good_keeps_the_text(browser: Browser, server: LiveServer) -> None:
+    with opened(browser, server.url, refusal=503) as page:
+        begin(page, "ROMEO:", max_new_tokens="100000")
+        server.gate.close()
+        page.click("#write")
+        server.gate.step()
+        server.gate.step()
+        server.engine.drain(0)
+        server.gate.open()
+        expect(page.locator("#state")).to_have_attribute("data-state", "lost")
+        page.click("#stop")
+        expect(page.locator("#state")).to_have_attribute("data-state", "stopped")
+        assert text_of(page).startswith("ROMEO:")
 
 
 def test_unknown_characters_are_marked_while_typing_and_can_be_replaced(bundled: Page) -> None:
