@@ -229,7 +229,7 @@ def show_roofline(generator: Generator, rate: float) -> None:
     from model.backends.cpu import amx  # noqa: PLC0415 - int8 only
     from model.backends.cpu.backend import Int8Backend  # noqa: PLC0415
     from model.backends.cpu.gemm import gemm  # noqa: PLC0415
-    from model.backends.cpu.microkernel import ARITHMETIC  # noqa: PLC0415
+    from model.backends.cpu.microkernel import CPU_FAMILY  # noqa: PLC0415
 
     if not isinstance(generator.backend, Int8Backend):
         return
@@ -240,7 +240,7 @@ def show_roofline(generator: Generator, rate: float) -> None:
     rows = 64 if tiles else 4
     columns = np.ones((4, 64, 64), dtype=np.uint8)
     out = np.zeros((rows, 64), dtype=np.int32)
-    inputs = np.ones((rows, 256), dtype=ARITHMETIC.row_dtype)
+    inputs = np.ones((rows, 256), dtype=CPU_FAMILY.row_dtype)
     macs_per_product = rows * 64 * 256
 
     @numba.njit(nogil=True)
@@ -359,7 +359,7 @@ def restart_for_cpu(cpu: str) -> int:
 def show_machine() -> None:
     """Print this machine's CPU and the instructions that products are made of."""
     from model.backends.cpu.amx import has_amx  # noqa: PLC0415 - int8 only
-    from model.backends.cpu.microkernel import ARITHMETIC  # noqa: PLC0415
+    from model.backends.cpu.microkernel import CPU_FAMILY  # noqa: PLC0415
 
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -367,7 +367,7 @@ def show_machine() -> None:
         models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         name = models[0].partition(":")[2].strip() if models else name
     compiled_for = os.environ.get("NUMBA_CPU_NAME") or llvmlite.binding.get_host_cpu_name()
-    products = f"AMX and {ARITHMETIC.name}" if has_amx() else ARITHMETIC.name
+    products = f"AMX and {CPU_FAMILY.name}" if has_amx() else CPU_FAMILY.name
     print(f"{name}, {os.cpu_count()} core(s); compiled for {compiled_for}: int8 products by {products}")
 
 

@@ -46,6 +46,7 @@ def static_host(folder: Path) -> Iterator[tuple[ThreadingHTTPServer, str]]:
 def test_the_site_writes_the_servers_text_with_a_host_and_without(browser: Browser, tmp_path: Path) -> None:
     checkpoint = tiny_folder(tmp_path / "checkpoint")
     export(ExportSettings(checkpoint=tmp_path / "checkpoint", out=tmp_path / "site"))
+    assert 'VERSION = "none"' not in (tmp_path / "site" / "offline.js").read_text()  # else no copy is ever renewed
     [sequence] = make_sequences(
         VOCABULARY,
         Sampling(0.8, None),

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from model.backends.cpu.buffers import Floats, quantise_weights
 from model.backends.cpu.gemm import ZERO_POINT
-from model.backends.cpu.microkernel import ARITHMETIC, BLOCK_COLUMNS, K_GROUP
+from model.backends.cpu.microkernel import BLOCK_COLUMNS, CPU_FAMILY, K_GROUP
 from model.browser_weights import BrowserWeightsSettings, browser_weights, write_browser_weights
 from model.checkpoint import Checkpoint, read_checkpoint
 from tests.tiny import LEARNED, ROTARY, tiny_checkpoint, tiny_draft, tiny_folder
@@ -32,7 +32,7 @@ def read(checkpoint: Checkpoint, folder: Path) -> tuple[dict[str, NDArray[Any]],
 def unpacked(columns: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.int8]:
     """The first corner of the matrix that `gemm.pack_columns` has packed."""
     blocks, k_groups, _ = columns.shape
-    together = ARITHMETIC.elements_together
+    together = CPU_FAMILY.elements_together
     by_part = columns.reshape(blocks, k_groups, K_GROUP // together, BLOCK_COLUMNS, together)
     matrix = by_part.transpose(0, 3, 1, 2, 4).reshape(blocks * BLOCK_COLUMNS, k_groups * K_GROUP)
     corner: NDArray[np.int8] = (matrix.astype(np.int16) - ZERO_POINT).astype(np.int8)[: shape[0], : shape[1]]

@@ -23,7 +23,7 @@ from model.backends.cpu.buffers import (
     Span,
 )
 from model.backends.cpu.gemm import ZERO_POINT, gemm
-from model.backends.cpu.microkernel import ARITHMETIC, BLOCK_COLUMNS, K_GROUP
+from model.backends.cpu.microkernel import BLOCK_COLUMNS, CPU_FAMILY, K_GROUP
 from model.backends.cpu.vector_ops import (
     dequantise_two_bytes,
     exponentiate,
@@ -35,7 +35,7 @@ from model.backends.cpu.vector_ops import (
 )
 from model.jit import kernel_jit
 
-_TOGETHER = ARITHMETIC.elements_together  # compiled code reads no attribute of a class
+_TOGETHER = CPU_FAMILY.elements_together  # compiled code reads no attribute of a class
 _MASKED_SCORE = np.float32(-1e30)
 # Four bytes at once: inverting the sign bit of a byte v of int8 gives v + 128 of uint8. (With a zero point of 0,
 # nothing is inverted.)

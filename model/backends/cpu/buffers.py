@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.backends.cpu.gemm import pack_columns
-from model.backends.cpu.microkernel import ARITHMETIC, BLOCK_BYTES, BLOCK_COLUMNS, K_GROUP, MICROKERNEL_BLOCKS
+from model.backends.cpu.microkernel import BLOCK_BYTES, BLOCK_COLUMNS, CPU_FAMILY, K_GROUP, MICROKERNEL_BLOCKS
 from model.config import NORM_EPSILONS, RMS_EPSILON, GPTConfig
 from model.quantisation import quantise_channels
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 SignedBytes = NDArray[np.int8]
-Rows = NDArray[np.signedinteger[Any]]  # values of int8 as `ARITHMETIC.row_dtype`: left operands of products
+Rows = NDArray[np.signedinteger[Any]]  # values of int8 as `CPU_FAMILY.row_dtype`: left operands of products
 Ints = NDArray[np.int32]
 Indices = NDArray[np.int64]
 Number = TypeVar("Number", bound=np.generic)
@@ -222,18 +222,18 @@ def make_scratch(weights: Weights, cache: Cache, head_size: int) -> Scratch:
         normed=_zeros((MAX_ROWS, width), np.float32),
         qkv=_zeros((MAX_ROWS, 3 * width + ROW_PADDING), np.float32),
         gemm_sums=_zeros((MAX_ROWS, MICROKERNEL_BLOCKS * BLOCK_COLUMNS), np.int32),
-        int8_rows=_zeros((MAX_ROWS, width), ARITHMETIC.row_dtype),
-        int8_mlp_rows=_zeros((MAX_ROWS, mlp_width), ARITHMETIC.row_dtype),
+        int8_rows=_zeros((MAX_ROWS, width), CPU_FAMILY.row_dtype),
+        int8_mlp_rows=_zeros((MAX_ROWS, mlp_width), CPU_FAMILY.row_dtype),
         row_scales=_zeros((MAX_ROWS,), np.float32),
         row_sums=_zeros((MAX_ROWS,), np.int32),
-        int8_queries=_zeros((ATTENTION_ROWS, _round_up(head_size, K_GROUP)), ARITHMETIC.row_dtype),
+        int8_queries=_zeros((ATTENTION_ROWS, _round_up(head_size, K_GROUP)), CPU_FAMILY.row_dtype),
         scores=_zeros((max(ring_size, mlp_width),), np.float32),
         score_sums=_zeros((ATTENTION_ROWS, ring_size), np.int32),
-        softmax_bytes=_zeros((2 * ATTENTION_ROWS, ring_size), ARITHMETIC.row_dtype),
+        softmax_bytes=_zeros((2 * ATTENTION_ROWS, ring_size), CPU_FAMILY.row_dtype),
         softmax_high_sums=_zeros((ATTENTION_ROWS,), np.int32),
         softmax_low_sums=_zeros((ATTENTION_ROWS,), np.int32),
         value_sums=_zeros((2 * ATTENTION_ROWS, _round_up(head_size)), np.int32),
-        final_bytes=_zeros((2, width), ARITHMETIC.row_dtype),
+        final_bytes=_zeros((2, width), CPU_FAMILY.row_dtype),
         logit_sums=_zeros((2, padded_vocab_size), np.int32),
         rotary_angles=_zeros((MAX_ROWS, 2, len(weights.frequencies)), np.float32),
         int8_head=_zeros((_value_width(head_size),), np.int8),

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from model.backends.cpu import amx
 from model.backends.cpu.microkernel import (
-    ARITHMETIC,
     BLOCK_COLUMNS,
+    CPU_FAMILY,
     K_GROUP,
     MICROKERNEL_BLOCKS,
     MICROKERNEL_ROWS,
@@ -28,14 +28,14 @@ from model.backends.cpu.microkernel import (
 )
 from model.jit import kernel_jit
 
-ZERO_POINT = ARITHMETIC.zero_point
+ZERO_POINT = CPU_FAMILY.zero_point
 MIN_ROWS_FOR_AMX = 6  # a tile takes as long for one row as for sixteen
 # How far ahead of what it reads a single block's microkernel asks for columns, in bytes. Without that, four rows of
 # a network's products took twice as long: the CPU's own prefetching stops at each page of 4 KiB.
 PREFETCH_DISTANCE = 12 * 1024
 
-_MAX_ROWS_OF_MANY_BLOCKS = ARITHMETIC.max_rows_of_many_blocks  # compiled code reads no attribute of a class
-_READS_DISTANT_BLOCKS = ARITHMETIC.reads_distant_blocks
+_MAX_ROWS_OF_MANY_BLOCKS = CPU_FAMILY.max_rows_of_many_blocks  # compiled code reads no attribute of a class
+_READS_DISTANT_BLOCKS = CPU_FAMILY.reads_distant_blocks
 _vector_microkernel = make_vector_microkernels(MICROKERNEL_ROWS, (1, MICROKERNEL_BLOCKS))
 _amx_microkernel = amx.make_amx_microkernels()
 
@@ -48,7 +48,7 @@ def pack_columns(matrix: NDArray[np.int8]) -> NDArray[np.uint8]:
     padded = np.zeros((padded_n, padded_k), dtype=np.int16)
     padded[:n, :k] = matrix
     stored = (padded + ZERO_POINT).astype(np.uint8)
-    together = ARITHMETIC.elements_together
+    together = CPU_FAMILY.elements_together
     blocks = stored.reshape(-1, BLOCK_COLUMNS, padded_k // K_GROUP, K_GROUP // together, together)
     packed = np.ascontiguousarray(blocks.transpose(0, 2, 3, 1, 4))
     return packed.reshape(len(blocks), -1, BLOCK_COLUMNS * K_GROUP)
@@ -72,7 +72,7 @@ def gemm(
     reads or writes foreign memory.
 
     Args:
-        x: values of int8, as `ARITHMETIC.row_dtype`.
+        x: values of int8, as `CPU_FAMILY.row_dtype`.
         rows: how many.
         columns: as `pack_columns` returns them; the first two axes may have any strides.
         blocks: how many blocks of 16 columns.

@@ -121,28 +121,28 @@ class Vnni(MultiplyAdd):
     zero_point = 128  # `vpdpbusd` takes one signed and one unsigned operand
     max_rows_of_many_blocks = MICROKERNEL_ROWS
     reads_distant_blocks = True
+    intrinsic = "llvm.x86.avx512.vpdpbusd.512"
 
-    @staticmethod
-    def load_row(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
+    @classmethod
+    def load_row(cls, builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
         """Return a row's four bytes beside every column."""
-        return [_broadcast(builder, _load_four_bytes(builder, address), Vnni.lanes)]
+        return [_broadcast(builder, _load_four_bytes(builder, address), cls.lanes)]
 
-    @staticmethod
-    def load_block(builder: ir.IRBuilder, address: ir.Value) -> list[list[ir.Value]]:
+    @classmethod
+    def load_block(cls, builder: ir.IRBuilder, address: ir.Value) -> list[list[ir.Value]]:
         """Return a block's 64 bytes, typed as `vpdpbusd` takes them."""
-        block = builder.bitcast(address, _vector(_INT8, BLOCK_BYTES).as_pointer())
-        return [[builder.bitcast(builder.load(block, align=1), _vector(_INT32, BLOCK_COLUMNS))]]
+        return [_load_registers(builder, address, _vector(_INT32, cls.lanes))]
 
-    @staticmethod
-    def multiply_add(builder: ir.IRBuilder, sums: ir.Value, columns: ir.Value, row: ir.Value) -> ir.Value:
+    @classmethod
+    def multiply_add(cls, builder: ir.IRBuilder, sums: ir.Value, columns: ir.Value, row: ir.Value) -> ir.Value:
         """Return the sums plus the products."""
-        vector = _vector(_INT32, Vnni.lanes)
+        vector = _vector(_INT32, cls.lanes)
         signature = ir.FunctionType(vector, [vector, vector, vector])
-        vpdpbusd = builder.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.512", fnty=signature)
+        vpdpbusd = builder.module.declare_intrinsic(cls.intrinsic, fnty=signature)
         return builder.call(vpdpbusd, [sums, columns, row])
 
 
-class AvxVnni(MultiplyAdd):
+class AvxVnni(Vnni):
     """AVX-VNNI: the same instruction in registers of half the size, of which there are 16.
 
     Intel's CPUs without AVX-512 have it since Alder Lake, AMD's since Zen 5.
@@ -150,30 +150,9 @@ class AvxVnni(MultiplyAdd):
 
     name = "AVX-VNNI"
     lanes = 8
-    elements_together = K_GROUP
-    row_dtype = np.int8
-    zero_point = 128
     max_rows_of_many_blocks = 1
     reads_distant_blocks = False
-
-    @staticmethod
-    def load_row(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
-        """Return a row's four bytes beside every column."""
-        return [_broadcast(builder, _load_four_bytes(builder, address), AvxVnni.lanes)]
-
-    @staticmethod
-    def load_block(builder: ir.IRBuilder, address: ir.Value) -> list[list[ir.Value]]:
-        """Return a block's 64 bytes in two registers, typed as `vpdpbusd` takes them."""
-        return [_load_registers(builder, address, _vector(_INT32, AvxVnni.lanes))]
-
-    @staticmethod
-    def multiply_add(builder: ir.IRBuilder, sums: ir.Value, columns: ir.Value, row: ir.Value) -> ir.Value:
-        """Return the sums plus the products."""
-        vector = _vector(_INT32, AvxVnni.lanes)
-        signature = ir.FunctionType(vector, [vector, vector, vector])
-        # LLVM has one name for both encodings, and takes the one that the CPU has.
-        vpdpbusd = builder.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.256", fnty=signature)
-        return builder.call(vpdpbusd, [sums, columns, row])
+    intrinsic = "llvm.x86.avx512.vpdpbusd.256"  # LLVM has one name for both encodings, and takes the CPU's
 
 
 class NeonDot(MultiplyAdd):
@@ -267,7 +246,7 @@ class Pairs(MultiplyAdd):
         return builder.add(sums, builder.add(even, odd))
 
 
-def _target_arithmetic() -> type[MultiplyAdd]:
+def _target_family() -> type[MultiplyAdd]:
     """Return the fastest family whose instructions the CPU that code is compiled for has."""
     if target_has_feature("avx512vnni"):
         return Vnni
@@ -278,7 +257,7 @@ def _target_arithmetic() -> type[MultiplyAdd]:
     return Pairs
 
 
-ARITHMETIC = _target_arithmetic()
+CPU_FAMILY = _target_family()
 
 
 def _load_four_bytes(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
@@ -308,7 +287,7 @@ def _broadcast(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
 class VectorMicrokernel:
     """The microkernel of some rows by some blocks of columns, for the CPU's vector registers."""
 
-    arithmetic: type[MultiplyAdd]
+    family: type[MultiplyAdd]
     rows: int
     blocks: int
 
@@ -327,7 +306,7 @@ class VectorMicrokernel:
         all blocks. The sums are stack variables that never have their address taken, so LLVM holds them in
         registers: `gemm` chooses rows and blocks such that they fit.
         """
-        lanes = self.arithmetic.lanes
+        lanes = self.family.lanes
         registers = BLOCK_COLUMNS // lanes
         sum_type = _vector(_INT32, lanes)
         sums: dict[tuple[int, int, int], ir.Value] = {}  # by row, block, and register of the block
@@ -339,13 +318,13 @@ class VectorMicrokernel:
             addresses = [columns.address(builder, n, loop.index, _INT8) for n in range(self.blocks)]
             for address in addresses:
                 _prefetch(builder, builder.gep(address, [prefetch_offset]))
-            blocks = [self.arithmetic.load_block(builder, address) for address in addresses]
+            blocks = [self.family.load_block(builder, address) for address in addresses]
             k = builder.mul(loop.index, _INT64(K_GROUP))
-            rows = [self.arithmetic.load_row(builder, x.address(builder, m, k, _INT8)) for m in range(self.rows)]
+            rows = [self.family.load_row(builder, x.address(builder, m, k, _INT8)) for m in range(self.rows)]
             for (m, n, register), one_sum in sums.items():
                 for block_part, row_part in zip(blocks[n], rows[m], strict=True):
                     before = builder.load(one_sum)
-                    after = self.arithmetic.multiply_add(builder, before, block_part[register], row_part)
+                    after = self.family.multiply_add(builder, before, block_part[register], row_part)
                     builder.store(after, one_sum)
         for (m, n, register), one_sum in sums.items():
             column = _INT64(n * BLOCK_COLUMNS + register * lanes)
@@ -360,7 +339,7 @@ def make_vector_microkernels(max_rows: int, block_counts: Sequence[int]) -> Call
     emitters: list[Emitter] = []
     for blocks in block_counts:
         for rows in range(1, max_rows + 1):
-            emitters.append(VectorMicrokernel(ARITHMETIC, rows, blocks).emit)
+            emitters.append(VectorMicrokernel(CPU_FAMILY, rows, blocks).emit)
     return microkernel_function(emitters)
 
 
@@ -369,7 +348,7 @@ def microkernel_function(emitters: Sequence[Emitter]) -> Callable[..., None]:
 
     It multiplies rows from `row` on of x (R, K) by blocks from `block` on of columns (N/16, K/4, 64) uint8, over
     the first 4 · `k_groups` elements of K, into the same rows and columns of out (R, N) int32. x has the type
-    `ARITHMETIC.row_dtype`; x and out are contiguous. Meanwhile it prefetches what lies `prefetch_offset` bytes
+    `CPU_FAMILY.row_dtype`; x and out are contiguous. Meanwhile it prefetches what lies `prefetch_offset` bytes
     after the columns that it reads. Indices are not checked.
 
     Args:

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from model.backends.cpu import amx
 from model.backends.cpu.gemm import ZERO_POINT, gemm, pack_columns
-from model.backends.cpu.microkernel import ARITHMETIC, BLOCK_COLUMNS, K_GROUP, Pairs
+from model.backends.cpu.microkernel import BLOCK_COLUMNS, CPU_FAMILY, K_GROUP, Pairs
 
 # Prints sums of a product that needs every variant of the microkernel, of the largest magnitudes.
 PROGRAM = """
 import numpy as np
 from model.backends.cpu.gemm import gemm, pack_columns
-from model.backends.cpu.microkernel import ARITHMETIC
+from model.backends.cpu.microkernel import CPU_FAMILY
 random = np.random.default_rng(0)
-x = random.choice([-128, -127, 0, 1, 127], size=(7, 512)).astype(ARITHMETIC.row_dtype)
+x = random.choice([-128, -127, 0, 1, 127], size=(7, 512)).astype(CPU_FAMILY.row_dtype)
 matrix = random.choice([-128, -127, 0, 1, 127], size=(96, 512)).astype(np.int8)
 out = np.zeros((7, 96), np.int32)
 gemm(x, 7, pack_columns(matrix), 6, 128, out, False)
-print(ARITHMETIC.name)
+print(CPU_FAMILY.name)
 print(out.tobytes().hex())
 """
 
@@ -34,7 +34,7 @@ def test_a_product_is_exact(rows: int, n: int, k: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     x = random.integers(-128, 128, size=(rows, k)).astype(np.int8)
     matrix = random.integers(-128, 128, size=(n, k)).astype(np.int8)
-    padded = np.zeros((rows, -(-k // K_GROUP) * K_GROUP), ARITHMETIC.row_dtype)
+    padded = np.zeros((rows, -(-k // K_GROUP) * K_GROUP), CPU_FAMILY.row_dtype)
     padded[:, :k] = x
     columns = pack_columns(matrix)
     out = np.zeros((rows, len(columns) * BLOCK_COLUMNS), np.int32)
