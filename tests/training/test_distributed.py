@@ -14,6 +14,8 @@ import pytest
 
 from model.checkpoint import read_checkpoint
 from model.errors import InputError
+from tests.conftest import PATIENCE
+from tests.training.worker import Run
 from training.dataset import Dataset, from_text
 from training.distributed import Workers
 from training.resume import recovery_hint
@@ -62,14 +64,19 @@ def dataset(tmp_path: Path) -> Dataset:
     return dataset
 
 
-def start(processes: int, folder: Path, **changes: object) -> "subprocess.Popen[str]":
+def arguments(folder: Path, out_dir: Path, **changes: object) -> list[str]:
+    """Flags of a small run on the data set in `folder`."""
     flags = [f"--{name}={value}" for name, value in ({**SMALL, **changes}).items()]
+    return [f"--data={folder / 'data'}", f"--out_dir={out_dir}", *flags]
+
+
+def start(processes: int, folder: Path, **changes: object) -> "subprocess.Popen[str]":
     launcher = (
         ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     )
-    command = [sys.executable, *launcher, "-m", "training.train", f"--data={folder / 'data'}"]
+    flags = arguments(folder, folder / f"by-{processes}", **changes)
     return subprocess.Popen(
-        [*command, f"--out_dir={folder / f'by-{processes}'}", *flags],
+        [sys.executable, *launcher, "-m", "training.train", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -115,50 +122,26 @@ def test_a_process_that_is_killed_ends_the_other_with_a_clear_line(tmp_path: Pat
     assert read_checkpoint(folder).training["curve"]
 
 
-LEAVING = """
-import os, sys
-from model.cli import run
-from training.dataset import Dataset
-from training.distributed import join_workers
-from training.settings import TrainSettings
-from training.train import train
-from training.trainer import Trainer
-
-def leave(settings):
-    with join_workers(str) as workers:
-        if {when} > 0:
-            trainer = Trainer(settings, Dataset.load(settings.data), workers=workers)
-        if {when} > 1:
-            trainer.time_steps()
-            trainer.run(stop=lambda: os._exit(0))  # is asked once the first evaluation has been saved
-        os._exit(0)
-
-sys.exit(run(TrainSettings, leave if os.environ["RANK"] == "{leaves}" else train, sys.argv[1:]))
-"""
-
-
 @pytest.mark.parametrize(
-    ("leaves", "when", "saved"),
-    [(1, 0, False), (0, 1, False), (1, 2, True)],
+    ("leaves", "program", "saved"),
+    [
+        (1, "leave_at_the_start", False),
+        (0, "leave_before_the_first_step", False),
+        (1, "leave_after_the_first_save", True),
+    ],
 )
 def test_who_is_left_alone_promises_what_was_saved_and_nothing_else(
-    leaves: int, when: int, saved: bool, tmp_path: Path, dataset: Dataset
+    leaves: int, program: str, saved: bool, tmp_path: Path, dataset: Dataset
 ) -> None:
     """A run whose other process ended before the first save was told to go on from what was saved last."""
-    program = tmp_path / "program.py"
-    program.write_text(LEAVING.format(leaves=leaves, when=when))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
-    flags = [f"--{name}={value}" for name, value in SMALL.items()]
-    done = subprocess.run(
-        [*launcher, f"--data={tmp_path / 'data'}", f"--out_dir={tmp_path / 'x'}", *flags],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ
-        | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert done.returncode != 0
-    assert f"process {1 - leaves} of 2: {ENDED}; {recovery_hint(saved)}\n" in done.stderr
+    programs = ["train", "train"]
+    programs[leaves] = program
+    stays = 1 - leaves
+    run = Run(programs, tmp_path, arguments(tmp_path, tmp_path / "x"))
+    run.join(PATIENCE)
+    assert run.processes[leaves].exitcode == 0
+    assert run.processes[stays].exitcode not in (0, -signal.SIGKILL)
+    assert f"process {stays} of 2: {ENDED}; {recovery_hint(saved)}\n" in run.outputs[stays].read_text()
     assert (tmp_path / "x" / "resume").exists() == saved
 
 
