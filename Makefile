@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 BIN := .venv/bin
 NEW_NODE := const [major, minor] = process.versions.node.split("."); process.exit(major > 20 || (major == 20 && minor >= 19) ? 0 : 1)
 
-.PHONY: help serve test lint lint-js pytest bench fmt clean
+.PHONY: help serve test lint lint-python lint-js pytest bench fmt clean
 
 help: ## Print each target with its sentence.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,8 +14,8 @@ help: ## Print each target with its sentence.
 serve: .venv/installed ## Serve the page on http://127.0.0.1:8000.
 	exec $(BIN)/python -m app
 
-test: .venv/installed-dev ## Run lint, types and tests.
-	$(MAKE) --jobs=2 lint pytest
+test: ## Run lint, types and tests.
+	$(MAKE) --jobs=2 pytest lint  # in this order: the JavaScript is checked while pip installs
 
 # The kernel is compiled once, before there are processes that would each do so. They share what Python has compiled,
 # where the environment would keep it from being written, too.
@@ -26,7 +26,9 @@ pytest: .venv/installed-dev ## Run the tests alone.
 bench: .venv/installed ## Print how fast this machine generates, and what share of its limits that is.
 	$(BIN)/python -m benchmarks.decode --rounds=1 --peers=False
 
-lint: .venv/installed-dev lint-js ## Check the code's form and types; change nothing.
+lint: lint-python lint-js ## Check the code's form and types; change nothing.
+
+lint-python: .venv/installed-dev ## Check the form and types of the Python code alone.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

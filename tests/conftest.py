@@ -35,6 +35,7 @@ hypothesis_settings.register_profile("untimed", deadline=None)  # the first call
 hypothesis_settings.load_profile("untimed")
 
 PATIENCE = 120.0  # seconds until something that should happen has failed to; a busy machine needs many
+THREADS = 1  # of servers in these processes; two would wait for each other where others' tests keep the cores busy
 DEFAULT_TIMEOUT_CONFIG.connect = PATIENCE  # of every httpx client that sets no other; it would be 5 seconds
 DEFAULT_TIMEOUT_CONFIG.read = PATIENCE
 DEFAULT_TIMEOUT_CONFIG.write = PATIENCE
@@ -152,6 +153,6 @@ def impatient_server(folder: Path) -> Iterator[LiveServer]:
 @pytest.fixture
 def server(folder: Path) -> Iterator[LiveServer]:
     """A real server of the tiny model: 32 slots, a queue of 4."""
-    settings = ServerSettings(checkpoint=folder, device="cpu", queue_size=4)
+    settings = ServerSettings(checkpoint=folder, device="cpu", threads=THREADS, queue_size=4)
     with LiveServer(create_app(settings)) as live:
         yield live

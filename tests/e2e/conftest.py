@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from app.main import create_app
 from app.settings import ServerSettings
-from tests.conftest import LiveServer
+from tests.conftest import THREADS, LiveServer
 
 BUNDLED = Path(__file__).parent.parent.parent / "checkpoints" / "shakespeare-char"
 # The headless shell is Chromium without windows, which tests do not need.
@@ -36,7 +36,8 @@ def serve(folder: Path) -> Callable[..., Opened]:
 
     @contextmanager
     def opened(**settings: Any) -> Iterator[LiveServer]:
-        with LiveServer(create_app(ServerSettings(checkpoint=folder, device="cpu", **settings))) as live:
+        app = create_app(ServerSettings(checkpoint=folder, device="cpu", threads=THREADS, **settings))
+        with LiveServer(app) as live:
             yield live
 
     return opened
@@ -93,7 +94,7 @@ def page(browser: Browser, server: LiveServer) -> Iterator[Page]:
 @pytest.fixture(scope="session")
 def bundled_server() -> Iterator[LiveServer]:
     """A server of the bundled model."""
-    with LiveServer(create_app(ServerSettings(checkpoint=BUNDLED, device="cpu"))) as live:
+    with LiveServer(create_app(ServerSettings(checkpoint=BUNDLED, device="cpu", threads=THREADS))) as live:
         yield live
 
 

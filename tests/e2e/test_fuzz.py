@@ -59,7 +59,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         tiny_folder(folder.with_name("tiny-snapshots") / f"{step:06d}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(handles, "FRAME_SECONDS", 0)
-        with LiveServer(create_app(ServerSettings(checkpoint=folder, device="cpu", queue_size=1000))) as live:
+        with LiveServer(
+            create_app(ServerSettings(checkpoint=folder, device="cpu", threads=1, queue_size=1000))
+        ) as live:
             yield live
 
 

@@ -45,7 +45,7 @@ def alone(prompt: str, seed: int, length: int, sample: int = 0, sampling: Sampli
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[LiveServer]:
     """One for all tests here: none changes it, but the one that takes it for its own."""
-    with LiveServer(create_app(ServerSettings(checkpoint=folder, device="cpu", queue_size=4))) as live:
+    with LiveServer(create_app(ServerSettings(checkpoint=folder, device="cpu", threads=1, queue_size=4))) as live:
         yield live
 
 
