@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 def check(page: Page, view: str) -> None:
     """No violation of any of axe-core's rules."""
-    found = Axe().run(page)
+    is_loaded = page.evaluate("'axe' in window")
+    found = (Axe(axe_script="null") if is_loaded else Axe()).run(page)
     problems = [
         (one["id"], [node["html"][:200] + node["failureSummary"] for node in one["nodes"][:3]])
         for one in found.response["violations"]
