@@ -17,11 +17,10 @@ serve: .venv/installed ## Serve the page on http://127.0.0.1:8000.
 test: ## Run lint, types and tests.
 	$(MAKE) --jobs=2 pytest lint  # in this order: the JavaScript is checked while pip installs
 
-# The kernel is compiled once, before there are processes that would each do so. They share what Python has compiled,
-# where the environment would keep it from being written, too.
+# The kernel is compiled once, before there are processes that would each do so.
 pytest: .venv/installed-dev ## Run the tests alone.
 	$(BIN)/python -m model.sample --num_samples=1 --max_new_tokens=50 --device=cpu > /dev/null
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=3 --dist=worksteal
+	$(BIN)/python -m pytest --numprocesses=3 --dist=worksteal
 
 bench: .venv/installed ## Print how fast this machine generates, and what share of its limits that is.
 	$(BIN)/python -m benchmarks.decode --rounds=1 --peers=False
@@ -56,8 +55,11 @@ fmt: .venv/installed-dev ## Format the code and sort its imports.
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable .
 	touch $@
 
+# pip would compile all modules, for as long as it takes to install them. Python compiles those that it imports, and
+# keeps them, where the environment forbids it, too.
+pytest lint-python: export PYTHONDONTWRITEBYTECODE :=
 .venv/installed-dev: pyproject.toml | .venv/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(PIP_FLAGS) --editable '.[dev]'
 	touch .venv/installed $@
 
 clean: ## Remove .venv, node_modules and all caches.
