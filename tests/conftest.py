@@ -42,6 +42,11 @@ DEFAULT_TIMEOUT_CONFIG.write = PATIENCE
 DEFAULT_TIMEOUT_CONFIG.pool = PATIENCE
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of the page, which take longest: at the end, there are short ones for all processes."""
+    items.sort(key=lambda item: not item.path.name.startswith("test_page"))
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """The event loop of coroutine tests: asyncio's, as the server's."""
