@@ -10,6 +10,8 @@ export class LineView {
 	#classify;
 	/** The line at which a mark in the margin says that the model sees from here. @type {HTMLElement | null} */
 	#marked = null;
+	/** That line and all after it. @type {Set<HTMLElement>} */
+	#seen = new Set();
 	/** The cell that is inspected by keyboard, or -1. */
 	#cursor = -1;
 	/** Its element, the same one for every cell. @type {HTMLSpanElement | null} */
@@ -137,14 +139,26 @@ export class LineView {
 		this.#markWindow();
 	}
 
-	/** Marks the first line that the model sees, if text before it has left its window. */
+	/**
+	 * Marks the lines that the model sees, if text before them has left its window. Each has the class itself: for a rule
+	 * about all lines after the first, a browser would look at every one again at each key.
+	 */
 	#markWindow() {
 		const start = this.doc.windowStart;
-		const line = start > 0 ? this.#element(this.#lineOf(start)) : null;
-		if (line === this.#marked) return;
+		const first = start > 0 ? this.#lineOf(start) : this.#starts.length;
+		/** @type {Set<HTMLElement>} */
+		const seen = new Set();
+		for (let i = first; i < this.#starts.length; i++) seen.add(this.#element(i));
+		for (const line of this.#seen) {
+			if (!seen.has(line)) line.classList.remove("seen");
+		}
+		for (const line of seen) line.classList.add("seen");
+		this.#seen = seen;
+		const [marked = null] = seen;
+		if (marked === this.#marked) return;
 		delete this.#marked?.dataset.seen;
-		if (line) line.dataset.seen = this.root.dataset.window ?? "";
-		this.#marked = line;
+		if (marked) marked.dataset.seen = this.root.dataset.window ?? "";
+		this.#marked = marked;
 	}
 
 	/** Continues the last line with the cells from `start` on. @param {number} start */

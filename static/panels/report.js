@@ -21,13 +21,14 @@ const FIGURES = [
 ];
 const FACTS = { invented_words: "fact_invented", copied_20: "fact_copied", model_bits: "fact_bits" };
 const MAX_WORDS = 20; // invented words that are listed
+const MAX_COPIES = 3; // copied passages, the longest
 /** @type {Record<string, string>} */
 const VERDICTS = { above: " ▲", below: " ▼" };
 
 export class ReportPanel {
 	#panel;
 	#active;
-	/** What the report is about. @type {{ branch: Branch, text: string } | null} */
+	/** What the report is about. @type {{ branch: Branch, text: string, length: number } | null} */
 	#subject = null;
 	#stale = make("p", "stale", t("report_stale"));
 	#notice = make("p", "hint");
@@ -48,9 +49,9 @@ export class ReportPanel {
 	 * Shows a report of a text, as it is now or was when the report was requested.
 	 * @param {Report} report @param {Branch} branch
 	 */
-	show({ characters, sentences, figures, words, held_out }, branch, text = branch.doc.text) {
+	show({ characters, sentences, figures, copies, words, held_out }, branch, text = branch.doc.text) {
 		this.#retry.stop();
-		this.#subject = { branch, text };
+		this.#subject = { branch, text, length: Array.from(text).length };
 		const about = make("p", "hint", t("report_about", { characters }));
 		const list = make("ul");
 		for (const one of Object.values(sentences)) list.append(make("li", "", sentence(one)));
@@ -61,6 +62,10 @@ export class ReportPanel {
 		if (words.invented.length) {
 			parts.push(make("p", "hint", t("report_invented", { words: listWords(words.invented) })));
 		}
+		if (copies.runs.length) {
+			const reported = Array.from(text).slice(-characters); // all of the text, or what the model wrote at its end
+			parts.push(make("p", "hint", t("report_copied", { passages: listCopies(reported, copies.runs) })));
+		}
 		this.#panel.replaceChildren(...parts, details);
 		this.update();
 	}
@@ -68,8 +73,10 @@ export class ReportPanel {
 	/** Shows whether the text is still the one that the report is about. */
 	update() {
 		if (!this.#subject) return;
-		const { branch, text } = this.#subject;
-		this.#stale.hidden = this.#active() === branch && branch.doc.text === text;
+		const { branch, text, length } = this.#subject;
+		const { doc } = branch;
+		// The lengths first: this is called for each piece that the model writes, and texts may be long.
+		this.#stale.hidden = this.#active() === branch && doc.length === length && doc.text === text;
 	}
 
 	/** @param {Branch} branch */
@@ -140,6 +147,13 @@ function sentence({ key, values, english }) {
 		shown[part] = isShare ? percent(value) : { value, digits: value < 10 ? 2 : 0 };
 	}
 	return t(values.invented === 0 && has(`${name}_known`) ? `${name}_known` : name, shown);
+}
+
+/** The longest passages that are copied. @param {string[]} characters @param {Report["copies"]["runs"]} runs */
+function listCopies(characters, runs) {
+	const longest = runs.toSorted((a, b) => b.end - b.start - (a.end - a.start)).slice(0, MAX_COPIES);
+	const passages = longest.map(({ start, end }) => characters.slice(start, end).join("").trim());
+	return passages.map((passage) => `“${passage.replace(/\n+/g, " / ")}”`).join(", ");
 }
 
 /** @param {InventedWord[]} words */

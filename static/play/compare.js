@@ -163,6 +163,7 @@ export class ComparePanel {
 		const onWait = (_, busy) => this.#say(t(busy ? "busy_again" : "away"));
 		const options = { signal, retryBusy: false, onWait, alternatives: 1, here: writesHere(card) };
 		for await (const event of generate(request, card, options)) {
+			if (event.type === "waiting") this.#say(t("state_queued", { place: event.place }));
 			if (event.type !== "text") continue;
 			side.run = event.run;
 			const shown = {
