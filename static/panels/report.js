@@ -22,6 +22,7 @@ const FIGURES = [
 const FACTS = { invented_words: "fact_invented", copied_20: "fact_copied", model_bits: "fact_bits" };
 const MAX_WORDS = 20; // invented words that are listed
 const MAX_COPIES = 3; // copied passages, the longest
+const MIN_COPY = 20; // characters: more than real text has by chance
 /** @type {Record<string, string>} */
 const VERDICTS = { above: " ▲", below: " ▼" };
 
@@ -58,15 +59,15 @@ export class ReportPanel {
 		const details = make("details");
 		details.append(make("summary", "", t("details")), makeTable(figures));
 		if (held_out) details.append(make("p", "hint", t("report_real", { characters: held_out.characters })));
-		const parts = [this.#stale, about, makeFacts(figures), list];
+		const parts = [this.#stale, about, makeFacts(figures)];
 		if (words.invented.length) {
-			parts.push(make("p", "hint", t("report_invented", { words: listWords(words.invented) })));
+			parts.push(make("p", "found", t("report_invented", { words: listWords(words.invented) })));
 		}
 		if (copies.runs.length) {
 			const reported = Array.from(text).slice(-characters); // all of the text, or what the model wrote at its end
-			parts.push(make("p", "hint", t("report_copied", { passages: listCopies(reported, copies.runs) })));
+			parts.push(make("p", "found", describeCopies(reported, copies.runs)));
 		}
-		this.#panel.replaceChildren(...parts, details);
+		this.#panel.replaceChildren(...parts, list, details);
 		this.update();
 	}
 
@@ -149,11 +150,17 @@ function sentence({ key, values, english }) {
 	return t(values.invented === 0 && has(`${name}_known`) ? `${name}_known` : name, shown);
 }
 
-/** The longest passages that are copied. @param {string[]} characters @param {Report["copies"]["runs"]} runs */
-function listCopies(characters, runs) {
+/**
+ * The longest passages that are copied; of those that real text has by chance, the longest one.
+ * @param {string[]} characters @param {Report["copies"]["runs"]} runs
+ */
+function describeCopies(characters, runs) {
 	const longest = runs.toSorted((a, b) => b.end - b.start - (a.end - a.start)).slice(0, MAX_COPIES);
-	const passages = longest.map(({ start, end }) => characters.slice(start, end).join("").trim());
-	return passages.map((passage) => `“${passage.replace(/\n+/g, " / ")}”`).join(", ");
+	const copied = longest.filter(({ start, end }) => end - start >= MIN_COPY);
+	const shown = copied.length ? copied : longest.slice(0, 1);
+	const passages = shown.map(({ start, end }) => characters.slice(start, end).join("").trim());
+	const quoted = passages.map((passage) => `“${passage.replace(/\n+/g, " / ")}”`).join(", ");
+	return t(copied.length ? "report_copied" : "report_copied_little", { passages: quoted, length: MIN_COPY });
 }
 
 /** @param {InventedWord[]} words */

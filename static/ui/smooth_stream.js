@@ -1,6 +1,7 @@
 // Text appears at the speed that the reader chose, however it comes from the network: evenly, a little in each frame.
 
 const DELAY = 0.1; // seconds over which what has come is spread at full speed
+const INTERVAL = 0.025; // seconds between two changes of the text at full speed: each costs the browser a layout
 /** Characters a second. @type {Record<Speed, number>} */
 const RATES = { step: 0, slow: 8, reading: 30, full: Infinity };
 
@@ -50,7 +51,7 @@ export class SmoothStream {
 		const still = this.#speed === "full" && this.#reducedMotion.matches;
 		if (still || (document.hidden && this.#speed !== "step")) this.flush();
 		else if (!this.#frame && this.#speed !== "step") {
-			this.#last = performance.now();
+			if (performance.now() - this.#last > 1000 * DELAY) this.#last = performance.now() - 1000 * INTERVAL;
 			this.#frame = requestAnimationFrame((now) => this.#tick(now));
 		}
 	}
@@ -93,6 +94,10 @@ export class SmoothStream {
 	#tick(now) {
 		this.#frame = 0;
 		const seconds = Math.max(0.004, (now - this.#last) / 1000);
+		if (this.#speed === "full" && seconds < INTERVAL) {
+			this.#frame = requestAnimationFrame((later) => this.#tick(later));
+			return;
+		}
 		this.#last = now;
 		if (this.#speed === "full") {
 			this.#show((waiting) => Math.max(1, Math.ceil((waiting * seconds) / DELAY)));
