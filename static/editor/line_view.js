@@ -12,6 +12,8 @@ export class LineView {
 	#marked = null;
 	/** That line and all after it. @type {Set<HTMLElement>} */
 	#seen = new Set();
+	/** The line with room for the rest of a word. @type {HTMLElement | null} */
+	#roomy = null;
 	/** The cell that is inspected by keyboard, or -1. */
 	#cursor = -1;
 	/** Its element, the same one for every cell. @type {HTMLSpanElement | null} */
@@ -35,6 +37,17 @@ export class LineView {
 			this.#markSpeakers(0, this.#starts.length);
 			this.#markWindow();
 		});
+	}
+
+	/**
+	 * Keeps room at the end for the rest of the word that is being written there, which would otherwise jump to the next
+	 * line while it grows.
+	 * @param {string} rest
+	 */
+	reserve(rest) {
+		delete this.#roomy?.dataset.rest;
+		this.#roomy = rest ? /** @type {HTMLElement | null} */ (this.root.lastElementChild) : null;
+		if (this.#roomy) this.#roomy.dataset.rest = rest;
 	}
 
 	/** Draws the lines of some cells again. @param {number} from @param {number} to */
@@ -133,6 +146,7 @@ export class LineView {
 	/** @param {Change} change */
 	#update({ start, end, inserted }) {
 		if (this.#cursor >= this.doc.length) this.#cursor = -1;
+		this.reserve("");
 		const atEnd = start === end && start + inserted.length === this.doc.length;
 		if (atEnd && this.#starts.length) this.#append(start);
 		else this.#replace(start, end, inserted.length);

@@ -167,15 +167,17 @@ export class ComparePanel {
 			if (event.type !== "text") continue;
 			side.run = event.run;
 			const shown = {
-				append: (/** @type {WrittenCell[]} */ cells, /** @type {Run} */ run) => this.#show(side, cells, run),
+				append: (/** @type {WrittenCell[]} */ cells, /** @type {Run} */ run, rest = "") =>
+					this.#show(side, cells, run, rest),
 			};
 			this.#smooth.push(shown, event.cells, event.run);
 		}
 	}
 
-	/** @param {Side} side @param {WrittenCell[]} cells @param {Run} run */
-	#show(side, cells, run) {
+	/** @param {Side} side @param {WrittenCell[]} cells @param {Run} run @param {string} rest */
+	#show(side, cells, run, rest) {
 		side.doc.append(cells, run);
+		side.lines?.reserve(rest);
 		side.root.scrollTop = side.root.scrollHeight;
 		if (this.#parted === -1) this.#findParting();
 	}

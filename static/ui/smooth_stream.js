@@ -1,5 +1,8 @@
 // Text appears at the speed that the reader chose, however it comes from the network: evenly, a little in each frame.
 
+import { textOf } from "../editor/document.js";
+
+const MAX_REST = 30; // characters of a word that room is kept for
 const DELAY = 0.1; // seconds over which what has come is spread at full speed
 const INTERVAL = 0.025; // seconds between two changes of the text at full speed: each costs the browser a layout
 /** Characters a second. @type {Record<Speed, number>} */
@@ -114,10 +117,10 @@ export class SmoothStream {
 	#show(count) {
 		for (const [run, waiting] of this.#waiting) {
 			const { editor, cells } = waiting;
-			const room = typeof count === "number" ? count : count(cells.length);
-			if (room >= cells.length) this.#waiting.delete(run);
+			const room = Math.min(cells.length, typeof count === "number" ? count : count(cells.length));
+			if (room === cells.length) this.#waiting.delete(run);
 			else waiting.cells = cells.slice(room);
-			editor.append(room >= cells.length ? cells : cells.slice(0, room), run);
+			editor.append(cells.slice(0, room), run, restOfWord(cells, room));
 		}
 		if (!this.#waiting.size) this.#end();
 		this.onChange();
@@ -129,4 +132,13 @@ export class SmoothStream {
 		this.#due = 0;
 		for (const resolve of this.#onDrained.splice(0)) resolve();
 	}
+}
+
+/** What follows the first `count` cells of the word that they end in. @param {WrittenCell[]} cells @param {number} count */
+function restOfWord(cells, count) {
+	let end = count;
+	if (/\S/.test(cells[count - 1]?.c ?? " ")) {
+		while (end < cells.length && end < count + MAX_REST && /\S/.test(cells[end].c)) end += 1;
+	}
+	return textOf(cells.slice(count, end));
 }
