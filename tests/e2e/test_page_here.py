@@ -82,7 +82,7 @@ def test_a_text_goes_on_here_when_its_server_is_killed(browser: Browser, tmp_pat
         page.uncheck("#write-here")
         begin(page, "What light", seed="7", max_new_tokens=str(length))
         page.click("#write")
-        expect(page.locator("#state")).to_have_attribute("data-state", "writing")
+        expect(page.locator(".written").first).to_be_visible()
         process.kill()
         page.click("#go-on-here")
         written(page)
