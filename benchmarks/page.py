@@ -223,7 +223,7 @@ def main(settings: PageSettings) -> None:
     """Measure this page, and the other in turn if there is one."""
     checkouts = {"this": ROOT}
     if settings.against is not None:
-        checkouts = {"other": settings.against, "this": ROOT}
+        checkouts["other"] = settings.against
     measurements: dict[str, Measurement] = {}
     with sync_playwright() as playwright:
         for name, folder in checkouts.items():
