@@ -33,6 +33,7 @@ class Reader:
     characters: int
     disconnect_at: int | None = None  # characters after which it disconnects; another `read` resumes there
     never_reads: bool = False
+    fields: dict[str, Any] = field(default_factory=dict)  # of its request, beside or instead of those of all
     text: str = ""
     opened: float = 0.0
     started: float | None = None  # when the `start` event arrived
@@ -54,7 +55,8 @@ class Reader:
             ConnectionError: the server refused, or the body ended too early.
         """
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
-        body = json.dumps({"prompt": PROMPT, "seed": self.seed, "max_new_tokens": self.characters}).encode()
+        common = {"prompt": PROMPT, "seed": self.seed, "max_new_tokens": self.characters}
+        body = json.dumps(common | self.fields).encode()
         head = (
             f"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
         )
@@ -125,10 +127,15 @@ def expected_texts(folder: Path, seeds: int, characters: int) -> list[str]:
 
 
 @contextmanager
-def serving(*flags: str, port: int = 0, log: Path = Path(os.devnull)) -> Iterator[tuple[int, int]]:
-    """Run `python -m app`, on a free port by default; yield its process id and port. Its log goes into `log`."""
+def serving(
+    *flags: str, port: int = 0, log: Path = Path(os.devnull), folder: Path | None = None
+) -> Iterator[tuple[int, int]]:
+    """Run `python -m app`, on a free port by default; yield its process id and port. Its log goes into `log`.
+
+    `folder` is the checkout whose server it is, the current folder by default.
+    """
     command = [sys.executable, "-m", "app", f"--port={port}", "--device=cpu", *flags]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=folder)
     assert process.stderr is not None
     try:
         address = None

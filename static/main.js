@@ -4,7 +4,7 @@ import { score, writesHere } from "./api/score.js";
 import { ProblemError } from "./api/sse.js";
 import { BranchTree } from "./editor/branches.js";
 import { changesIn, textOf, typed } from "./editor/document.js";
-import { classifier, drawLegend } from "./editor/highlight.js";
+import { classifier, drawLegend, isNotLookedUp, LOOKED_UP } from "./editor/highlight.js";
 import { load, save } from "./editor/storage.js";
 import { UnknownCharacters } from "./editor/unknown_characters.js";
 import { Panels, loadAll } from "./panels/panels.js";
@@ -52,6 +52,7 @@ const session = new Session({
 	tree,
 	settings: form.settings,
 	here: () => writesHere(card),
+	showsMarks: () => LOOKED_UP.has(colourMode()),
 	onShow: showNext,
 	onState,
 	onProblem,
@@ -239,12 +240,18 @@ function updateCounters() {
 	panels.update();
 }
 
-/** Says that the colours are of what the model wrote, where that was edited. @param {TextDocument} doc */
+/** Says that the colours are of what the model wrote, where that was edited, and where there are none. @param {TextDocument} doc */
 function showEdited({ cells }) {
 	const mode = colourMode();
 	const { moved, cut } = changesIn(cells);
-	const edited = moved || (cut && ["copied", "invented"].includes(mode));
-	const message = edited && mode !== "off" ? t("edited_colours") : "";
+	const messages = [];
+	if (mode !== "off" && (moved || (cut && LOOKED_UP.has(mode)))) messages.push(t("edited_colours"));
+	if (LOOKED_UP.has(mode)) {
+		const some = cells.some(isNotLookedUp);
+		find($("legend"), ".not-looked-up").hidden = !some;
+		if (some) messages.push(t("written_here"));
+	}
+	const message = messages.join(" ");
 	if ($("edited").textContent !== message) $("edited").textContent = message;
 }
 
@@ -302,11 +309,9 @@ function revealLetter() {
 /** Marks in each text on the screen the character at which it left another. */
 function markForks() {
 	if (!CSS.highlights) return;
-	const marks = new Highlight();
-	for (const { parent, at, doc, editor } of tree.shown) {
-		if (parent !== null && tree.shown.length > 1 && at < doc.length) marks.add(rangeOf(editor, at));
-	}
-	CSS.highlights.set("fork", marks);
+	const forks = tree.shown.filter(({ parent, at, doc }) => parent !== null && at < doc.length);
+	if (tree.shown.length < 2 || !forks.length) CSS.highlights.delete("fork");
+	else CSS.highlights.set("fork", new Highlight(...forks.map(({ editor, at }) => rangeOf(editor, at))));
 }
 
 /** The place of a character in the DOM. @param {Editor} editor @param {number} index */

@@ -122,7 +122,17 @@ export class Session {
 		const started = performance.now();
 		const leaving = new AbortController();
 		const branches = new Map();
-		const writing = { request, controller, leaving, recorded, branches, started, first: null, lost: false };
+		const writing = {
+			request,
+			controller,
+			leaving,
+			recorded,
+			branches,
+			started,
+			first: null,
+			lost: false,
+			place: 0,
+		};
 		this.#writings.add(writing);
 		return writing;
 	}
@@ -136,6 +146,7 @@ export class Session {
 			for await (const event of events) {
 				if (!this.#writings.has(writing)) continue;
 				if (event.type === "start") this.#begin(writing, branch);
+				else if (event.type === "waiting") this.#moveTo(writing, event.place);
 				else this.#append(writing, event.run, event.cells, event.marked);
 			}
 			await this.#smooth.drained();
@@ -232,6 +243,15 @@ export class Session {
 		this.#options.onState(writing.recorded ? "playing" : "writing");
 	}
 
+	/** A request has another place in the server's queue, 0 for none. @param {Writing} writing @param {number} place */
+	#moveTo(writing, place) {
+		if (writing.place === place) return;
+		writing.place = place;
+		const places = [...this.#writings].map((one) => one.place);
+		if (places.every((one) => one > 0)) this.#options.onState("queued", { place: Math.min(...places) });
+		else this.#options.onState("writing");
+	}
+
 	/**
 	 * Gives each sample a text: the first continues `branch`, the others stand beside it.
 	 * @param {Writing} writing @param {Branch} branch
@@ -253,10 +273,12 @@ export class Session {
 	 */
 	#append(writing, run, cells, marked) {
 		writing.first ??= (performance.now() - writing.started) / 1000;
+		this.#moveTo(writing, 0);
 		const { doc, editor } = /** @type {Branch} */ (writing.branches.get(run));
 		this.#smooth.push(editor, cells, run);
 		// an edit would have stopped the writing: the run is still where it began
-		if (marked < run.cells.length - cells.length) editor.lines.redraw(run.request.start + marked, doc.length);
+		if (marked < run.cells.length - cells.length && this.#options.showsMarks())
+			editor.lines.redraw(run.request.start + marked, doc.length);
 	}
 
 	/** Ends some of what is being written; the state is another one once nothing is. @param {Writing[]} writings @param {State} state */

@@ -34,6 +34,8 @@ interface Run {
 	parameters: Sampling;
 	cells: WrittenCell[];
 	finish: string | null;
+	/** How many of the cells were looked up in what the model read, for the two fields below. */
+	lookedUp: number;
 	/** By cell: the length of the longest copy that runs through it. */
 	copied: number[];
 	words: InventedWord[];
@@ -245,6 +247,11 @@ interface StartData {
 	parameters: Sampling & { num_samples: number; prompt: string };
 }
 
+interface WaitingData {
+	/** In the queue for a slot; 1 is the next. */
+	place: number;
+}
+
 interface TextData {
 	sample: number;
 	/** How many characters of this sample came before. */
@@ -277,6 +284,7 @@ interface Receipt {
 /** An event of a stream of `/generate`; `error` is thrown instead, as a ProblemError. */
 type ServerEvent = { id: string } & (
 	| { event: "start"; data: StartData }
+	| { event: "waiting"; data: WaitingData }
 	| { event: "text"; data: TextData }
 	| { event: "end"; data: EndData }
 	| { event: "done"; data: DoneData }
@@ -303,6 +311,7 @@ interface Report {
 	characters: number;
 	sentences: Record<string, ReportSentence>;
 	figures: Record<string, ReportFigure>;
+	copies: { runs: { start: number; end: number }[] };
 	words: { invented: InventedWord[] };
 	held_out: { characters: number } | null;
 }
@@ -346,9 +355,10 @@ interface GenerateOptions extends StreamOptions {
 	leave?: AbortSignal;
 }
 
-/** What `generate` yields: the server begins or goes on, or cells came in a run. */
+/** What `generate` yields: the server begins or goes on, the request waits in its queue, or cells came in a run. */
 type GenerationEvent =
 	| { type: "start" }
+	| { type: "waiting"; place: number }
 	| {
 			type: "text";
 			run: Run;
@@ -373,6 +383,8 @@ interface Writing {
 	first: number | null;
 	/** Whether the connection was lost, or the server is busy: it is tried again after a while. */
 	lost: boolean;
+	/** The place in the server's queue, 0 when the text is being written. */
+	place: number;
 }
 
 /** A text that the server has written before. */
@@ -389,6 +401,8 @@ interface SessionOptions {
 	settings: () => Settings;
 	/** Whether texts are written on this device. */
 	here: () => boolean;
+	/** Whether the colours show what is copied or invented, which is known of a character only after it was written. */
+	showsMarks: () => boolean;
 	/** Called when a character was shown, or has come and waits to be. */
 	onShow: () => void;
 	/** Called when the state changes. */
@@ -582,7 +596,8 @@ interface Scale {
 	last: () => string;
 }
 
-type State = "playing" | "idle" | "waiting" | "writing" | "lost" | "busy" | "stopped" | "failed" | "done";
+type State =
+	"playing" | "idle" | "waiting" | "queued" | "writing" | "lost" | "busy" | "stopped" | "failed" | "done";
 
 /** How a request goes; `first` is the time to the first character, both times in seconds. */
 interface Figures {
@@ -592,8 +607,8 @@ interface Figures {
 	seed: number | null;
 }
 
-/** What comes with a state: figures when it has ended, the seconds to wait while the connection is lost. */
-type StateValues = Partial<Figures> & { seconds?: number };
+/** What comes with a state: figures when it has ended, the seconds to wait while the connection is lost, the place in the queue. */
+type StateValues = Partial<Figures> & { seconds?: number; place?: number };
 
 /** What a link holds. */
 interface SharedText {

@@ -26,6 +26,13 @@ class Start(AnswerModel):
     """All of the request, with defaults filled in."""
 
 
+class Waiting(AnswerModel):
+    """The data of `waiting`."""
+
+    place: int
+    """In the queue for a slot; 1 is the next."""
+
+
 class Text(AnswerModel):
     """The data of `text`."""
 

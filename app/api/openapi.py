@@ -9,18 +9,26 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.api.answers import Done, End, Generation, Start, Text
+from app.api.answers import Done, End, Generation, Start, Text, Waiting
 from app.problems import OpenAIError, ProblemObject, is_openai
 from app.security.api_keys import is_open
 from app.security.rate_limit import LIMITED
 
 REF = "#/components/schemas/{model}"
 EVENTS = (
-    "Server-sent events, the data of each one line of JSON: `start`, then `text` as it comes and an `end` for each "
-    "sample, then `done`; or `error`, a problem object. The id of a `text`, sent as `Last-Event-ID`, asks for the "
-    'rest; that of `done` is answered 204. One JSON object with `"stream": false` or `Accept: application/json`.'
+    "Server-sent events, the data of each one line of JSON: `start`, then `waiting` while no slot is free, `text` "
+    "as it comes and an `end` for each sample, then `done`; or `error`, a problem object. The id of a `text`, sent "
+    "as `Last-Event-ID`, asks for the rest; that of `done` is answered 204. One JSON object with "
+    '`"stream": false` or `Accept: application/json`.'
 )
-DATA: dict[str, type[BaseModel]] = {"start": Start, "text": Text, "end": End, "done": Done, "error": ProblemObject}
+DATA: dict[str, type[BaseModel]] = {
+    "start": Start,
+    "waiting": Waiting,
+    "text": Text,
+    "end": End,
+    "done": Done,
+    "error": ProblemObject,
+}
 MODELS: tuple[type[BaseModel], ...] = (*DATA.values(), OpenAIError, Generation)
 
 ANY_ROUTE = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from sse_starlette import ServerSentEvent
 
-from app.api.answers import Done, End, GeneratedSample, GenerationHead, Start, Summary, Text, Timing
+from app.api.answers import Done, End, GeneratedSample, GenerationHead, Start, Summary, Text, Timing, Waiting
 from app.api.logprobs import DetailsWriter, json_line
 from app.api.report import LiveReport
 from app.api.resume import ResumeToken
@@ -107,13 +107,16 @@ class Answer:
             self._samples.append(Sample(index, sent, report))
 
     async def events(self) -> AsyncIterator[ServerSentEvent]:
-        """`start`, then `text` and `end` as they come, then `done`; or `error`.
+        """`start`, `waiting` until there is a slot, `text` and `end` as they come, then `done`; or `error`.
 
         The first character is sent at once, then all that has come, about every 25 ms or rarer
         (`RequestHandle.pause`).
         """
         try:
             yield _event("start", json_line(self._start.fields()))
+            place = 0
+            while place := await self._handle.next_place(place):
+                yield _event("waiting", json_line(Waiting(place=place).fields()))
             while chunks := await self._handle.take():
                 for event in self._events_of(chunks):
                     yield event

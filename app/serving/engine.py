@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 MAX_FAILURES = 3
 STOPPED_RETRY_SECONDS = 10  # until another server has probably taken over
 FULL_RETRY_SECONDS = 5  # until a slot has probably become free
+PLACES_SECONDS = 0.25  # between two counts of the places in the queue
 
 
 class Engine:
@@ -53,6 +54,7 @@ class Engine:
         self._retiring = False
         self._closing = False
         self._failures_in_a_row = 0  # since a sequence was finished
+        self._count_places_at = 0.0  # by the monotonic clock
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
         self.steps = 0
         self.failures = 0
@@ -108,6 +110,7 @@ class Engine:
                 message = f"all {slots} slots are writing and the queue is full"
                 raise QueueFullError(message, retry_after=FULL_RETRY_SECONDS)
             handle = RequestHandle(sequences, self._buffer_characters, self._notify, lambda: self.active)
+            handle.place = max(0, len(self._waiting) - self._free + 1)
             self._waiting.extend((handle, sequence) for sequence in sequences)
             self._changed.notify()
         return handle
@@ -158,6 +161,7 @@ class Engine:
             while self._wait_for_work():
                 self._drop_cancelled()
                 self._admit()
+                self._count_places()
                 self._step()
         except Exception:  # NaN, or a kernel's error: perhaps a transient one, so `_recover` tries again
             logger.exception("a step of the generator failed")
@@ -231,9 +235,24 @@ class Engine:
         with self._changed:
             while self._waiting and self.generator.free_slots:
                 handle, sequence = self._waiting.popleft()
+                handle.place = 0
                 self._free -= 1
                 self._active[sequence] = handle
                 self.generator.add(sequence)
+
+    def _count_places(self) -> None:
+        """Tell the requests that wait their places in the queue, from time to time: thousands may wait."""
+        now = time.monotonic()
+        if not self._waiting or now < self._count_places_at:
+            return
+        self._count_places_at = now + PLACES_SECONDS
+        with self._changed:
+            # From the last to the first, so that a request's first sequence decides; one that has begun keeps 0.
+            place = len(self._waiting)
+            for handle, _ in reversed(self._waiting):
+                if handle.place:
+                    handle.place = place
+                place -= 1
 
     def _step(self) -> None:
         """Step the sequences whose readers keep up, and hand their new text over."""

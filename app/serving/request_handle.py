@@ -9,6 +9,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from model.errors import SoliloquyError
 from model.generation.sequence import Chunk, TextSequence
@@ -16,6 +17,7 @@ from model.generation.sequence import Chunk, TextSequence
 FRAME_SECONDS = 0.025  # between two flushes of a text
 MAX_FAST_SEQUENCES = 16  # that are flushed so often; with more of them, flushes become rarer
 MAX_STRETCH = 4.0  # how many times rarer they become at most
+PLACE_SECONDS = 0.5  # between two looks at the place of a request that waits
 
 
 def one_active() -> int:
@@ -37,6 +39,8 @@ class RequestHandle:
         submitted: when it was queued, by the monotonic clock, in seconds.
         first_character: when its first character came, likewise; None before that.
         released: set once none of its sequences has a slot or waits for one.
+        place: that of its first sequence among those that wait for a slot, 1 for the next; 0 once it has one. The
+            engine's thread counts it.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class RequestHandle:
         self.first_character: float | None = None
         self.cancelled = False
         self.released = threading.Event()
+        self.place = 0
         self._limit = buffer_characters
         self._on_change = on_change
         self._active = active
@@ -117,6 +122,14 @@ class RequestHandle:
                 raise self._error
             await self._arrived.wait()
         return []
+
+    async def next_place(self, told: int) -> int:
+        """Wait until the place in the queue is not `told`; 0 once there is a slot, or something to take."""
+        while told and self.place == told and not self._arrived.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PLACE_SECONDS):
+                    await self._arrived.wait()
+        return 0 if self._arrived.is_set() else self.place
 
     async def pause(self) -> None:
         """Wait until the text may be flushed again.

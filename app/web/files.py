@@ -4,6 +4,7 @@ Knows nothing of what is in them, but that a comment has lines of its own.
 """
 
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -57,9 +58,10 @@ class PageFiles(StaticFiles):
 
 @lru_cache(maxsize=256)
 def slimmed(path: Path, _modified: int) -> str:
-    """A script or style without comments and indentation; its lines keep their numbers, for what a browser reports.
+    """A script or style without comments and indentation.
 
-    Comments are left out that begin a line or end one. No string in these files goes over several lines.
+    Comments are left out that begin a line or end one. No string in these files goes over several lines. A script's
+    lines keep their numbers, for what a browser reports; those of a style are joined.
     """
     lines: list[str] = []
     in_comment = False
@@ -70,8 +72,18 @@ def slimmed(path: Path, _modified: int) -> str:
             text = "" if in_comment else text.partition("*/")[2].strip()
         elif text.startswith("//"):
             text = ""
+        elif text.endswith("*/") and path.suffix == ".css":
+            text = text.rpartition("/*")[0].strip()
         lines.append(_without_last_comment(text))
+    if path.suffix == ".css":
+        return "".join(_without_spaces(line) for line in lines)
     return "\n".join(lines)
+
+
+def _without_spaces(line: str) -> str:
+    """A line of a style as the next can follow it: declarations need no space after their colon, rules none."""
+    text = re.sub(r"(?<=[:,]) | (?={$)", "", line)
+    return text if text.endswith((";", "{", "}", ",", ":")) else f"{text} ".lstrip()
 
 
 def _without_last_comment(line: str) -> str:

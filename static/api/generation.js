@@ -27,8 +27,8 @@ export class GenerationRequest {
 }
 
 /**
- * Sends a request and yields what the server says: `start` when it begins or goes on, and `text` with the cells that
- * came in a run.
+ * Sends a request and yields what the server says: `start` when it begins or goes on, `waiting` while others are before
+ * it in the queue, and `text` with the cells that came in a run.
  * The request holds the rest once this ends. The options, and what is thrown, are those of `stream`.
  * @param {RequestRecord} request @param {ModelCard} card @param {GenerateOptions} options
  * @returns {AsyncGenerator<GenerationEvent>}
@@ -66,6 +66,8 @@ export async function* read(request, card, events) {
 		if (event === "start") {
 			if (request.runs.length === 0) begin(request, data, card);
 			yield { type: "start" };
+		} else if (event === "waiting") {
+			yield { type: "waiting", place: data.place };
 		} else if (event === "text") {
 			const run = request.runs[data.sample];
 			const known = run.cells.length - data.index; // never negative; positive only if the server repeats itself
@@ -90,7 +92,7 @@ function begin(request, { seed, checkpoint, numerics, parameters }, card) {
 	request.numerics = numerics ?? card.numerics;
 	const { prefix } = request;
 	for (let sample = 0; sample < parameters.num_samples; sample++) {
-		const marks = { copied: [], words: [], invented: [], alternatives: [] };
+		const marks = { lookedUp: 0, copied: [], words: [], invented: [], alternatives: [] };
 		request.runs.push({ request, prefix, seed, sample, parameters, cells: [], finish: null, ...marks });
 	}
 }
@@ -101,6 +103,10 @@ function begin(request, { seed, checkpoint, numerics, parameters }, card) {
  */
 function mark(run, { index, copied = [], invented = [] }) {
 	let first = Infinity;
+	if (index + copied.length > run.lookedUp && copied.length) {
+		run.lookedUp = index + copied.length;
+		first = index;
+	}
 	copied.forEach((length, i) => {
 		const at = index + i;
 		run.copied[at] ??= 0;

@@ -57,10 +57,14 @@ export class Editor {
 		getSelection().collapse(...this.lines.domPosition(Math.min(index, this.doc.length)));
 	}
 
-	/** Adds what the model wrote; a caret at the end stays there. @param {Cell[]} cells @param {Run} run */
-	append(cells, run) {
+	/**
+	 * Adds what the model wrote, and keeps room for the `rest` of a word; a caret at the end stays there.
+	 * @param {Cell[]} cells @param {Run} run @param {string} rest
+	 */
+	append(cells, run, rest = "") {
 		const atEnd = this.selection()?.start === this.doc.length;
 		this.doc.append(cells, run);
+		this.lines.reserve(rest);
 		if (atEnd) this.setCaret(this.doc.length);
 	}
 

@@ -3,6 +3,9 @@
 import { make } from "../ui/dom.js";
 import { number, percent, t } from "../ui/i18n.js";
 
+/** The scales that show what was looked up in what the model read: a text that this device writes is not. */
+export const LOOKED_UP = new Set(["copied", "invented"]);
+
 /** @type {Record<string, Scale>} */
 const SCALES = {
 	probability: {
@@ -53,6 +56,11 @@ function stepOf(cell, mode) {
 	return found === -1 ? bounds.length : found;
 }
 
+/** Whether the model wrote a cell and nobody looked it up. @param {Cell} cell */
+export function isNotLookedUp({ run, at }) {
+	return run !== undefined && at >= run.lookedUp;
+}
+
 /**
  * A function from a cell to its class names.
  * @param {string} mode @param {Vocabulary} vocabulary @returns {Classify}
@@ -60,12 +68,15 @@ function stepOf(cell, mode) {
 export function classifier(mode, vocabulary) {
 	return (cell) => {
 		if (!cell.run) return vocabulary.has(cell.c) ? "typed" : "typed unknown";
-		return mode === "off" ? "written" : `written tint${stepOf(cell, mode)}`;
+		if (mode === "off") return "written";
+		if (LOOKED_UP.has(mode) && isNotLookedUp(cell)) return "written not-looked-up";
+		return `written tint${stepOf(cell, mode)}`;
 	};
 }
 
 /**
- * Shows the steps of the scale named `mode` in `list`, side by side as one gradient.
+ * Shows the steps of the scale named `mode` in `list`, side by side as one gradient; and how a text looks that nobody
+ * looked up, where the scale is of that.
  * @param {HTMLElement} list @param {string} mode
  */
 export function drawLegend(list, mode) {
@@ -78,6 +89,11 @@ export function drawLegend(list, mode) {
 	];
 	const labels = mode === "invented" ? invented : [...steps.entries()];
 	const items = labels.map(([step, label]) => make("li", `tint${step}`, label));
+	if (LOOKED_UP.has(mode)) {
+		const last = make("li", "not-looked-up", t("not_looked_up"));
+		last.hidden = true; // until there is such text
+		items.push(last);
+	}
 	list.replaceChildren(...items);
 	list.hidden = items.length === 0;
 }

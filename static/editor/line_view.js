@@ -10,6 +10,10 @@ export class LineView {
 	#classify;
 	/** The line at which a mark in the margin says that the model sees from here. @type {HTMLElement | null} */
 	#marked = null;
+	/** That line and all after it. @type {Set<HTMLElement>} */
+	#seen = new Set();
+	/** The line with room for the rest of a word. @type {HTMLElement | null} */
+	#roomy = null;
 	/** The cell that is inspected by keyboard, or -1. */
 	#cursor = -1;
 	/** Its element, the same one for every cell. @type {HTMLSpanElement | null} */
@@ -33,6 +37,17 @@ export class LineView {
 			this.#markSpeakers(0, this.#starts.length);
 			this.#markWindow();
 		});
+	}
+
+	/**
+	 * Keeps room at the end for the rest of the word that is being written there, which would otherwise jump to the next
+	 * line while it grows.
+	 * @param {string} rest
+	 */
+	reserve(rest) {
+		delete this.#roomy?.dataset.rest;
+		this.#roomy = rest ? /** @type {HTMLElement | null} */ (this.root.lastElementChild) : null;
+		if (this.#roomy) this.#roomy.dataset.rest = rest;
 	}
 
 	/** Draws the lines of some cells again. @param {number} from @param {number} to */
@@ -131,20 +146,33 @@ export class LineView {
 	/** @param {Change} change */
 	#update({ start, end, inserted }) {
 		if (this.#cursor >= this.doc.length) this.#cursor = -1;
+		this.reserve("");
 		const atEnd = start === end && start + inserted.length === this.doc.length;
 		if (atEnd && this.#starts.length) this.#append(start);
 		else this.#replace(start, end, inserted.length);
 		this.#markWindow();
 	}
 
-	/** Marks the first line that the model sees, if text before it has left its window. */
+	/**
+	 * Marks the lines that the model sees, if text before them has left its window. Each has the class itself: for a rule
+	 * about all lines after the first, a browser would look at every one again at each key.
+	 */
 	#markWindow() {
 		const start = this.doc.windowStart;
-		const line = start > 0 ? this.#element(this.#lineOf(start)) : null;
-		if (line === this.#marked) return;
+		const first = start > 0 ? this.#lineOf(start) : this.#starts.length;
+		/** @type {Set<HTMLElement>} */
+		const seen = new Set();
+		for (let i = first; i < this.#starts.length; i++) seen.add(this.#element(i));
+		for (const line of this.#seen) {
+			if (!seen.has(line)) line.classList.remove("seen");
+		}
+		for (const line of seen) line.classList.add("seen");
+		this.#seen = seen;
+		const [marked = null] = seen;
+		if (marked === this.#marked) return;
 		delete this.#marked?.dataset.seen;
-		if (line) line.dataset.seen = this.root.dataset.window ?? "";
-		this.#marked = line;
+		if (marked) marked.dataset.seen = this.root.dataset.window ?? "";
+		this.#marked = marked;
 	}
 
 	/** Continues the last line with the cells from `start` on. @param {number} start */

@@ -31,6 +31,7 @@ export class UnknownCharacters {
 	find(cells) {
 		/** @type {Map<string, string>} */
 		const found = new Map();
+		if (cells.every(({ c }) => this.#known.has(c))) return found; // nearly always, and at each key
 		for (const text of split(cells).map(textOf)) {
 			if (!this.#canRead(text) && !found.has(text)) found.set(text, this.replacement(text));
 		}

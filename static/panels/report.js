@@ -21,13 +21,15 @@ const FIGURES = [
 ];
 const FACTS = { invented_words: "fact_invented", copied_20: "fact_copied", model_bits: "fact_bits" };
 const MAX_WORDS = 20; // invented words that are listed
+const MAX_COPIES = 3; // copied passages, the longest
+const MIN_COPY = 20; // characters: more than real text has by chance
 /** @type {Record<string, string>} */
 const VERDICTS = { above: " ▲", below: " ▼" };
 
 export class ReportPanel {
 	#panel;
 	#active;
-	/** What the report is about. @type {{ branch: Branch, text: string } | null} */
+	/** What the report is about. @type {{ branch: Branch, text: string, length: number } | null} */
 	#subject = null;
 	#stale = make("p", "stale", t("report_stale"));
 	#notice = make("p", "hint");
@@ -48,28 +50,34 @@ export class ReportPanel {
 	 * Shows a report of a text, as it is now or was when the report was requested.
 	 * @param {Report} report @param {Branch} branch
 	 */
-	show({ characters, sentences, figures, words, held_out }, branch, text = branch.doc.text) {
+	show({ characters, sentences, figures, copies, words, held_out }, branch, text = branch.doc.text) {
 		this.#retry.stop();
-		this.#subject = { branch, text };
+		this.#subject = { branch, text, length: Array.from(text).length };
 		const about = make("p", "hint", t("report_about", { characters }));
 		const list = make("ul");
 		for (const one of Object.values(sentences)) list.append(make("li", "", sentence(one)));
 		const details = make("details");
 		details.append(make("summary", "", t("details")), makeTable(figures));
 		if (held_out) details.append(make("p", "hint", t("report_real", { characters: held_out.characters })));
-		const parts = [this.#stale, about, makeFacts(figures), list];
+		const parts = [this.#stale, about, makeFacts(figures)];
 		if (words.invented.length) {
-			parts.push(make("p", "hint", t("report_invented", { words: listWords(words.invented) })));
+			parts.push(make("p", "found", t("report_invented", { words: listWords(words.invented) })));
 		}
-		this.#panel.replaceChildren(...parts, details);
+		if (copies.runs.length) {
+			const reported = Array.from(text).slice(-characters); // all of the text, or what the model wrote at its end
+			parts.push(make("p", "found", describeCopies(reported, copies.runs)));
+		}
+		this.#panel.replaceChildren(...parts, list, details);
 		this.update();
 	}
 
 	/** Shows whether the text is still the one that the report is about. */
 	update() {
 		if (!this.#subject) return;
-		const { branch, text } = this.#subject;
-		this.#stale.hidden = this.#active() === branch && branch.doc.text === text;
+		const { branch, text, length } = this.#subject;
+		const { doc } = branch;
+		// The lengths first: this is called for each piece that the model writes, and texts may be long.
+		this.#stale.hidden = this.#active() === branch && doc.length === length && doc.text === text;
 	}
 
 	/** @param {Branch} branch */
@@ -140,6 +148,19 @@ function sentence({ key, values, english }) {
 		shown[part] = isShare ? percent(value) : { value, digits: value < 10 ? 2 : 0 };
 	}
 	return t(values.invented === 0 && has(`${name}_known`) ? `${name}_known` : name, shown);
+}
+
+/**
+ * The longest passages that are copied; of those that real text has by chance, the longest one.
+ * @param {string[]} characters @param {Report["copies"]["runs"]} runs
+ */
+function describeCopies(characters, runs) {
+	const longest = runs.toSorted((a, b) => b.end - b.start - (a.end - a.start)).slice(0, MAX_COPIES);
+	const copied = longest.filter(({ start, end }) => end - start >= MIN_COPY);
+	const shown = copied.length ? copied : longest.slice(0, 1);
+	const passages = shown.map(({ start, end }) => characters.slice(start, end).join("").trim());
+	const quoted = passages.map((passage) => `“${passage.replace(/\n+/g, " / ")}”`).join(", ");
+	return t(copied.length ? "report_copied" : "report_copied_little", { passages: quoted, length: MIN_COPY });
 }
 
 /** @param {InventedWord[]} words */

@@ -163,18 +163,21 @@ export class ComparePanel {
 		const onWait = (_, busy) => this.#say(t(busy ? "busy_again" : "away"));
 		const options = { signal, retryBusy: false, onWait, alternatives: 1, here: writesHere(card) };
 		for await (const event of generate(request, card, options)) {
+			if (event.type === "waiting") this.#say(t("state_queued", { place: event.place }));
 			if (event.type !== "text") continue;
 			side.run = event.run;
 			const shown = {
-				append: (/** @type {WrittenCell[]} */ cells, /** @type {Run} */ run) => this.#show(side, cells, run),
+				append: (/** @type {WrittenCell[]} */ cells, /** @type {Run} */ run, rest = "") =>
+					this.#show(side, cells, run, rest),
 			};
 			this.#smooth.push(shown, event.cells, event.run);
 		}
 	}
 
-	/** @param {Side} side @param {WrittenCell[]} cells @param {Run} run */
-	#show(side, cells, run) {
+	/** @param {Side} side @param {WrittenCell[]} cells @param {Run} run @param {string} rest */
+	#show(side, cells, run, rest) {
 		side.doc.append(cells, run);
+		side.lines?.reserve(rest);
 		side.root.scrollTop = side.root.scrollHeight;
 		if (this.#parted === -1) this.#findParting();
 	}

@@ -30,13 +30,14 @@ export class Retry {
 				return signal.aborted ? null : answer;
 			} catch (error) {
 				if (signal.aborted) return null;
-				const busy = error instanceof ProblemError && isTemporary(error);
+				const problem = error instanceof ProblemError && isTemporary(error) ? error.problem : null;
+				const busy = problem !== null;
 				const away = error instanceof TypeError; // what fetch throws without a connection
 				if (!busy && !away) throw error;
 				this.#show(t(busy ? "busy_again" : "away"));
+				await this.#pause(Math.max(wait, 1000 * (problem?.retry_after ?? 0)));
+				if (signal.aborted) return null;
 			}
-			await this.#pause(wait);
-			if (signal.aborted) return null;
 		}
 	}
 

@@ -95,7 +95,9 @@ export function toggleDrawer(open = $("more").getAttribute("aria-expanded") === 
 
 /** @param {HTMLInputElement} field */
 function focusOn(field) {
-	if (!field.checkVisibility()) toggleDrawer(true);
+	if (field.closest("#dock"))
+		form.classList.add("open"); // on phones: its row, without all the others
+	else if (!field.checkVisibility()) toggleDrawer(true);
 	field.focus();
 }
 

@@ -1,6 +1,10 @@
 // Text appears at the speed that the reader chose, however it comes from the network: evenly, a little in each frame.
 
+import { textOf } from "../editor/document.js";
+
+const MAX_REST = 30; // characters of a word that room is kept for
 const DELAY = 0.1; // seconds over which what has come is spread at full speed
+const INTERVAL = 0.025; // seconds between two changes of the text at full speed: each costs the browser a layout
 /** Characters a second. @type {Record<Speed, number>} */
 const RATES = { step: 0, slow: 8, reading: 30, full: Infinity };
 
@@ -50,7 +54,7 @@ export class SmoothStream {
 		const still = this.#speed === "full" && this.#reducedMotion.matches;
 		if (still || (document.hidden && this.#speed !== "step")) this.flush();
 		else if (!this.#frame && this.#speed !== "step") {
-			this.#last = performance.now();
+			if (performance.now() - this.#last > 1000 * DELAY) this.#last = performance.now() - 1000 * INTERVAL;
 			this.#frame = requestAnimationFrame((now) => this.#tick(now));
 		}
 	}
@@ -93,6 +97,10 @@ export class SmoothStream {
 	#tick(now) {
 		this.#frame = 0;
 		const seconds = Math.max(0.004, (now - this.#last) / 1000);
+		if (this.#speed === "full" && seconds < INTERVAL) {
+			this.#frame = requestAnimationFrame((later) => this.#tick(later));
+			return;
+		}
 		this.#last = now;
 		if (this.#speed === "full") {
 			this.#show((waiting) => Math.max(1, Math.ceil((waiting * seconds) / DELAY)));
@@ -109,10 +117,10 @@ export class SmoothStream {
 	#show(count) {
 		for (const [run, waiting] of this.#waiting) {
 			const { editor, cells } = waiting;
-			const room = typeof count === "number" ? count : count(cells.length);
-			if (room >= cells.length) this.#waiting.delete(run);
+			const room = Math.min(cells.length, typeof count === "number" ? count : count(cells.length));
+			if (room === cells.length) this.#waiting.delete(run);
 			else waiting.cells = cells.slice(room);
-			editor.append(room >= cells.length ? cells : cells.slice(0, room), run);
+			editor.append(cells.slice(0, room), run, restOfWord(cells, room));
 		}
 		if (!this.#waiting.size) this.#end();
 		this.onChange();
@@ -124,4 +132,13 @@ export class SmoothStream {
 		this.#due = 0;
 		for (const resolve of this.#onDrained.splice(0)) resolve();
 	}
+}
+
+/** What follows the first `count` cells of the word that they end in. @param {WrittenCell[]} cells @param {number} count */
+function restOfWord(cells, count) {
+	let end = count;
+	if (/\S/.test(cells[count - 1]?.c ?? " ")) {
+		while (end < cells.length && end < count + MAX_REST && /\S/.test(cells[end].c)) end += 1;
+	}
+	return textOf(cells.slice(count, end));
 }

@@ -21,7 +21,7 @@ export class Status {
 	show(name, values = null) {
 		const { state, text } = this.#options;
 		state.dataset.state = name;
-		state.textContent = t(`state_${name}`);
+		state.textContent = t(`state_${name}`, { place: values?.place ?? 0 });
 		text.textContent = describe(values ?? {});
 		clearInterval(this.#timer);
 		if (name === "writing") this.#timer = setInterval(() => this.#refresh(), INTERVAL);

@@ -122,7 +122,10 @@ def setting(page: Page, name: str, value: str) -> None:
     field = page.locator(f"#{name}")
     if not field.is_visible():
         page.click("#more")
-    field.fill(value)
+    if name == "speed":
+        page.select_option("#speed", value)
+    else:
+        field.fill(value)
 
 
 def colour(page: Page, mode: str) -> None:

@@ -6,6 +6,7 @@ the file by hand, and say so in the changelog.
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from app.settings import ServerSettings
 from model.sample import SampleSettings
 from model.verify import VerifySettings
 from tests.conftest import LiveServer
-from tests.e2e.conftest import BUNDLED
+from tests.e2e.conftest import BUNDLED, Opened
 from training.average import AverageSettings
 from training.distill import DistillSettings
 from training.draft import DraftSettings
@@ -119,6 +120,24 @@ def events_of(url: str) -> dict[str, list[str]]:
     return {name: sorted(keys) for name, keys in sorted(found.items())}
 
 
+def names_while_waiting(live: LiveServer) -> list[str]:
+    """The names in the event that tells of a place in the queue of a server with one slot."""
+    live.gate.close()
+    body = {"max_new_tokens": 5}
+    url = f"{live.url}/generate"
+    with httpx.Client() as client, connect_sse(client, "POST", url, json=body) as writing:
+        assert next(writing.iter_sse()).event == "start"
+        with connect_sse(client, "POST", url, json=body) as source:
+            events = source.iter_sse()
+            assert next(events).event == "start"
+            waiting = next(events)
+            assert waiting.event == "waiting"
+            assert waiting.json()["place"] == 1
+            live.gate.open()
+            assert [event.event for event in events][-1] == "done"
+    return sorted(keys_of(waiting.json(), set()))
+
+
 def texts_of(url: str, body: dict[str, Any]) -> list[str]:
     """The SHA-256 of each sample that a request is answered with."""
     answer = httpx.post(f"{url}/generate", json={**body, "stream": False}).json()
@@ -138,8 +157,11 @@ def test_the_api_has_its_operations_fields_and_answers(bundled_server: LiveServe
     assert sorted(info) == RECORDED["info"]
 
 
-def test_events_have_their_names(bundled_server: LiveServer) -> None:
-    assert events_of(bundled_server.url) == RECORDED["events"]
+def test_events_have_their_names(bundled_server: LiveServer, serve: Callable[..., Opened]) -> None:
+    found = events_of(bundled_server.url)
+    with serve(slots=1) as live:
+        found["waiting"] = names_while_waiting(live)
+    assert found == RECORDED["events"]
 
 
 def test_metrics_have_their_names(server: LiveServer) -> None:

@@ -1,6 +1,7 @@
 """The page as HTTP answers it: its language, and the headers that guard it."""
 
 import json
+import re
 from pathlib import Path
 
 import httpx
@@ -89,10 +90,9 @@ def test_the_page_tells_of_the_model(server: LiveServer) -> None:
     assert card["checkpoint"] in httpx.get(server.url).text
 
 
-def test_scripts_and_styles_are_sent_without_comments_and_keep_their_lines(server: LiveServer) -> None:
+def test_scripts_are_sent_without_comments_and_keep_their_lines(server: LiveServer) -> None:
     """A third of them were comments and indentation, which no reader of the page needs."""
-    files = [path for path in (ROOT / "static").rglob("*.*") if path.suffix in (".js", ".css")]
-    for path in files:
+    for path in (ROOT / "static").rglob("*.js"):
         source = path.read_text(encoding="utf-8").split("\n")
         assert not any(line.count("`") % 2 for line in source), path  # a string over several lines would be changed
         answer = httpx.get(f"{server.url}/static/{path.relative_to(ROOT / 'static').as_posix()}")
@@ -102,6 +102,17 @@ def test_scripts_and_styles_are_sent_without_comments_and_keep_their_lines(serve
         for line, text in zip(sent, source, strict=True):
             whole = text.strip()
             assert line in ("", whole) or whole.endswith(line) or whole.startswith(f"{line} // ")
+
+
+def test_styles_are_sent_without_comments_and_needless_spaces(server: LiveServer) -> None:
+    def meaning(style: str) -> str:
+        return re.sub(r"\s*([{};,:])\s*", r"\1", re.sub(r"\s+", " ", style)).strip()
+
+    for path in (ROOT / "static").glob("*.css"):
+        source = re.sub(r"/\*.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        sent = httpx.get(f"{server.url}/static/{path.name}").text
+        assert meaning(sent) == meaning(source)
+        assert len(sent) < len(source) * 0.9
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from model.checkpoint import read_checkpoint
 from model.generation.sequence import make_sequences
 from model.sampling.sampler import Sampling
 from tests.conftest import LiveServer
-from tests.e2e.conftest import begin, opened, text_of, written
+from tests.e2e.conftest import begin, colour, opened, text_of, written
 from tests.e2e.test_process import serving
-from tests.tiny import tiny_generator
+from tests.tiny import tiny_folder, tiny_generator, tiny_index
 
 LENGTHS = "(all) => all.map((one) => one.textContent.length)"
 REQUEST = {"seed": "7", "max_new_tokens": "120", "num_samples": "2", "top_k-exact": "9"}
@@ -71,18 +71,31 @@ def test_the_text_is_the_servers_without_the_server(page: Page) -> None:
     assert all(now >= then + 100 for then, now in zip(before, after, strict=True))  # 120 less the line breaks
 
 
-def test_a_text_goes_on_here_when_its_server_is_killed(browser: Browser, folder: Path) -> None:
+def test_a_text_goes_on_here_when_its_server_is_killed(browser: Browser, tmp_path: Path) -> None:
+    """What is written here is looked up nowhere; it was coloured as if nothing in it were copied or invented."""
     length = 8_000
+    folder = tmp_path / "tiny"
+    tiny_folder(folder)
+    tiny_index().save(folder / "copies.safetensors")
     with serving(folder) as (process, url), opened(browser, url) as page:
         write_here(page)
         page.uncheck("#write-here")
         begin(page, "What light", seed="7", max_new_tokens=str(length))
         page.click("#write")
-        expect(page.locator("#state")).to_have_attribute("data-state", "writing")
+        expect(page.locator(".written").first).to_be_visible()
         process.kill()
         page.click("#go-on-here")
         written(page)
         found = text_of(page)
+        for mode in ("copied", "invented"):
+            colour(page, mode)
+            here = "".join(page.locator(".document .not-looked-up").all_text_contents())
+            assert here
+            assert found.replace("\n", "").endswith(here)
+            assert page.locator(".written:not(.not-looked-up)").count()
+            expect(page.locator("#edited")).to_contain_text("has not been looked up")
+        colour(page, "probability")
+        expect(page.locator("#edited")).to_be_empty()
     checkpoint = read_checkpoint(folder)
     [sequence] = make_sequences(
         checkpoint.vocabulary,

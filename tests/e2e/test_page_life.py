@@ -14,10 +14,17 @@ from tests.conftest import LiveServer
 from tests.e2e.conftest import BUNDLED, begin, opened, setting, text_of, written
 
 PROMPT = "ROMEO:\n"
-SHIFTS = """() => {
+# What moved, and how many pieces of text were drawn again.
+WATCH = """() => {
     window.shifts = [];
+    window.redrawn = 0;
     const seen = (list) => shifts.push(...list.getEntries().filter((one) => !one.hadRecentInput));
     new PerformanceObserver(seen).observe({ type: "layout-shift" });
+    const changed = (records) => {
+        const texts = records.flatMap(({ removedNodes }) => [...removedNodes]).filter((one) => one.textContent);
+        redrawn += texts.length;
+    };
+    new MutationObserver(changed).observe(document.querySelector("#pages"), { subtree: true, childList: true });
 }"""
 
 
@@ -122,18 +129,23 @@ def test_stopping_ends_the_text_where_its_reader_was(bundled: Page, bundled_serv
     expect(bundled.locator("#share [role=status]")).to_be_empty()  # the link holds just what is shown
 
 
-def test_nothing_jumps_while_the_model_writes(bundled: Page) -> None:
-    begin(bundled, PROMPT, seed="1337", max_new_tokens="600")
-    bundled.evaluate(SHIFTS)
-    bundled.select_option("#speed", "reading")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_jumps_or_is_drawn_again_while_the_model_writes(bundled: Page, width: int) -> None:
+    bundled.set_viewport_size({"width": width, "height": 800})
+    begin(bundled, PROMPT, seed="1337", max_new_tokens="900")
+    setting(bundled, "speed", "reading")
+    if bundled.locator("#drawer").is_visible():
+        bundled.click("#more")
+    bundled.evaluate(WATCH)
     bundled.click("#write")
     expect(bundled.locator(".written").nth(30)).to_be_visible()
-    bundled.select_option("#speed", "full")
+    bundled.evaluate("speed.value = 'full'; speed.dispatchEvent(new Event('change'))")  # nobody touches anything
     written(bundled)
     moved = bundled.evaluate(
         "shifts.map(({ value, sources }) => [value, sources.map(({ node }) => node?.outerHTML)])"
     )
     assert sum(value for value, _ in moved) < 0.001, moved
+    assert bundled.evaluate("window.redrawn") == 0
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_invented_words_are_marked_while_the_text_comes(wrote: Page, bundled_ser
     assert invented
     shown = "".join(wrote.locator(".document .tint5").all_inner_texts())
     assert shown == "".join(word["word"] for word in invented)
-    expect(wrote.locator("#legend li")).to_have_count(2)
+    expect(wrote.locator("#legend li:visible")).to_have_count(2)
     expect(wrote.locator("#sentence")).to_contain_text("made them up")
     back = 600 - 1 - invented[-1]["start"]
     wrote.click("#look")
@@ -72,6 +72,10 @@ def test_the_panel_says_what_was_found_in_both_languages(wrote: Page, bundled_se
     expect(panel.locator("li")).to_have_count(4)
     expect(panel.locator(".facts > div")).to_have_count(3)
     expect(panel.locator(".facts")).to_contain_text("real text:")
+    [report] = generation(bundled_server)["reports"]
+    longest = max(report["copies"]["runs"], key=lambda run: run["end"] - run["start"])  # type: ignore[index]
+    copied = text_of(wrote)[len("ROMEO:\n") :][longest["start"] : longest["end"]].strip()
+    expect(panel.locator(".found").last).to_contain_text("“" + re.sub("\n+", " / ", copied) + "”")
     panel.locator("summary").click()
     expect(panel.locator("tbody tr").first).to_contain_text("inside copies of 20")
     expect(panel).not_to_contain_text("{")

@@ -151,9 +151,12 @@ def test_texts_go_on_all_at_once_or_one_by_one(bundled: Page, bundled_server: Li
 def test_a_busy_server_is_asked_again_when_it_says_so(
     browser: Browser, serve: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reader had to press Write again. Now the page counts down and tries, until it is stopped."""
+    """The reader had to press Write again. Now the page counts down and tries, until it is stopped.
+
+    Who waits in the queue is told the place there.
+    """
     monkeypatch.setattr(engine, "FULL_RETRY_SECONDS", 1)  # a test waits for all of it
-    with serve(slots=1, queue_size=0) as live, opened(browser, live.url, refusal=503) as page:
+    with serve(slots=1, queue_size=1) as live, opened(browser, live.url, refusal=503) as page:
         page.click("#tab-model")  # where nothing is asked for while one types
         begin(page, "ROMEO:", max_new_tokens="20")
         live.gate.close()
@@ -161,11 +164,19 @@ def test_a_busy_server_is_asked_again_when_it_says_so(
         with ThreadPoolExecutor(1) as pool:
             other = pool.submit(answer, live.url, "A", max_new_tokens=20)
             assert live.gate.waiting.wait(60)
-            page.click("#write")
-            expect(page.locator("#state")).to_have_attribute("data-state", "busy")
-            expect(page.locator("#state")).to_contain_text(re.compile(r"busy; trying again in \d s"))
-            live.gate.open()
-            assert other.result()
+            page.click("#write")  # which waits in the queue, that has no room for more
+            expect(page.locator("#state")).to_have_attribute("data-state", "queued")
+            expect(page.locator("#state")).to_have_text("Place 1 in the queue")
+            with opened(browser, live.url, refusal=503) as late:
+                late.click("#tab-model")
+                begin(late, "JULIET:", max_new_tokens="20")
+                late.click("#write")
+                expect(late.locator("#state")).to_have_attribute("data-state", "busy")
+                expect(late.locator("#state")).to_contain_text(re.compile(r"busy; trying again in \d s"))
+                live.gate.open()
+                assert other.result()
+                written(late)
+                assert len(text_of(late)) == len("JULIET:") + 20
         written(page)
         assert len(text_of(page)) == len("ROMEO:") + 20
 

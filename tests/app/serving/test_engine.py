@@ -96,6 +96,24 @@ async def test_more_samples_than_ever_fit_are_not_told_to_wait(engine: Engine) -
         engine.submit([make_sequence(seed) for seed in range(5)])
 
 
+async def test_requests_that_wait_know_their_places(
+    engine: Engine, gate: GatedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.serving.engine.PLACES_SECONDS", 0)
+    gate.close()
+    for seed in (1, 2):
+        assert engine.submit([make_sequence(seed, 40)]).place == 0
+    first, second = (engine.submit([make_sequence(seed, 5)]) for seed in (3, 4))
+    assert await first.next_place(0) == 1
+    assert await second.next_place(0) == 2
+    first.cancel()
+    await asyncio.to_thread(gate.step)
+    assert await second.next_place(2) == 1
+    gate.open()
+    assert await second.next_place(1) == 0
+    assert await read(second) == expected(4, 5)
+
+
 async def test_a_cancelled_stream_leaves_its_slot_within_one_step(engine: Engine, gate: GatedBackend) -> None:
     gate.close()
     handle = engine.submit([make_sequence()])
