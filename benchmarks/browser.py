@@ -2,21 +2,27 @@
 
 python -m benchmarks.browser [--checkpoint=DIR] [--receipts=1000] [--reference_receipts=100] [--rounds=3]
 
-Receipts of random requests (prompts, temperatures, filters, stop strings, several samples; a third of them of a
-small network with learned positions) are written again by `model.verify` with another number of threads, by
-WebAssembly in Node and in Chromium, and by the JavaScript reference in Node. Then the same text is written by all
-of them and by the server's generator with one thread, in turns, so that the ratios hold whatever else runs.
+Receipts of random requests (prompts, temperatures, filters, stop strings, several samples; a third each of the
+bundled model, of a smaller one, and of a small network with learned positions) are written again by `model.verify`
+with another number of threads, by WebAssembly in Node, in Chromium and in Firefox, and by the JavaScript reference in
+Node. Then the same text is written by all of them and by the server's generator with one thread, in turns, so that
+the ratios hold whatever else runs. Then the page is timed from the click to the first character, and its memory
+measured.
 
-Needs Node, and Chromium (its path in CHROMIUM, or `chromium` on the path) with Playwright.
+Needs Node, and Chromium (its path in CHROMIUM, or on the path) with Playwright. Without Firefox (FIREFOX, or on the
+path) nothing is written there.
 """
 
 import hashlib
+import os
 import random
 import shutil
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +38,7 @@ from benchmarks.browser_engines import (
     write_in_firefox,
     write_in_node,
 )
+from benchmarks.browser_page import measure_page
 from model.browser_weights import browser_weights
 from model.checkpoint import Checkpoint, identity_of, read_checkpoint
 from model.cli import run, settings_config
@@ -46,9 +53,10 @@ from model.vocabulary import Vocabulary
 from model.weights import from_tensors
 
 INT8 = Numerics("cpu", "int8")
-SHARE_OF_LEARNED = 3  # every so many receipts, one is of learned positions
 SPEED_LENGTH = 600  # characters: past the window of the bundled model
 REFERENCE_LENGTH = 60
+# https://github.com/karpathy/llama2.c/pull/370, on an M1 MacBook Air, of 2023; a token is a few characters.
+LLAMA2_C = "published of llama2.c in WebAssembly: about 80 tokens/s of stories15M (its pull request 370, an M1)"
 
 
 class BenchmarkSettings(BaseSettings):
@@ -57,7 +65,9 @@ class BenchmarkSettings(BaseSettings):
     model_config = settings_config("benchmarks.browser", "SOLILOQUY_BENCHMARK_")
 
     checkpoint: Path = Path("checkpoints/shakespeare-char")
-    """Checkpoint folder, of rotary positions"""
+    """Checkpoint folder"""
+    smaller: Path = Path("checkpoints/shakespeare-char-snapshots/000800")
+    """Checkpoint folder of a smaller model"""
     receipts: int = Field(1000, ge=0)
     """Texts to write again"""
     first: int = Field(0, ge=0)
@@ -70,6 +80,8 @@ class BenchmarkSettings(BaseSettings):
     """How many of each kind it writes again; all if not given"""
     rounds: int = Field(3, ge=0)
     """Times that everything takes its turn when speeds are measured; 0: they are not"""
+    page: bool = True
+    """Measure how long the page takes until its first character, and its memory"""
     seed: int = Field(0, ge=0)
     """Of the random requests"""
 
@@ -166,47 +178,46 @@ def count_identical(cases: list[Case], answers: Any) -> int:
     return identical
 
 
-def random_cases(
-    settings: BenchmarkSettings, checkpoint: Checkpoint, text: str, is_learned: bool
-) -> tuple[Generator, list[Case]]:
-    """A generator of a checkpoint, and its receipts among those that were asked for.
-
-    A receipt's request depends on its number alone, so that a long run can be made in pieces.
-    """
-    generator = load_generator(checkpoint, INT8, slots=1, threads=1)
-    cases = []
-    for number in tqdm(range(settings.first, settings.first + settings.receipts), disable=None):
-        if (number % SHARE_OF_LEARNED == 0) == is_learned:
-            chance = random.Random(f"{settings.seed} {number}")
-            cases.append(make_case(generator, checkpoint, random_request(chance, checkpoint.vocabulary, text)))
-    return generator, cases
-
-
 def compare_receipts(settings: BenchmarkSettings, checkpoint: Checkpoint, folder: Path) -> None:
-    """Write receipts again in all ways; print how many are identical."""
+    """Write receipts of several models again in all ways; print how many are identical."""
     generator = load_generator(checkpoint, INT8, slots=1, threads=1)
     [text] = write_on_server(generator, checkpoint, long_request(checkpoint, 4000))  # prompts are passages of it
-    learned = learned_checkpoint(checkpoint.vocabulary)
-    for name, one in (("rotary", checkpoint), ("learned", learned)):
-        generator, cases = random_cases(settings, one, text, one is learned)
-        requests = [case.request for case in cases]
-        weights = folder / name
-        weights.write_bytes(browser_weights(one))
-        print(f"\n{len(cases)} receipts from number {settings.first}, {name} positions; identical:", flush=True)
+    models = {
+        "bundled model": checkpoint,
+        "smaller model": read_checkpoint(settings.smaller, with_index=False),
+        "learned positions": learned_checkpoint(checkpoint.vocabulary),
+    }
+    for kind, (name, one) in enumerate(models.items()):
+        generator = load_generator(one, INT8, slots=1, threads=1)
+        cases = []
+        for number in tqdm(range(settings.first, settings.first + settings.receipts), disable=None):
+            if number % len(models) == kind:
+                # A request depends on its number alone, so that a long run can be made in pieces.
+                chance = random.Random(f"{settings.seed} {number}")
+                cases.append(make_case(generator, one, random_request(chance, one.vocabulary, text)))
+        print(f"\n{len(cases)} receipts from number {settings.first}, {name}; identical:", flush=True)
         verifier = load_generator(one, INT8, slots=1, threads=2)
         print_count("model.verify", sum(is_verified(verifier, one, case) for case in cases), len(cases))
-        print_identical("WebAssembly, Node", cases, write_in_node("node", "wasm", weights, requests))
-        with chromium_page(weights) as page:
-            print_identical("WebAssembly, Chromium", cases, write_in_chromium(page, requests))
-        if path := firefox():
-            print_identical("WebAssembly, Firefox", cases, write_in_firefox(path, weights, requests))
-        if settings.other_node:
-            some = cases[: settings.other_receipts]
-            answers = write_in_node(settings.other_node, "wasm", weights, [case.request for case in some])
-            print_identical("WebAssembly, other Node", some, answers)
-        some = cases[: settings.reference_receipts]
-        answers = write_in_node("node", "reference", weights, [case.request for case in some])
-        print_identical("reference, Node", some, answers)
+        weights = folder / name
+        weights.write_bytes(browser_weights(one))
+        compare_engines(settings, cases, weights)
+
+
+def compare_engines(settings: BenchmarkSettings, cases: list[Case], weights: Path) -> None:
+    """Write one model's receipts again with the browser's engine, everywhere."""
+    requests = [case.request for case in cases]
+    print_identical("WebAssembly, Node", cases, write_in_node("node", "wasm", weights, requests))
+    with chromium_page(weights) as page:
+        print_identical("WebAssembly, Chromium", cases, write_in_chromium(page, requests))
+    if path := firefox():
+        print_identical("WebAssembly, Firefox", cases, write_in_firefox(path, weights, requests))
+    if settings.other_node:
+        count = settings.other_receipts
+        answers = write_in_node(settings.other_node, "wasm", weights, requests[:count])
+        print_identical("WebAssembly, other Node", cases[:count], answers)
+    count = settings.reference_receipts
+    answers = write_in_node("node", "reference", weights, requests[:count])
+    print_identical("reference, Node", cases[:count], answers)
 
 
 def print_identical(name: str, cases: list[Case], answers: Any) -> None:
@@ -231,36 +242,38 @@ def compare_speeds(settings: BenchmarkSettings, checkpoint: Checkpoint, folder: 
     weights = folder / "speed"
     weights.write_bytes(browser_weights(checkpoint))
     without_draft = Checkpoint(checkpoint.config, checkpoint.vocabulary, checkpoint.weights, {})
-    generators = {
+    servers = {
         "server, 1 thread": load_generator(checkpoint, INT8, slots=1, threads=1),
         "server, 1 thread, no drafts": load_generator(without_draft, INT8, slots=1, threads=1),
     }
-    request = long_request(checkpoint, SPEED_LENGTH)
-    short = long_request(checkpoint, REFERENCE_LENGTH)
+    pair = [long_request(checkpoint, SPEED_LENGTH)] * 2
+    short = [long_request(checkpoint, REFERENCE_LENGTH)] * 2
     rates: dict[str, list[float]] = {}
     with chromium_page(weights) as page:
+        ways: dict[str, Callable[[], Any]] = {
+            "Chromium": partial(write_in_chromium, page, pair),
+            "Chromium, no drafts": partial(write_in_chromium, page, pair, drafts=False),
+            "reference in Chromium": partial(write_in_chromium, page, short, engine="reference"),
+            "Node": partial(write_in_node, "node", "wasm", weights, pair),
+            "Node, no drafts": partial(write_in_node, "node", "wasm", weights, pair, "--no-draft"),
+            "reference in Node": partial(write_in_node, "node", "reference", weights, short),
+        }
         for _ in range(settings.rounds):
-            for name, generator in generators.items():
+            for name, generator in servers.items():
                 for _ in range(2):
                     began = time.perf_counter()
-                    write_on_server(generator, checkpoint, request)
+                    write_on_server(generator, checkpoint, pair[0])
                     rate = SPEED_LENGTH / (time.perf_counter() - began)
                 rates.setdefault(name, []).append(rate)
-            pair = [request, request]
-            rates.setdefault("Chromium", []).append(rate_of(write_in_chromium(page, pair, True)))
-            rates.setdefault("Chromium, no drafts", []).append(rate_of(write_in_chromium(page, pair, False)))
-            rates.setdefault("Node", []).append(rate_of(write_in_node("node", "wasm", weights, pair)))
-            rates.setdefault("Node, no drafts", []).append(
-                rate_of(write_in_node("node", "wasm", weights, pair, "--no-draft"))
-            )
-            rates.setdefault("reference in Node", []).append(
-                rate_of(write_in_node("node", "reference", weights, [short, short]))
-            )
+            for name, write in ways.items():
+                rates.setdefault(name, []).append(rate_of(write()))
     base = statistics.median(rates["server, 1 thread, no drafts"])
-    print("\none text, characters a second (of the server's with one thread and no drafts):")
+    load = os.getloadavg()[0]
+    print(f"\none text, characters a second (of the server's with one thread and no drafts); load {load:.1f}:")
     for name, found in rates.items():
         middle = statistics.median(found)
         print(f"  {name:28} {middle:7.0f}  {middle / base:6.2f}  ({min(found):.0f} to {max(found):.0f})")
+    print(f"  {LLAMA2_C}")
 
 
 def compare(settings: BenchmarkSettings) -> None:
@@ -273,6 +286,8 @@ def compare(settings: BenchmarkSettings) -> None:
             compare_receipts(settings, checkpoint, Path(folder))
         if settings.rounds:
             compare_speeds(settings, checkpoint, Path(folder))
+    if settings.page:
+        measure_page(settings.checkpoint)
 
 
 if __name__ == "__main__":
