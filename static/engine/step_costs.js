@@ -5,6 +5,7 @@ const SHARE = 1 / 16; // of each new measurement in the trust
 const FORGETTING = 0.95; // of a step's weight with each later one: a device becomes slower when it is hot, or busy
 const PRIOR_WEIGHT = 2; // of the first guess, in steps
 const MAX_DEVIATION = 2; // a step that took more times what was expected was interrupted, and counts as so many times
+const MAX_SPEEDUP = 4; // a step that is as many times as fast as expected: the browser had not compiled those before it
 const MIN_FURTHER_ROW = 0.05;
 const TRIAL = 32; // every so many steps, one has no draft tokens, to learn what a single row costs now
 const RECOVERY = 1 / 128; // of lost trust that comes back with each step without draft tokens
@@ -16,9 +17,13 @@ export class StepCosts {
 	constructor(furtherRow) {
 		this._guess = furtherRow;
 		this._further = furtherRow;
-		this._single = 0; // milliseconds
 		this._steps = 0;
 		this._trust = 1;
+		this._forget();
+	}
+
+	_forget() {
+		this._single = 0; // milliseconds
 		// Weighted sums over the steps: of 1, further rows, their squares, times, and times · further rows.
 		this._weight = 0;
 		this._rows = 0;
@@ -33,6 +38,7 @@ export class StepCosts {
 		if (rows === 1) this._trust += RECOVERY * (1 - this._trust);
 		const further = rows - 1;
 		const expected = this._single * (1 + further * this._further);
+		if (milliseconds > 0 && milliseconds * MAX_SPEEDUP < expected) this._forget();
 		const time = this._single > 0 ? Math.min(milliseconds, MAX_DEVIATION * expected) : milliseconds;
 		this._weight = FORGETTING * this._weight + 1;
 		this._rows = FORGETTING * this._rows + further;
