@@ -11,25 +11,19 @@ const TRIAL = 32; // every so many steps, one has no draft tokens, to learn what
 const RECOVERY = 1 / 128; // of lost trust that comes back with each step without draft tokens
 const MAX_BREAK_EVEN = 0.9; // where a draft token would have to be accepted more often to pay, none is proposed
 
+// Weighted sums over steps: of 1, of further rows, of their squares, of times, and of times · further rows.
+const NO_STEPS = { weight: 0, further: 0, squares: 0, times: 0, products: 0 };
+
 /** The costs of one network's steps: a line through the times of the latest ones, by their rows. */
 export class StepCosts {
 	/** @param {number} furtherRow what each further row costs, in single rows, until it has been measured */
 	constructor(furtherRow) {
 		this._guess = furtherRow;
 		this._further = furtherRow;
+		this._single = 0; // milliseconds
+		this._sums = NO_STEPS;
 		this._steps = 0;
 		this._trust = 1;
-		this._forget();
-	}
-
-	_forget() {
-		this._single = 0; // milliseconds
-		// Weighted sums over the steps: of 1, further rows, their squares, times, and times · further rows.
-		this._weight = 0;
-		this._rows = 0;
-		this._squares = 0;
-		this._times = 0;
-		this._products = 0;
 	}
 
 	/** @param {number} rows of a step @param {number} milliseconds that it took */
@@ -38,26 +32,30 @@ export class StepCosts {
 		if (rows === 1) this._trust += RECOVERY * (1 - this._trust);
 		const further = rows - 1;
 		const expected = this._single * (1 + further * this._further);
-		if (milliseconds > 0 && milliseconds * MAX_SPEEDUP < expected) this._forget();
-		const time = this._single > 0 ? Math.min(milliseconds, MAX_DEVIATION * expected) : milliseconds;
-		this._weight = FORGETTING * this._weight + 1;
-		this._rows = FORGETTING * this._rows + further;
-		this._squares = FORGETTING * this._squares + further * further;
-		this._times = FORGETTING * this._times + time;
-		this._products = FORGETTING * this._products + time * further;
+		let time = milliseconds;
+		if (milliseconds > 0 && milliseconds * MAX_SPEEDUP < expected) this._sums = NO_STEPS;
+		else if (expected > 0) time = Math.min(milliseconds, MAX_DEVIATION * expected);
+		this._sums = {
+			weight: FORGETTING * this._sums.weight + 1,
+			further: FORGETTING * this._sums.further + further,
+			squares: FORGETTING * this._sums.squares + further * further,
+			times: FORGETTING * this._sums.times + time,
+			products: FORGETTING * this._sums.products + time * further,
+		};
 		this._fit();
 	}
 
 	/** Fits the line; the first guess counts as a few steps of 1 and of 5 rows at the speed of all others. */
 	_fit() {
-		const unit = this._times / (this._weight + this._guess * this._rows); // a single row's time, by the guess
-		const weight = this._weight + 2 * PRIOR_WEIGHT;
-		const rows = this._rows + 4 * PRIOR_WEIGHT;
-		const squares = this._squares + 16 * PRIOR_WEIGHT;
-		const times = this._times + PRIOR_WEIGHT * unit * (2 + 4 * this._guess);
-		const products = this._products + PRIOR_WEIGHT * unit * 4 * (1 + 4 * this._guess);
-		const slope = (weight * products - rows * times) / (weight * squares - rows * rows);
-		const single = (times - slope * rows) / weight;
+		const { _sums: sums, _guess: guess } = this;
+		const unit = sums.times / (sums.weight + guess * sums.further); // a single row's time, by the guess
+		const weight = sums.weight + 2 * PRIOR_WEIGHT;
+		const further = sums.further + 4 * PRIOR_WEIGHT;
+		const squares = sums.squares + 16 * PRIOR_WEIGHT;
+		const times = sums.times + PRIOR_WEIGHT * unit * (2 + 4 * guess);
+		const products = sums.products + PRIOR_WEIGHT * unit * 4 * (1 + 4 * guess);
+		const slope = (weight * products - further * times) / (weight * squares - further * further);
+		const single = (times - slope * further) / weight;
 		this._single = Math.max(single, 0);
 		this._further = single > 0 ? Math.max(slope / single, MIN_FURTHER_ROW) : 1;
 	}
