@@ -2,8 +2,8 @@
 
 python -m benchmarks.browser [--checkpoint=DIR] [--receipts=1000] [--reference_receipts=100] [--rounds=3]
 
-Receipts of random requests (prompts, temperatures, filters, stop strings, several samples; a third each of the
-bundled model, of a smaller one, and of a small network with learned positions) are written again by `model.verify`
+Receipts of random requests (prompts, temperatures, filters, stop strings, several samples; a fifth of the bundled
+model, the others of a smaller one and of a small network with learned positions) are written again by `model.verify`
 with another number of threads, by WebAssembly in Node, in Chromium and in Firefox, and by the JavaScript reference
 in Node. Then the same text is written by all of them and by the server's generator with one thread, in turns, so
 that the ratios hold whatever else runs. Then the page is timed from the click to the first character, and its
@@ -53,6 +53,10 @@ from model.vocabulary import Vocabulary
 from model.weights import from_tensors
 
 INT8 = Numerics("cpu", "int8")
+BUNDLED = "bundled model"
+SMALLER = "smaller model"
+LEARNED = "learned positions"
+MODELS = (BUNDLED, SMALLER, LEARNED, SMALLER, LEARNED)  # of receipts, by their numbers
 SPEED_LENGTH = 600  # characters: past the window of the bundled model
 REFERENCE_LENGTH = 60
 # https://github.com/karpathy/llama2.c/pull/370, on an M1 MacBook Air, of 2023; a token is a few characters.
@@ -73,11 +77,11 @@ class BenchmarkSettings(BaseSettings):
     first: int = Field(0, ge=0)
     """Number of the first of them, to go on with a run that was made in pieces"""
     reference_receipts: int | None = Field(None, ge=0)
-    """How many of each kind the JavaScript reference writes again, which takes long; all if not given"""
+    """How many of the bundled model's the JavaScript reference writes again, which takes long; all if not given"""
     other_node: str = ""
     """Command of one more Node, such as one for another CPU: 'qemu-aarch64 -L FOLDER FOLDER/usr/bin/node'"""
     other_receipts: int | None = Field(None, ge=0)
-    """How many of each kind it writes again; all if not given"""
+    """How many of each model's it writes again; all if not given"""
     rounds: int = Field(3, ge=0)
     """Times that everything takes its turn when speeds are measured; 0: they are not"""
     page: bool = True
@@ -183,15 +187,15 @@ def compare_receipts(settings: BenchmarkSettings, checkpoint: Checkpoint, folder
     generator = load_generator(checkpoint, INT8, slots=1, threads=1)
     [text] = write_on_server(generator, checkpoint, long_request(checkpoint, 4000))  # prompts are passages of it
     models = {
-        "bundled model": checkpoint,
-        "smaller model": read_checkpoint(settings.smaller, with_index=False),
-        "learned positions": learned_checkpoint(checkpoint.vocabulary),
+        BUNDLED: checkpoint,
+        SMALLER: read_checkpoint(settings.smaller, with_index=False),
+        LEARNED: learned_checkpoint(checkpoint.vocabulary),
     }
-    for kind, (name, one) in enumerate(models.items()):
+    for name, one in models.items():
         generator = load_generator(one, INT8, slots=1, threads=1)
         cases = []
         for number in tqdm(range(settings.first, settings.first + settings.receipts), disable=None):
-            if number % len(models) == kind:
+            if MODELS[number % len(MODELS)] == name:
                 # A request depends on its number alone, so that a long run can be made in pieces.
                 chance = random.Random(f"{settings.seed} {number}")
                 cases.append(make_case(generator, one, random_request(chance, one.vocabulary, text)))
@@ -200,11 +204,13 @@ def compare_receipts(settings: BenchmarkSettings, checkpoint: Checkpoint, folder
         print_count("model.verify", sum(is_verified(verifier, one, case) for case in cases), len(cases))
         weights = folder / name
         weights.write_bytes(browser_weights(one))
-        compare_engines(settings, cases, weights)
+        compare_engines(settings, cases, weights, settings.reference_receipts if name == BUNDLED else None)
 
 
-def compare_engines(settings: BenchmarkSettings, cases: list[Case], weights: Path) -> None:
-    """Write one model's receipts again with the browser's engine, everywhere."""
+def compare_engines(
+    settings: BenchmarkSettings, cases: list[Case], weights: Path, reference_receipts: int | None
+) -> None:
+    """Write one model's receipts again with the browser's engine, everywhere; not all of them by the reference."""
     requests = [case.request for case in cases]
     print_identical("WebAssembly, Node", cases, write_in_node("node", "wasm", weights, requests))
     with chromium_page(weights) as page:
@@ -215,9 +221,9 @@ def compare_engines(settings: BenchmarkSettings, cases: list[Case], weights: Pat
         count = settings.other_receipts
         answers = write_in_node(settings.other_node, "wasm", weights, requests[:count])
         print_identical("WebAssembly, other Node", cases[:count], answers)
-    count = settings.reference_receipts
-    answers = write_in_node("node", "reference", weights, requests[:count])
-    print_identical("reference, Node", cases[:count], answers)
+    some = cases[:reference_receipts]
+    answers = write_in_node("node", "reference", weights, requests[:reference_receipts])
+    print_identical("reference, Node", some, answers)
 
 
 def print_identical(name: str, cases: list[Case], answers: Any) -> None:
