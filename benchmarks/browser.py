@@ -2,12 +2,12 @@
 
 python -m benchmarks.browser [--checkpoint=DIR] [--receipts=1000] [--reference_receipts=100] [--rounds=3]
 
-Receipts of random requests (prompts, temperatures, filters, stop strings, several samples; a fifth of the bundled
-model, the others of a smaller one and of a small network with learned positions) are written again by `model.verify`
-with another number of threads, by WebAssembly in Node, in Chromium and in Firefox, and by the JavaScript reference
-in Node. Then the same text is written by all of them and by the server's generator with one thread, in turns, so
-that the ratios hold whatever else runs. Then the page is timed from the click to the first character, and its
-memory measured.
+Receipts of random requests (prompts, temperatures, filters, stop strings, several samples; a fifth of the
+bundled model, the others of a smaller one and of a small network with learned positions) are written again by
+`model.verify` with another number of threads, by WebAssembly in Node, in Chromium and in Firefox, and by the
+reference in Node. Then the same text is written by all of them and by the server's generator with one thread,
+in turns, so that the ratios hold whatever else runs. Then the page is timed from the click to the first
+character, and its memory measured.
 
 Needs Node, and Chromium (its path in CHROMIUM, or on the path) with Playwright. Without Firefox (FIREFOX, or on the
 path) nothing is written there.

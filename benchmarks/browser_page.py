@@ -3,6 +3,7 @@
 Knows nothing of what is written.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +51,22 @@ def measure_page(checkpoint: Path) -> None:
         throttle.send("Network.enable")
         throttle.send("Network.emulateNetworkConditions", NETWORK)
         cold = page.evaluate(CLICK)
-        print("\\nthe page: from the click on Write to the first character")
+        print("\nthe page: from the click on Write to the first character")
         print(
             f"  nothing cached, 20 Mbit/s  {cold['milliseconds'] / 1000:.2f} s, progress in {cold['steps']} steps"
         )
         page.wait_for_selector("#state[data-state=done]")
         grown = renderer_memory(browser) - before
+        context.new_cdp_session(page).send("HeapProfiler.collectGarbage")
+        kept = renderer_memory(browser) - before
         page.close()
         page = opened(context, url)
         print(f"  files in the cache         {page.evaluate(CLICK)['milliseconds'] / 1000:.2f} s")
         page.wait_for_selector("#state[data-state=done]")
         page.click("#new")
         print(f"  engine loaded              {page.evaluate(CLICK)['milliseconds'] / 1000:.2f} s")
-        print(f"memory of the page's process: {before:.0f} MB, and {grown:.0f} MB more after a text on the device")
+        print(f"memory of the page's process: {before:.0f} MB, and {grown:.0f} MB more after a text on the device,")
+        print(f"  {kept:.0f} MB once the page's garbage has been collected; load {os.getloadavg()[0]:.1f}")
         browser.close()
 
 

@@ -34,7 +34,7 @@ STREAMED = b"POST /generate "
 # Reads a stream, and goes on here once it is lost. Returns the texts, and the characters that had come until then.
 READ = """async (given) => {
     const { GenerationRequest, generate } = await import("/static/api/generation.js");
-    globalThis.card ??= await (await fetch("/info")).json();
+    const card = JSON.parse(document.getElementById("card").textContent);
     const { prompt, seed, ...parameters } = given;
     const request = new GenerationRequest(prompt, parameters, seed);
     const leaving = new AbortController();
@@ -50,7 +50,7 @@ READ = """async (given) => {
     return { texts, fromServer, characters: request.characters };
 }"""
 LOAD = """async () => {
-    const card = await (await fetch("/info")).json();
+    const card = JSON.parse(document.getElementById("card").textContent);
     await import("/static/api/generation.js");
     await (await import("/static/engine/client.js")).load(card);
 }"""
