@@ -53,9 +53,9 @@ from model.vocabulary import Vocabulary
 from model.weights import from_tensors
 
 INT8 = Numerics("cpu", "int8")
-BUNDLED = "bundled model"
-SMALLER = "smaller model"
-LEARNED = "learned positions"
+BUNDLED = "bundled"
+SMALLER = "smaller"
+LEARNED = "learned"  # positions
 MODELS = (BUNDLED, SMALLER, LEARNED, SMALLER, LEARNED)  # of receipts, by their numbers
 SPEED_LENGTH = 600  # characters: past the window of the bundled model
 REFERENCE_LENGTH = 60
@@ -76,6 +76,8 @@ class BenchmarkSettings(BaseSettings):
     """Texts to write again"""
     first: int = Field(0, ge=0)
     """Number of the first of them, to go on with a run that was made in pieces"""
+    models: list[str] = list(dict.fromkeys(MODELS))
+    """Whose receipts are written again"""
     reference_receipts: int | None = Field(None, ge=0)
     """How many of the bundled model's the JavaScript reference writes again, which takes long; all if not given"""
     other_node: str = ""
@@ -192,6 +194,8 @@ def compare_receipts(settings: BenchmarkSettings, checkpoint: Checkpoint, folder
         LEARNED: learned_checkpoint(checkpoint.vocabulary),
     }
     for name, one in models.items():
+        if name not in settings.models:
+            continue
         generator = load_generator(one, INT8, slots=1, threads=1)
         cases = []
         for number in tqdm(range(settings.first, settings.first + settings.receipts), disable=None):
@@ -199,7 +203,7 @@ def compare_receipts(settings: BenchmarkSettings, checkpoint: Checkpoint, folder
                 # A request depends on its number alone, so that a long run can be made in pieces.
                 chance = random.Random(f"{settings.seed} {number}")
                 cases.append(make_case(generator, one, random_request(chance, one.vocabulary, text)))
-        print(f"\n{len(cases)} receipts from number {settings.first}, {name}; identical:", flush=True)
+        print(f"\n{len(cases)} receipts from number {settings.first}, {name} model; identical:", flush=True)
         verifier = load_generator(one, INT8, slots=1, threads=2)
         print_count("model.verify", sum(is_verified(verifier, one, case) for case in cases), len(cases))
         weights = folder / name
