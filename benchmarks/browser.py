@@ -76,7 +76,7 @@ class BenchmarkSettings(BaseSettings):
     """Texts to write again"""
     first: int = Field(0, ge=0)
     """Number of the first of them, to go on with a run that was made in pieces"""
-    models: list[str] = list(dict.fromkeys(MODELS))
+    models: str = f"{BUNDLED},{SMALLER},{LEARNED}"
     """Whose receipts are written again"""
     reference_receipts: int | None = Field(None, ge=0)
     """How many of the bundled model's the JavaScript reference writes again, which takes long; all if not given"""
@@ -194,7 +194,7 @@ def compare_receipts(settings: BenchmarkSettings, checkpoint: Checkpoint, folder
         LEARNED: learned_checkpoint(checkpoint.vocabulary),
     }
     for name, one in models.items():
-        if name not in settings.models:
+        if name not in settings.models.split(","):
             continue
         generator = load_generator(one, INT8, slots=1, threads=1)
         cases = []

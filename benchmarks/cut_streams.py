@@ -120,11 +120,10 @@ class CuttingProxy:
         """Hand on what the server sends, but of a stream no more than what is left."""
         try:
             while content := server.recv(BLOCK):
-                if streams.is_set():
-                    content = self._left_of(content)
-                    if not content:
-                        return
-                client.sendall(content)
+                kept = self._left_of(content) if streams.is_set() else content
+                client.sendall(kept)
+                if len(kept) < len(content):
+                    return
         except OSError:
             pass
         finally:
