@@ -64,7 +64,7 @@ class CutSettings(BaseSettings):
     checkpoint: Path = Path("checkpoints/shakespeare-char")
     """Checkpoint folder"""
     cuts: int = Field(100, ge=1)
-    """Streams"""
+    """Streams that are cut; those that end before are written again, with another request"""
     seed: int = Field(0, ge=0)
     """Of the random requests, and of the places where they are cut"""
 
@@ -182,19 +182,24 @@ def compare(settings: CutSettings, proxy: CuttingProxy, page: Page, client: http
     chance = random.Random(settings.seed)
     [passage] = texts_of(client, {"max_new_tokens": 3000, "seed": 1})
     identical = 0
-    cut = 0
     received = 0
     written = 0
-    for _ in tqdm(range(settings.cuts), disable=None):
+    cut = 0
+    progress = tqdm(total=settings.cuts, disable=None)
+    while cut < settings.cuts:
         request = random_request(chance, passage)
         undisturbed = texts_of(client, request)
         proxy.cut_after(chance.randrange(sum(map(len, undisturbed)) * BYTES_PER_CHARACTER))
         found = page.evaluate(READ, request)
+        if found["fromServer"] is None:
+            continue
+        cut += 1
+        progress.update()
         identical += found["texts"] == undisturbed
-        cut += found["fromServer"] is not None
-        received += found["fromServer"] or 0
+        received += found["fromServer"]
         written += found["characters"]
-    print(f"{settings.cuts} streams, {cut} of them cut: {identical} identical to the undisturbed ones")
+    progress.close()
+    print(f"{settings.cuts} streams that were cut: {identical} identical to the undisturbed ones")
     print(f"{received:,} of {written:,} characters had come from the server when they were cut")
 
 
