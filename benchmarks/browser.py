@@ -2,35 +2,43 @@
 
 python -m benchmarks.browser [--checkpoint=DIR] [--receipts=1000] [--reference_receipts=100] [--rounds=3]
 
-Receipts of random requests (prompts, temperatures, filters, stop strings, several samples; a third of them of a
-small network with learned positions) are written again by `model.verify` with another number of threads, by
-WebAssembly in Node and in Chromium, and by the JavaScript reference in Node. Then the same text is written by all
-of them and by the server's generator with one thread, in turns, so that the ratios hold whatever else runs.
+Receipts of random requests (prompts, temperatures, filters, stop strings, several samples; a fifth of the
+bundled model, the others of a smaller one and of a small network with learned positions) are written again by
+`model.verify` with another number of threads, by WebAssembly in Node, in Chromium and in Firefox, and by the
+reference in Node. Then the same text is written by all of them and by the server's generator with one thread,
+in turns, so that the ratios hold whatever else runs. Then the page is timed from the click to the first
+character, and its memory measured.
 
-Needs Node, and Chromium (its path in CHROMIUM, or `chromium` on the path) with Playwright.
+Needs Node, and Chromium (its path in CHROMIUM, or on the path) with Playwright. Without Firefox (FIREFOX, or on the
+path) nothing is written there.
 """
 
 import hashlib
-import json
 import os
 import random
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from playwright.sync_api import Page, Route, sync_playwright
 from pydantic import Field
 from pydantic_settings import BaseSettings
 from tqdm import tqdm
 
+from benchmarks.browser_engines import (
+    chromium_page,
+    firefox,
+    write_in_chromium,
+    write_in_firefox,
+    write_in_node,
+)
+from benchmarks.browser_page import measure_page
 from model.browser_weights import browser_weights
 from model.checkpoint import Checkpoint, identity_of, read_checkpoint
 from model.cli import run, settings_config
@@ -44,34 +52,15 @@ from model.verify import is_identical
 from model.vocabulary import Vocabulary
 from model.weights import from_tensors
 
-ROOT = Path(__file__).parent.parent
-ENGINE_SCRIPT = ROOT / "tests" / "e2e" / "node" / "engine.mjs"
 INT8 = Numerics("cpu", "int8")
-SHARE_OF_LEARNED = 3  # every so many receipts, one is of learned positions
+BUNDLED = "bundled"
+SMALLER = "smaller"
+LEARNED = "learned"  # positions
+MODELS = (BUNDLED, SMALLER, LEARNED, SMALLER, LEARNED)  # of receipts, by their numbers
 SPEED_LENGTH = 600  # characters: past the window of the bundled model
 REFERENCE_LENGTH = 60
-ORIGIN = "http://engine.test"
-MEDIA_TYPES = {".js": "text/javascript", ".wasm": "application/wasm"}
-IN_CHROMIUM = """async ({ requests, drafts }) => {
-    const load = (path) => import(`/static/engine/${path}.js`);
-    const { readWeights } = await load("weights");
-    const { readDraft } = await load("draft");
-    const { TextGenerator } = await load("generator");
-    const { WebAssemblyNetwork } = await load("webassembly");
-    globalThis.weights ??= readWeights(await (await fetch("/weights")).arrayBuffer());
-    globalThis.network ??= new WebAssemblyNetwork(
-        weights, await WebAssembly.compileStreaming(fetch("/static/engine/network.wasm")));
-    const generator = new TextGenerator(network, weights.vocabulary, drafts ? readDraft(weights) : null);
-    return requests.map(({ seed, parameters }) => {
-        const start = performance.now();
-        const samples = [];
-        for (let sample = 0; sample < parameters.num_samples; sample++) {
-            const characters = Array.from(generator.write(parameters, seed, sample)).flat();
-            samples.push([characters.map(({ char }) => char).join(""), ""]);
-        }
-        return { samples, milliseconds: performance.now() - start };
-    });
-}"""
+# https://github.com/karpathy/llama2.c/pull/370, on an M1 MacBook Air, of 2023; a token is a few characters.
+LLAMA2_C = "published of llama2.c in WebAssembly: about 80 tokens/s of stories15M (its pull request 370, an M1)"
 
 
 class BenchmarkSettings(BaseSettings):
@@ -80,13 +69,25 @@ class BenchmarkSettings(BaseSettings):
     model_config = settings_config("benchmarks.browser", "SOLILOQUY_BENCHMARK_")
 
     checkpoint: Path = Path("checkpoints/shakespeare-char")
-    """Checkpoint folder, of rotary positions"""
+    """Checkpoint folder"""
+    smaller: Path = Path("checkpoints/shakespeare-char-snapshots/000800")
+    """Checkpoint folder of a smaller model"""
     receipts: int = Field(1000, ge=0)
     """Texts to write again"""
+    first: int = Field(0, ge=0)
+    """Number of the first of them, to go on with a run that was made in pieces"""
+    models: str = f"{BUNDLED},{SMALLER},{LEARNED}"
+    """Whose receipts are written again"""
     reference_receipts: int | None = Field(None, ge=0)
-    """How many of each kind the JavaScript reference writes again, which takes long; all if not given"""
-    rounds: int = Field(3, ge=1)
-    """Times that everything takes its turn"""
+    """How many of the bundled model's the JavaScript reference writes again, which takes long; all if not given"""
+    other_node: str = ""
+    """Command of one more Node, such as one for another CPU: 'qemu-aarch64 -L FOLDER FOLDER/usr/bin/node'"""
+    other_receipts: int | None = Field(None, ge=0)
+    """How many of each model's it writes again; all if not given"""
+    rounds: int = Field(3, ge=0)
+    """Times that everything takes its turn when speeds are measured; 0: they are not"""
+    page: bool = True
+    """Measure how long the page takes until its first character, and its memory"""
     seed: int = Field(0, ge=0)
     """Of the random requests"""
 
@@ -109,7 +110,7 @@ def learned_checkpoint(vocabulary: Vocabulary) -> Checkpoint:
 def random_request(chance: random.Random, vocabulary: Vocabulary, text: str) -> dict[str, Any]:
     """A request of any kind that a user may send."""
     start = chance.randrange(len(text) - 400)
-    length = chance.choice([1, 5, 20, 300])
+    length = chance.choice([1, 5, 20, 20, 60, 300])
     characters = vocabulary.characters
     stop = chance.choice([[], [], ["\n"], [".", "and "], ["".join(chance.choices(characters, k=2))]])
     parameters = {
@@ -174,42 +175,6 @@ def is_verified(generator: Generator, checkpoint: Checkpoint, case: Case) -> boo
     return all(map(is_identical, [generator] * len(sequences), sequences, case.receipt.samples))
 
 
-def write_in_node(engine: str, weights: Path, requests: list[dict[str, Any]], *options: str) -> Any:
-    """The answers of the engine in Node."""
-    command = ["node", str(ENGINE_SCRIPT), engine, str(weights), *options]
-    done = subprocess.run(command, input=json.dumps(requests), capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
-
-
-@contextmanager
-def chromium_page(weights: Path) -> Iterator[Page]:
-    """A page of an origin with the engine's files and the weights."""
-
-    def answer(route: Route) -> None:
-        path = route.request.url.removeprefix(ORIGIN)
-        if path == "/weights":
-            route.fulfill(path=weights)
-        elif path.startswith("/static/"):
-            file = ROOT / path.removeprefix("/")
-            route.fulfill(path=file, content_type=MEDIA_TYPES[file.suffix])
-        else:
-            route.fulfill(body="<!doctype html>", content_type="text/html")
-
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.route("**/*", answer)
-        page.goto(ORIGIN)
-        yield page
-        browser.close()
-
-
-def write_in_chromium(page: Page, requests: list[dict[str, Any]], drafts: bool) -> Any:
-    """The answers of WebAssembly in Chromium."""
-    return page.evaluate(IN_CHROMIUM, {"requests": requests, "drafts": drafts})
-
-
 def count_identical(cases: list[Case], answers: Any) -> int:
     """How many receipts have the digests of what was written."""
     identical = 0
@@ -220,32 +185,59 @@ def count_identical(cases: list[Case], answers: Any) -> int:
 
 
 def compare_receipts(settings: BenchmarkSettings, checkpoint: Checkpoint, folder: Path) -> None:
-    """Write receipts again in all ways; print how many are identical."""
-    chance = random.Random(settings.seed)
+    """Write receipts of several models again in all ways; print how many are identical."""
     generator = load_generator(checkpoint, INT8, slots=1, threads=1)
     [text] = write_on_server(generator, checkpoint, long_request(checkpoint, 4000))  # prompts are passages of it
-    learned = learned_checkpoint(checkpoint.vocabulary)
-    learned_count = settings.receipts // SHARE_OF_LEARNED
-    counts = {"rotary": settings.receipts - learned_count, "learned": learned_count}
-    for name, one in (("rotary", checkpoint), ("learned", learned)):
-        writer = generator if one is checkpoint else load_generator(one, INT8, slots=1, threads=1)
-        requests = [random_request(chance, one.vocabulary, text) for _ in range(counts[name])]
-        cases = [make_case(writer, one, request) for request in tqdm(requests, name, disable=None)]
+    models = {
+        BUNDLED: checkpoint,
+        SMALLER: read_checkpoint(settings.smaller, with_index=False),
+        LEARNED: learned_checkpoint(checkpoint.vocabulary),
+    }
+    for name, one in models.items():
+        if name not in settings.models.split(","):
+            continue
+        generator = load_generator(one, INT8, slots=1, threads=1)
+        cases = []
+        for number in tqdm(range(settings.first, settings.first + settings.receipts), disable=None):
+            if MODELS[number % len(MODELS)] == name:
+                # A request depends on its number alone, so that a long run can be made in pieces.
+                chance = random.Random(f"{settings.seed} {number}")
+                cases.append(make_case(generator, one, random_request(chance, one.vocabulary, text)))
+        print(f"\n{len(cases)} receipts from number {settings.first}, {name} model; identical:", flush=True)
+        verifier = load_generator(one, INT8, slots=1, threads=2)
+        print_count("model.verify", sum(is_verified(verifier, one, case) for case in cases), len(cases))
         weights = folder / name
         weights.write_bytes(browser_weights(one))
-        verifier = load_generator(one, INT8, slots=1, threads=2)
-        print(f"\n{len(cases)} receipts, {name} positions; identical:", flush=True)
-        print(f"  model.verify          {sum(is_verified(verifier, one, case) for case in cases)}", flush=True)
-        print(
-            f"  WebAssembly, Node     {count_identical(cases, write_in_node('wasm', weights, requests))}",
-            flush=True,
-        )
-        with chromium_page(weights) as page:
-            answers = write_in_chromium(page, requests, drafts=True)
-        print(f"  WebAssembly, Chromium {count_identical(cases, answers)}", flush=True)
-        some = cases[: settings.reference_receipts]
-        answers = write_in_node("reference", weights, [case.request for case in some])
-        print(f"  reference, Node       {count_identical(some, answers)} of {len(some)}", flush=True)
+        compare_engines(settings, cases, weights, settings.reference_receipts if name == BUNDLED else None)
+
+
+def compare_engines(
+    settings: BenchmarkSettings, cases: list[Case], weights: Path, reference_receipts: int | None
+) -> None:
+    """Write one model's receipts again with the browser's engine, everywhere; not all of them by the reference."""
+    requests = [case.request for case in cases]
+    print_identical("WebAssembly, Node", cases, write_in_node("node", "wasm", weights, requests))
+    with chromium_page(weights) as page:
+        print_identical("WebAssembly, Chromium", cases, write_in_chromium(page, requests))
+    if path := firefox():
+        print_identical("WebAssembly, Firefox", cases, write_in_firefox(path, weights, requests))
+    if settings.other_node:
+        count = settings.other_receipts
+        answers = write_in_node(settings.other_node, "wasm", weights, requests[:count])
+        print_identical("WebAssembly, other Node", cases[:count], answers)
+    some = cases[:reference_receipts]
+    answers = write_in_node("node", "reference", weights, requests[:reference_receipts])
+    print_identical("reference, Node", some, answers)
+
+
+def print_identical(name: str, cases: list[Case], answers: Any) -> None:
+    """Print how many receipts have the digests of what was written."""
+    print_count(name, count_identical(cases, answers), len(cases))
+
+
+def print_count(name: str, identical: int, of: int) -> None:
+    """Print a line at once: the next one may take minutes."""
+    print(f"  {name:23} {identical} of {of}", flush=True)
 
 
 def rate_of(answers: Any) -> float:
@@ -260,36 +252,38 @@ def compare_speeds(settings: BenchmarkSettings, checkpoint: Checkpoint, folder: 
     weights = folder / "speed"
     weights.write_bytes(browser_weights(checkpoint))
     without_draft = Checkpoint(checkpoint.config, checkpoint.vocabulary, checkpoint.weights, {})
-    generators = {
+    servers = {
         "server, 1 thread": load_generator(checkpoint, INT8, slots=1, threads=1),
         "server, 1 thread, no drafts": load_generator(without_draft, INT8, slots=1, threads=1),
     }
-    request = long_request(checkpoint, SPEED_LENGTH)
-    short = long_request(checkpoint, REFERENCE_LENGTH)
+    pair = [long_request(checkpoint, SPEED_LENGTH)] * 2
+    short = [long_request(checkpoint, REFERENCE_LENGTH)] * 2
     rates: dict[str, list[float]] = {}
     with chromium_page(weights) as page:
+        ways: dict[str, Callable[[], Any]] = {
+            "Chromium": partial(write_in_chromium, page, pair),
+            "Chromium, no drafts": partial(write_in_chromium, page, pair, drafts=False),
+            "reference in Chromium": partial(write_in_chromium, page, short, engine="reference"),
+            "Node": partial(write_in_node, "node", "wasm", weights, pair),
+            "Node, no drafts": partial(write_in_node, "node", "wasm", weights, pair, "--no-draft"),
+            "reference in Node": partial(write_in_node, "node", "reference", weights, short),
+        }
         for _ in range(settings.rounds):
-            for name, generator in generators.items():
+            for name, generator in servers.items():
                 for _ in range(2):
                     began = time.perf_counter()
-                    write_on_server(generator, checkpoint, request)
+                    write_on_server(generator, checkpoint, pair[0])
                     rate = SPEED_LENGTH / (time.perf_counter() - began)
                 rates.setdefault(name, []).append(rate)
-            pair = [request, request]
-            rates.setdefault("Chromium", []).append(rate_of(write_in_chromium(page, pair, True)))
-            rates.setdefault("Chromium, no drafts", []).append(rate_of(write_in_chromium(page, pair, False)))
-            rates.setdefault("Node", []).append(rate_of(write_in_node("wasm", weights, pair)))
-            rates.setdefault("Node, no drafts", []).append(
-                rate_of(write_in_node("wasm", weights, pair, "--no-draft"))
-            )
-            rates.setdefault("reference in Node", []).append(
-                rate_of(write_in_node("reference", weights, [short, short]))
-            )
+            for name, write in ways.items():
+                rates.setdefault(name, []).append(rate_of(write()))
     base = statistics.median(rates["server, 1 thread, no drafts"])
-    print("\none text, characters a second (of the server's with one thread and no drafts):")
+    load = os.getloadavg()[0]
+    print(f"\none text, characters a second (of the server's with one thread and no drafts); load {load:.1f}:")
     for name, found in rates.items():
         middle = statistics.median(found)
         print(f"  {name:28} {middle:7.0f}  {middle / base:6.2f}  ({min(found):.0f} to {max(found):.0f})")
+    print(f"  {LLAMA2_C}")
 
 
 def compare(settings: BenchmarkSettings) -> None:
@@ -300,7 +294,10 @@ def compare(settings: BenchmarkSettings) -> None:
     with tempfile.TemporaryDirectory() as folder:
         if settings.receipts:
             compare_receipts(settings, checkpoint, Path(folder))
-        compare_speeds(settings, checkpoint, Path(folder))
+        if settings.rounds:
+            compare_speeds(settings, checkpoint, Path(folder))
+    if settings.page:
+        measure_page(settings.checkpoint)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@
 #define EXPORT(name) __attribute__((export_name(#name))) name
 #define INLINE static inline __attribute__((always_inline))
 /* Keeps a pointer as it is: LLVM would count from others' ends, for which WebAssembly's loads have no offsets. */
-#define KEEP(pointer) __asm__("" : "+r"(pointer))
+#define KEEP(pointer) __asm__ volatile("" : "+r"(pointer))
 
 enum {
     MAX_ROWS = 8,          /* ids that one call reads */
     NUM_PARTIAL_SUMS = 64, /* of a sum of floats */
+    MAX_SUMMANDS = 512,    /* products of two bytes by one, whose sum fits int32 */
     ALIGNMENT = 16,
     SLACK = 64,            /* bytes beyond the last array that a vector may read */
     PAGE = 1 << 16,
@@ -64,7 +65,7 @@ static int16_t *whole;  /* (rows, 4·C): the left operand of a product */
 static float *row_scales; /* (rows,) */
 static int32_t *sums;   /* (rows, 4·C or V) */
 static float *scores, *tail; /* (R,), (4·C,) */
-static int16_t *high_bytes, *low_bytes; /* (max(R, C),) */
+static int16_t *two_bytes; /* (rows, 2, max(R, C)) */
 
 static uintptr_t next_free, end_of_memory;
 extern unsigned char __heap_base;
@@ -125,8 +126,7 @@ void EXPORT(set_embeddings)(const float *of_tokens, const float *of_positions, c
 
 /* Takes the memory that `forward` needs; 0 if there is not enough. */
 int EXPORT(prepare)(void) {
-    int longest = larger(round_up(larger(4 * width, vocabulary), 4), ring_size / MAX_ROWS);
-    int operand = larger(larger(padded_mlp_width, 2 * padded_width), padded_head);
+    int longest = larger(round_up(larger(4 * width, vocabulary), 4), ring_size);
     uint64_t cached = (uint64_t)layers * heads * ring_size;
     int ok = 1;
 #define TAKE(pointer, count) ok &= (pointer = take((uint64_t)(count) * sizeof *pointer)) != 0
@@ -143,13 +143,12 @@ int EXPORT(prepare)(void) {
     TAKE(update, MAX_ROWS * width);
     TAKE(qkv, MAX_ROWS * 3 * width);
     TAKE(hidden, MAX_ROWS * 4 * width);
-    TAKE(whole, MAX_ROWS * operand);
+    TAKE(whole, MAX_ROWS * larger(padded_mlp_width, padded_head));
     TAKE(row_scales, MAX_ROWS);
     TAKE(sums, MAX_ROWS * longest);
     TAKE(scores, ring_size);
     TAKE(tail, 4 * width);
-    TAKE(high_bytes, larger(ring_size, padded_width));
-    TAKE(low_bytes, larger(ring_size, padded_width));
+    TAKE(two_bytes, MAX_ROWS * 2 * larger(ring_size, padded_width));
 #undef TAKE
     return ok;
 }
@@ -212,20 +211,28 @@ static float quantise(const float *values, int count, int16_t *out) {
     return largest / INT8_LIMIT;
 }
 
-/* Writes the values as whole multiples of the scale that is returned, in two bytes: high · 256 + low. */
-static float quantise_two_bytes(const float *values, int count, int16_t *high, int16_t *low) {
+/* Writes the values as whole multiples, from -127 · 256 to 127 · 256, of the scale that is returned. If a sum of as
+ * many products may not fit int32, they are written as two rows of bytes: high · 256 + low. */
+static float quantise_two_bytes(const float *values, int count, int16_t *out, int stride) {
     float largest = max_magnitude(values, count);
     float factor = largest > TINY ? INT16_LIMIT / largest : 0.0f;
-    for (int i = 0; i < count; i++) {
-        int32_t both = (int32_t)((values[i] * factor + ROUND) - ROUND);
-        int32_t upper = (both + 128) >> 8;
-        high[i] = (int16_t)upper;
-        low[i] = (int16_t)(both - upper * 256);
+    for (int i = 0; i < count; i++) out[i] = (int16_t)(int32_t)((values[i] * factor + ROUND) - ROUND);
+    if (count > MAX_SUMMANDS) {
+        for (int i = 0; i < count; i++) {
+            int32_t both = out[i];
+            int32_t high = (both + 128) >> 8;
+            out[i] = (int16_t)high;
+            out[stride + i] = (int16_t)(both - high * 256);
+        }
     }
     return largest / INT16_LIMIT;
 }
 
-INLINE float from_two_bytes(int32_t high, int32_t low) { return (float)high * 256.0f + (float)low; }
+/* A float from sums of products with what `quantise_two_bytes` wrote. With few summands float32 holds the sums of high
+ * and of low bytes exactly, so that adding them rounds to what their sum as a whole number is rounded to. */
+INLINE float from_two_bytes(int count, const int32_t *sum, int stride) {
+    return count > MAX_SUMMANDS ? (float)sum[0] * 256.0f + (float)sum[stride] : (float)sum[0];
+}
 
 /* Replaces each value, at most 0, by its exponential. */
 static void exponentiate(float *values, int count) {
@@ -251,32 +258,29 @@ INLINE v128_t add_across(v128_t a, v128_t b, v128_t c, v128_t d) {
     return wasm_i32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 1, 4, 5), wasm_i32x4_shuffle(ab, cd, 2, 3, 6, 7));
 }
 
-/* Multiplies eight numbers of some rows of x, from k on, by those of a block. */
-INLINE void multiply_eight(int rows, const int16_t *x, int x_stride, const int8_t *block, int k, v128_t totals[][4]) {
-    v128_t eights[4];
-    for (int i = 0; i < 4; i++) eights[i] = wasm_i16x8_load8x8(block + 4 * k + 8 * i);
-    for (int row = 0; row < rows; row++) {
-        v128_t of_row = wasm_v128_load(x + row * x_stride + k);
-        for (int i = 0; i < 4; i++)
-            totals[row][i] = wasm_i32x4_add(totals[row][i], wasm_i32x4_dot_i16x8(of_row, eights[i]));
-    }
-}
-
-/* Multiplies some rows of x by a block; sums stay in registers. `rows` is a constant where it is called. */
+/* Multiplies some rows of x by a block; sums stay in registers. `rows` is a constant where it is called.
+ *
+ * One round of the loop takes eight numbers of each row, and is not unrolled: V8 moves all loads of a round before its
+ * arithmetic, and with those of two rounds the registers are too few. That took twice as long. */
 INLINE void multiply_block(
     int rows, const int16_t *x, int x_stride, const int8_t *block, int count, int32_t *out, int out_stride) {
     v128_t totals[MAX_ROWS][4];
     for (int row = 0; row < rows; row++)
         for (int i = 0; i < 4; i++) totals[row][i] = wasm_i32x4_splat(0);
     const int16_t *last = x + count;
-    while (last - x >= 32) {
-        for (int k = 0; k < 32; k += 8) multiply_eight(rows, x, x_stride, block, k, totals);
-        x += 32;
-        block += 128;
+    while (x < last) {
+        v128_t of_rows[MAX_ROWS];
+        for (int row = 0; row < rows; row++) of_rows[row] = wasm_v128_load(x + row * x_stride);
+        for (int i = 0; i < 4; i++) {
+            v128_t eight = wasm_i16x8_load8x8(block + 8 * i);
+            for (int row = 0; row < rows; row++)
+                totals[row][i] = wasm_i32x4_add(totals[row][i], wasm_i32x4_dot_i16x8(of_rows[row], eight));
+        }
+        x += 8;
+        block += 32;
         KEEP(x);
         KEEP(block);
     }
-    for (int k = 0; k < last - x; k += 8) multiply_eight(rows, x, x_stride, block, k, totals);
     for (int row = 0; row < rows; row++)
         wasm_v128_store(
             out + row * out_stride, add_across(totals[row][0], totals[row][1], totals[row][2], totals[row][3]));
@@ -407,44 +411,52 @@ static void write_kv(int layer, int row, int position) {
     }
 }
 
-/* Multiplies softmax weights, as high and low bytes, by 16 columns of values. */
-INLINE void multiply_values(const int8_t *of_head, int pairs, int32_t *high_sums, int32_t *low_sums) {
-    v128_t high_totals[4];
-    v128_t low_totals[4];
-    for (int i = 0; i < 4; i++) {
-        high_totals[i] = wasm_i32x4_splat(0);
-        low_totals[i] = wasm_i32x4_splat(0);
-    }
-    for (int pair = 0; pair < pairs; pair++) {
-        v128_t high = wasm_v128_load32_splat(high_bytes + 2 * pair);
-        v128_t low = wasm_v128_load32_splat(low_bytes + 2 * pair);
-        const int8_t *stored = of_head + (uint32_t)pair * 2 * padded_head;
+/* Multiplies one or two rows of softmax weights by 16 columns of values. `rows` is a constant where it is called. */
+INLINE void multiply_values(int rows, const int16_t *weights, int stride, const int8_t *stored, int pairs, int32_t *out) {
+    v128_t totals[2][4];
+    for (int row = 0; row < rows; row++)
+        for (int i = 0; i < 4; i++) totals[row][i] = wasm_i32x4_splat(0);
+    const int16_t *last = weights + 2 * pairs;
+    while (weights < last) {
+        v128_t of_rows[2];
+        for (int row = 0; row < rows; row++) of_rows[row] = wasm_v128_load32_splat(weights + row * stride);
         for (int i = 0; i < 4; i++) {
             v128_t four = wasm_i16x8_load8x8(stored + 8 * i);
-            high_totals[i] = wasm_i32x4_add(high_totals[i], wasm_i32x4_dot_i16x8(four, high));
-            low_totals[i] = wasm_i32x4_add(low_totals[i], wasm_i32x4_dot_i16x8(four, low));
+            for (int row = 0; row < rows; row++)
+                totals[row][i] = wasm_i32x4_add(totals[row][i], wasm_i32x4_dot_i16x8(four, of_rows[row]));
         }
+        weights += 2;
+        stored += 2 * padded_head;
+        KEEP(weights);
+        KEEP(stored);
     }
-    for (int i = 0; i < 4; i++) {
-        wasm_v128_store(high_sums + 4 * i, high_totals[i]);
-        wasm_v128_store(low_sums + 4 * i, low_totals[i]);
+    for (int row = 0; row < rows; row++)
+        for (int i = 0; i < 4; i++) wasm_v128_store(out + row * padded_head + 4 * i, totals[row][i]);
+}
+
+/* Multiplies rows of softmax weights (rows, entries) by a head's values; writes the sums (rows, D). */
+static void weigh_values(const int16_t *weights, int rows, int stride, const int8_t *of_head, int entries, int32_t *out) {
+    for (int first = 0; first < padded_head; first += 16) {
+        const int8_t *stored = of_head + 2 * first;
+        int row = 0;
+        for (; row + 2 <= rows; row += 2)
+            multiply_values(2, weights + row * stride, stride, stored, entries / 2, out + row * padded_head + first);
+        if (row < rows)
+            multiply_values(1, weights + row * stride, stride, stored, entries / 2, out + row * padded_head + first);
     }
 }
 
-/* Writes one head's attention of a row, over its window, to `attended`. */
-static void attend(int layer, int h, int row, int position) {
-    int ring_index = position % ring_size;
-    int visible = smaller(position + 1, window);
-    int entries = smaller(ring_size, round_up(position + 1, 16));
-    uint32_t first_entry = (uint32_t)(layer * heads + h) * ring_size;
+/* Replaces sums of queries by keys by the softmax of the entries that a position sees, times the values' scales, in two
+ * bytes (`quantise_two_bytes`); returns their scale. */
+static float softmax(
+    const int32_t *products, int position, int entries, float factor, uint32_t first_entry, int16_t *weights,
+    int stride) {
     const float *of_keys = key_scales + first_entry;
     const float *of_values = value_scales + first_entry;
-    for (int i = head_size; i < padded_head; i++) whole[i] = 0;
-    float query_scale = quantise(qkv + row * 3 * width + h * head_size, head_size, whole);
-    multiply(whole, 1, 0, keys + first_entry * padded_head, entries, padded_head, sums, 0);
-    float factor = query_scale / __builtin_sqrtf((float)head_size);
+    int ring_index = position % ring_size;
+    int visible = smaller(position + 1, window);
     for (int j = 0; j < entries; j++) {
-        float score = (float)sums[j] * (factor * of_keys[j]);
+        float score = (float)products[j] * (factor * of_keys[j]);
         int age = ring_index - j;
         age = age < 0 ? age + ring_size : age;
         scores[j] = age < visible ? score : MASKED_SCORE;
@@ -454,14 +466,32 @@ static void attend(int layer, int h, int row, int position) {
     exponentiate(scores, entries);
     float norm = sum_values(scores, entries);
     for (int j = 0; j < entries; j++) scores[j] *= of_values[j];
-    float row_scale = quantise_two_bytes(scores, entries, high_bytes, low_bytes) / norm;
-    float *out = attended + row * width + h * head_size;
-    for (int first = 0; first < head_size; first += 16) {
-        int32_t high_sums[16];
-        int32_t low_sums[16];
-        multiply_values(values + first_entry * padded_head + 2 * first, entries / 2, high_sums, low_sums);
-        for (int i = first; i < smaller(first + 16, head_size); i++)
-            out[i] = from_two_bytes(high_sums[i - first], low_sums[i - first]) * row_scale;
+    return quantise_two_bytes(scores, entries, weights, stride) / norm;
+}
+
+/* Writes one head's attention of rows at successive positions, each over its window, to `attended`. */
+static void attend(int layer, int h, int rows, int position) {
+    int entries = smaller(ring_size, round_up(position + rows, 16));
+    uint32_t first_entry = (uint32_t)(layer * heads + h) * ring_size;
+    for (int row = 0; row < rows; row++) {
+        int16_t *query = whole + row * padded_head;
+        for (int i = head_size; i < padded_head; i++) query[i] = 0;
+        row_scales[row] = quantise(qkv + row * 3 * width + h * head_size, head_size, query);
+    }
+    multiply(whole, rows, padded_head, keys + first_entry * padded_head, entries, padded_head, sums, entries);
+    int parts = entries > MAX_SUMMANDS ? 2 : 1;
+    float root = __builtin_sqrtf((float)head_size);
+    for (int row = 0; row < rows; row++) {
+        int16_t *weights = two_bytes + row * parts * entries;
+        float factor = row_scales[row] / root;
+        row_scales[row] = softmax(sums + row * entries, position + row, entries, factor, first_entry, weights, entries);
+    }
+    weigh_values(two_bytes, rows * parts, entries, values + first_entry * padded_head, entries, sums);
+    for (int row = 0; row < rows; row++) {
+        float *out = attended + row * width + h * head_size;
+        const int32_t *of_row = sums + row * parts * padded_head;
+        for (int i = 0; i < head_size; i++)
+            out[i] = from_two_bytes(entries, of_row + i, padded_head) * row_scales[row];
     }
 }
 
@@ -493,18 +523,15 @@ static void add(float *x, const float *y, int count) {
 
 /* Writes the logits of a row, from `normed`, to `logits`. */
 static void write_logits(int row) {
-    int16_t *high = whole;
-    int16_t *low = whole + padded_width;
-    for (int i = width; i < padded_width; i++) {
-        high[i] = 0;
-        low[i] = 0;
-    }
-    float scale = quantise_two_bytes(normed + row * width, width, high, low) * logit_scale;
+    int parts = width > MAX_SUMMANDS ? 2 : 1;
+    for (int part = 0; part < parts; part++)
+        for (int i = width; i < padded_width; i++) two_bytes[part * padded_width + i] = 0;
+    float scale = quantise_two_bytes(normed + row * width, width, two_bytes, padded_width) * logit_scale;
     int padded_vocabulary = round_up(vocabulary, 4);
-    multiply(whole, 2, padded_width, head_blocks, vocabulary, padded_width, sums, padded_vocabulary);
+    multiply(two_bytes, parts, padded_width, head_blocks, vocabulary, padded_width, sums, padded_vocabulary);
     float *out = logits + row * vocabulary;
     for (int i = 0; i < vocabulary; i++)
-        out[i] = from_two_bytes(sums[i], sums[padded_vocabulary + i]) * scale * head_scales[i];
+        out[i] = from_two_bytes(width, sums + i, padded_vocabulary) * scale * head_scales[i];
 }
 
 /* Appends the first `rows` of `ids`, at successive positions; writes the logits after each of the last `wanted`. */
@@ -518,8 +545,7 @@ void EXPORT(forward)(int rows, int position, int wanted) {
         normalise(2 * layer, rows);
         linear(&qkv_product, layer, normed, rows, qkv);
         for (int row = 0; row < rows; row++) write_kv(layer, row, position + row);
-        for (int h = 0; h < heads; h++)
-            for (int row = 0; row < rows; row++) attend(layer, h, row, position + row);
+        for (int h = 0; h < heads; h++) attend(layer, h, rows, position);
         linear(&attention_output, layer, attended, rows, update);
         add(residual, update, rows * width);
         normalise(2 * layer + 1, rows);

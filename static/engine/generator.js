@@ -120,12 +120,16 @@ export class TextGenerator {
 	_forward(ids, wanted) {
 		const start = performance.now();
 		const logits = this._network.forward(ids, wanted);
-		if (!logits.every((row) => row.every(Number.isFinite))) {
-			throw new RequestError("The model's logits are not finite.");
-		}
+		if (!logits.every(areFinite)) throw new RequestError("The model's logits are not finite.");
 		if (ids.length === wanted) this.costs.observe(ids.length, performance.now() - start);
 		return logits;
 	}
+}
+
+/** @param {Float32Array} values */
+function areFinite(values) {
+	for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i])) return false;
+	return true;
 }
 
 /** The noise of a sample's draws; what was computed for a draft token is still there when its position is drawn. */

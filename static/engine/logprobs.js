@@ -1,6 +1,7 @@
 // How sure the model was of a character, as in `compute_logprobs` of model/sampling/sampler.py.
 
 import { exponential } from "./arithmetic.js";
+import { maximum } from "./sampler.js";
 
 /**
  * Probability, rank and entropy (bits) of a character by the model's own probabilities, and the likeliest characters.
@@ -9,14 +10,20 @@ import { exponential } from "./arithmetic.js";
  * @returns {Character}
  */
 export function detailsOf(logits, id, vocabulary, alternatives) {
-	const highest = Math.max(...logits);
-	const relative = Float64Array.from(logits, (logit) => logit - highest);
-	const exponentials = relative.map(exponential);
-	const sum = exponentials.reduce((total, one) => total + one, 0);
-	const probabilities = exponentials.map((one) => one / sum);
-	const mean = probabilities.reduce((total, probability, i) => total + probability * relative[i], 0);
+	// Loops, and one array: with a callback for each number this took a fifth of a step's time.
+	const size = logits.length;
+	const highest = maximum(logits);
+	const probabilities = new Float64Array(size);
+	let sum = 0;
+	for (let i = 0; i < size; i++) {
+		probabilities[i] = exponential(logits[i] - highest);
+		sum += probabilities[i];
+	}
+	let mean = 0;
 	let rank = 1;
-	for (let i = 0; i < logits.length; i++) {
+	for (let i = 0; i < size; i++) {
+		probabilities[i] /= sum;
+		mean += probabilities[i] * (logits[i] - highest);
 		if (logits[i] > logits[id] || (logits[i] === logits[id] && i < id)) rank += 1;
 	}
 	const ids = alternatives > 0 ? Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b) : [];

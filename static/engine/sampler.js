@@ -11,10 +11,17 @@ const MIN_TOP_P = 1e-30; // the likeliest alone
  */
 export function draw(logits, sampling, noise) {
 	if (sampling.temperature === 0 || noise === null) return argmax(logits);
-	const highest = Math.max(...logits);
-	const scores = Float64Array.from(logits, (logit) => (logit - highest) / sampling.temperature);
+	const highest = maximum(logits);
+	const scores = new Float64Array(logits.length);
+	for (let i = 0; i < scores.length; i++) scores[i] = (logits[i] - highest) / sampling.temperature;
 	if (!keepsAll(sampling, logits.length)) filter(scores, logits, sampling);
-	return argmax(scores.map((score, i) => score + noise[i]));
+	for (let i = 0; i < scores.length; i++) scores[i] += noise[i];
+	return argmax(scores);
+}
+
+/** The highest number. @param {Float32Array | Float64Array} values */
+export function maximum(values) {
+	return values[argmax(values)];
 }
 
 /** Whether every character can be drawn. @param {EngineSampling} sampling @param {number} size */
@@ -43,14 +50,14 @@ function filter(scores, logits, { top_k, top_p, min_p }) {
 		}
 	}
 	if (min_p) {
-		const floor = Math.max(...scores) + logarithm(min_p);
+		const floor = maximum(scores) + logarithm(min_p);
 		for (let i = 0; i < size; i++) if (scores[i] < floor) scores[i] = -Infinity;
 	}
 }
 
 /** @param {Float64Array} scores */
 function softmax(scores) {
-	const highest = Math.max(...scores);
+	const highest = maximum(scores);
 	const exponentials = scores.map((score) => exponential(score - highest));
 	let sum = 0;
 	for (const one of exponentials) sum += one;

@@ -4,7 +4,7 @@ import { anglesAt, ringSize } from "./reference.js";
 import { numbersOf, WeightsError } from "./weights.js";
 
 const MAX_ROWS = 8; // as in network.c
-const FURTHER_ROW = 0.7; // a first guess
+const FURTHER_ROW = 0.35; // a first guess
 const PRODUCTS = ["qkv", "attention_output", "mlp_expand", "mlp_output"]; // by their place in a layer
 
 /**

@@ -49,6 +49,9 @@ CONFIGS = {
     "mixed": replace(ROTARY, n_head=1, n_embd=70, norm="layernorm", activation="gelu", bias=True),
 }
 
+LONG = replace(ROTARY, n_layer=1, block_size=520)
+WIDE = replace(ROTARY, n_layer=1, n_embd=528, block_size=16)
+
 
 class Written(NamedTuple):
     """One sample."""
@@ -168,6 +171,19 @@ def test_both_networks_write_the_servers_texts(name: str, node: Callable[..., An
             assert samples_of(answer) == texts, request
 
 
+@pytest.mark.parametrize("config", [LONG, WIDE], ids=["window", "width"])
+def test_sums_too_large_for_one_number_are_the_references(
+    config: GPTConfig, node: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Of more than 512 products with numbers of two bytes, in softmax and in the logits: WebAssembly adds the upper
+    and the lower bytes apart, as the reference always does. Logits are compared, since a text hides small errors.
+    """
+    file = write_weights(tiny_checkpoint(config), tmp_path)
+    ids = random.Random(3).choices(range(len(VOCABULARY)), k=config.block_size + 20)
+    reference, wasm = node("logits.mjs", ids, file)
+    assert wasm == reference
+
+
 def test_draft_tokens_change_no_text(node: Callable[..., Any], tmp_path: Path) -> None:
     """As many as there is room for, whatever they cost: most are rejected, and what they wrote is overwritten."""
     checkpoint = replace(tiny_checkpoint(ROTARY), draft=tiny_draft())
@@ -177,6 +193,29 @@ def test_draft_tokens_change_no_text(node: Callable[..., Any], tmp_path: Path) -
     greedily = node("engine.mjs", requests, "wasm", file, "--free-drafts")
     assert [one["samples"] for one in greedily] == [one["samples"] for one in without]
     assert sum(one["steps"] for one in greedily) < sum(one["steps"] for one in without)
+
+
+def test_draft_tokens_are_tried_as_far_as_they_pay(node: Callable[..., Any]) -> None:
+    """And one slow step decides nothing.
+
+    The lowest ratio to a single row had been taken: after a single row that was interrupted a further one seemed to
+    cost nothing, which stayed so for ever, and seven draft tokens were tried in each step.
+    """
+    cheap = [[1 + step % 4, 10 + step % 4] for step in range(40)]
+    dear = [[1 + step % 4, 10 + 9 * (step % 4)] for step in range(40)]
+    cases = {
+        "cheap": cheap,
+        "dear": dear,
+        "interrupted": [*dear, [1, 300], *dear[:3]],
+        "begun": [[1, 300], [4, 37]],
+    }
+    found = {}
+    for name, steps in cases.items():
+        found[name] = node("step_costs.mjs", {"steps": steps, "probability": 0.8})
+    assert found["cheap"] >= 4
+    assert found["dear"] <= 1
+    assert found["interrupted"] <= 2
+    assert found["begun"] <= 3
 
 
 def test_the_bundled_model_writes_what_is_recorded(node: Callable[..., Any], tmp_path: Path) -> None:
