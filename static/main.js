@@ -1,5 +1,6 @@
 // The page put together: which part listens to which event, and what the buttons and keys do.
 
+import { isSingleFile } from "./api/held_files.js";
 import { score, writesHere } from "./api/score.js";
 import { ProblemError } from "./api/sse.js";
 import { BranchTree } from "./editor/branches.js";
@@ -398,6 +399,18 @@ async function loadEngine() {
 	}
 }
 
+/** Without a server, what is copied and invented is looked up on this device, once a reader wants to see it. */
+async function markHere() {
+	if (!card.serverless || !["copied", "invented"].includes(colourMode())) return;
+	try {
+		const { markWritten } = await import("./api/marks.js");
+		await markWritten(card, tree.branches);
+		tree.redraw(classifier(colourMode(), unknown));
+	} catch (error) {
+		onProblem(error);
+	}
+}
+
 function saveSoon() {
 	clearTimeout(saving);
 	saving = setTimeout(() => {
@@ -604,6 +617,11 @@ function leaveInspectMode() {
 /** Writes the text of a link in the address again, and shows whether it is the same. */
 async function openLink() {
 	const fragment = location.hash.slice(1);
+	if (fragment === "verify" && isSingleFile) {
+		const { openVerify } = await import("./verify/dialog.js");
+		openVerify(card);
+		return;
+	}
 	const opened = history.state?.opened === fragment && tree.active.doc.length > 0; // before a reload
 	if (!fragment || opened) return;
 	clearMessages();
@@ -703,6 +721,7 @@ listenToColours(() => {
 	showLegend();
 	updateText();
 	keepView();
+	markHere();
 });
 $("lens-temperature").addEventListener("input", () => form.set("temperature", $("lens-temperature").value));
 form.listen(() => {
@@ -759,7 +778,8 @@ lens.listen((name) => {
 status.show("idle");
 if (card.serverless) {
 	loadEngine();
+	markHere();
 	// absent where the origin is not secure, and the page works without
-	navigator.serviceWorker?.register("offline.js").catch(() => {});
+	if (!isSingleFile) navigator.serviceWorker?.register("offline.js").catch(() => {});
 } else if (view.time === 0 && !location.hash && requestOf(tree.active) === null) play();
 openLink();

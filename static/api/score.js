@@ -1,4 +1,4 @@
-// Whether texts are written and scored by the server or on this device, and scores from either.
+// Whether texts are written by the server or on this device, and scores and reports from either.
 
 import { $ } from "../ui/dom.js";
 import { post } from "./sse.js";
@@ -18,4 +18,14 @@ export async function score(body, card, signal, quiet = false) {
 	if (!writesHere(card)) return post("/score", body, signal, quiet);
 	const { scoreHere } = await import("../engine/client.js");
 	return scoreHere(body, card, signal);
+}
+
+/**
+ * The report on a text: what is copied, what is invented.
+ * @param {string} text @param {ModelCard} card @param {AbortSignal} signal @returns {Promise<Report>}
+ */
+export async function report(text, card, signal) {
+	if (!card.serverless) return post("/report", { text }, signal);
+	const { reportHere } = await import("../engine/client.js");
+	return reportHere(text, card, signal);
 }
