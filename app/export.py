@@ -3,17 +3,18 @@
 `python -m app.export --out=site` writes a folder for any static host. The page writes on the reader's device, by
 itself; a service worker keeps its files, so that it opens without a network, too.
 `python -m app.export --single_file=soliloquy.html` writes all of it into one file, which opens from a disk.
-What needs a server is left out: the snapshots, the API.
+What needs a server is left out: the API, and QR codes.
 """
 
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from app.serving.model_card import ModelCard
+from app.serving.snapshots import SnapshotStore, run_of
 from app.settings import ServerSettings
 from app.web.page import PLAYGROUND, ROOT, VERIFY, render_alone, render_verify_alone
 from app.web.single_file import SingleFile
@@ -55,18 +56,21 @@ def export(settings: ExportSettings) -> None:
         raise InputError("out", f"{out} already exists, and is not empty; use another folder")
     if single_file is not None and single_file.exists():
         raise InputError("single_file", f"{single_file} already exists; use another name")
+    numerics = Numerics("cpu", "int8")
     checkpoint = read_checkpoint(settings.checkpoint)
-    card = ModelCard.of(checkpoint, Numerics("cpu", "int8"))
+    snapshots = SnapshotStore(settings.checkpoint, numerics)
+    card = ModelCard.of(checkpoint, numerics, snapshots.steps)
+    files = model_files(checkpoint, snapshots)
     if out is not None:
-        write_site(out, checkpoint, card, settings.lang)
+        write_site(out, card, files, settings.lang)
     if single_file is not None:
-        write_single_file(single_file, checkpoint, card, settings.lang)
+        write_single_file(single_file, card, files, settings.lang)
 
 
-def write_site(out: Path, checkpoint: Checkpoint, card: ModelCard, lang: str) -> None:
+def write_site(out: Path, card: ModelCard, files: Mapping[str, bytes], lang: str) -> None:
     """Write the folder."""
     out.mkdir(parents=True, exist_ok=True)
-    for name, content in files_of(checkpoint, card, lang):
+    for name, content in files_of(card, files, lang):
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -78,20 +82,20 @@ def write_site(out: Path, checkpoint: Checkpoint, card: ModelCard, lang: str) ->
     print(f"{out}: {total:,} bytes; any static host will do, such as python -m http.server")
 
 
-def write_single_file(path: Path, checkpoint: Checkpoint, card: ModelCard, lang: str) -> None:
+def write_single_file(path: Path, card: ModelCard, files: Mapping[str, bytes], lang: str) -> None:
     """Write the file."""
-    single = SingleFile.of(ROOT / "static", model_files(checkpoint, card))
+    single = SingleFile.of(ROOT / "static", files)
     page = render_alone(card, lang, max_new_tokens(), single).encode()
     with replacing_file(path) as new:
         new.write_bytes(page)
     print(f"{path}: {len(page):,} bytes; a double click opens it")
 
 
-def files_of(checkpoint: Checkpoint, card: ModelCard, lang: str) -> Iterator[tuple[str, bytes]]:
+def files_of(card: ModelCard, files: Mapping[str, bytes], lang: str) -> Iterator[tuple[str, bytes]]:
     """The name and the content of each file of the site, but what the service worker is and needs."""
     yield PLAYGROUND, render_alone(card, lang, max_new_tokens()).encode()
     yield VERIFY, render_verify_alone(card, lang).encode()
-    yield from model_files(checkpoint, card).items()
+    yield from files.items()
     manifest = {
         "name": "Soliloquy",
         "start_url": ".",
@@ -105,11 +109,20 @@ def files_of(checkpoint: Checkpoint, card: ModelCard, lang: str) -> Iterator[tup
             yield f"static/{path.relative_to(static).as_posix()}", path.read_bytes()
 
 
-def model_files(checkpoint: Checkpoint, card: ModelCard) -> dict[str, bytes]:
+def model_files(checkpoint: Checkpoint, snapshots: SnapshotStore) -> dict[str, bytes]:
     """What the page computes from, by the names under which it asks for it."""
-    files = {f"weights/{card.identity}": browser_weights(checkpoint)}
+    files = {f"weights/{checkpoint.identity}": browser_weights(checkpoint)}
     if checkpoint.index is not None:
-        files[f"index/{card.identity}"] = browser_index(checkpoint)
+        files[f"index/{checkpoint.identity}"] = browser_index(checkpoint)
+    found: list[dict[str, Any]] = []
+    last: Checkpoint | None = None
+    for step, snapshot in snapshots.checkpoints():
+        last = snapshot
+        files[f"weights/{snapshot.identity}"] = browser_weights(snapshot)
+        default_prompt = snapshot.vocabulary.default_prompt
+        found.append({"step": step, "identity": snapshot.identity, "default_prompt": default_prompt})
+    if last is not None:
+        files["snapshots.json"] = json.dumps(run_of(last) | {"snapshots": found}).encode()
     return files
 
 

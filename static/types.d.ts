@@ -353,6 +353,11 @@ interface ReportFigure {
 	verdict?: string | null;
 }
 
+/** The snapshots of a page without a server. */
+interface SnapshotFile extends Omit<SnapshotAnswer, "snapshots"> {
+	snapshots: { step: number; identity: string; default_prompt: string }[];
+}
+
 interface SnapshotAnswer {
 	parameters: number;
 	curve: CurvePoint[];

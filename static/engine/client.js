@@ -10,8 +10,8 @@ const DEFAULTS = { max_new_tokens: 500, num_samples: 1, stop: /** @type {readonl
 const MAX_SAMPLES = 16; // as the server's
 const MAX_FILE_BYTES = 1 << 30; // of weights
 
-/** @type {Promise<Worker> | null} */
-let loading = null;
+/** The thread of each model, by its identity. @type {Map<string, Promise<Worker>>} */
+const loading = new Map();
 /** @type {Promise<void> | null} */
 let loadingIndex = null;
 let requests = 0;
@@ -22,11 +22,21 @@ let requests = 0;
  * @param {ModelCard} card @param {(share: number) => void} onProgress
  */
 export function load(card, onProgress = () => {}) {
-	loading ??= start(card, onProgress).catch((error) => {
-		loading = null; // the next attempt asks again
+	const begun = loading.get(card.identity);
+	if (begun) return begun;
+	const begins = start(card, onProgress).catch((error) => {
+		loading.delete(card.identity); // the next attempt asks again
 		throw error;
 	});
-	return loading;
+	loading.set(card.identity, begins);
+	return begins;
+}
+
+/** Ends the thread of a model that is not needed for now. @param {ModelCard} card */
+export async function unload(card) {
+	const begun = loading.get(card.identity);
+	loading.delete(card.identity);
+	(await begun)?.terminate();
 }
 
 /** @param {ModelCard} card @param {(share: number) => void} onProgress @returns {Promise<Worker>} */

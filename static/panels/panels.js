@@ -114,7 +114,7 @@ export class Panels {
 		const status = /** @type {HTMLElement} */ (box.querySelector("[role=status]"));
 		const loaded = this.#snapshots ? null : await new Retry(status).run(loaders.growth);
 		if (loaded && !this.#snapshots) {
-			this.#snapshots = new loaded.SnapshotPanel(box, { query: () => this.#snapshotQuery() });
+			this.#snapshots = new loaded.SnapshotPanel(box, { card: this.#card, query: () => this.#snapshotQuery() });
 		}
 		this.#snapshots?.open();
 	}

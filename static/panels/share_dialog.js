@@ -148,7 +148,7 @@ function verifyLink(dialog) {
 	const link = make("a", "", $("verify-open").textContent);
 	link.href = $("verify-open").href;
 	link.addEventListener("click", () => dialog.close());
-	const paragraph = make("p", "hint");
+	const paragraph = make("p", "hint with-room");
 	paragraph.append(link);
 	return paragraph;
 }

@@ -174,6 +174,7 @@ export class VerifyView {
 		this.#result.textContent = outcome(comparisons[sample], sample, comparisons.length);
 		this.#details.replaceChildren(factsOf(subject, comparisons, seconds));
 		this.#showText(subject, comparisons[sample]);
+		this.#result.scrollIntoView({ block: "nearest" });
 	}
 
 	/** Shows what was written again, with the character at which it differs. @param {Subject} subject @param {Comparison} comparison */

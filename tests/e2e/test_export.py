@@ -160,6 +160,13 @@ def test_the_site_writes_the_servers_text_with_a_host_and_without(browser: Brows
 
 def test_one_file_does_it_all_from_a_disk(browser: Browser, tmp_path: Path) -> None:
     checkpoint = index_of(GREEK, tmp_path / "checkpoint")
+    snapshots = []
+    for step in (0, 7):
+        snapshot = replace(tiny_checkpoint(checkpoint.config, seed=step + 1), vocabulary=checkpoint.vocabulary)
+        folder = tmp_path / "checkpoint-snapshots" / f"{step:06d}"
+        folder.mkdir(parents=True)
+        write_checkpoint(folder, snapshot)
+        snapshots.append(read_checkpoint(folder))
     path = tmp_path / "soliloquy.html"
     export(ExportSettings(checkpoint=tmp_path / "checkpoint", single_file=path, lang="es"))
     prompt = "Μῆνιν"
@@ -175,6 +182,10 @@ def test_one_file_does_it_all_from_a_disk(browser: Browser, tmp_path: Path) -> N
         expect(page.locator(".candidate").first).to_be_visible()
         page.keyboard.press("Escape")
         assert shown_report(page) == f"{bits_by_server(checkpoint, expected):.2f}".replace(".", ",")
+        page.click("#tab-growth")
+        expect(page.locator("#growth-slider")).to_be_enabled()
+        grown = page.locator(".stage .grown").all_text_contents()
+        assert grown == [prompt + written_by_server(snapshot, prompt, 7, 300) for snapshot in snapshots]
         page.click("#tab-model")
         expect(page.locator("#card-panel dl")).to_be_visible()
         link = shared_link(page)
