@@ -1,6 +1,5 @@
 // The page put together: which part listens to which event, and what the buttons and keys do.
 
-import { isSingleFile } from "./api/held_files.js";
 import { score, writesHere } from "./api/score.js";
 import { ProblemError } from "./api/sse.js";
 import { BranchTree } from "./editor/branches.js";
@@ -402,13 +401,9 @@ async function loadEngine() {
 /** Without a server, what is copied and invented is looked up on this device, once a reader wants to see it. */
 async function markHere() {
 	if (!card.serverless || !["copied", "invented"].includes(colourMode())) return;
-	try {
-		const { markWritten } = await import("./api/marks.js");
-		await markWritten(card, tree.branches);
-		tree.redraw(classifier(colourMode(), unknown));
-	} catch (error) {
-		onProblem(error);
-	}
+	const { markWritten } = await import("./engine/marks.js");
+	await markWritten(card, tree.branches).catch(onProblem);
+	tree.redraw(classifier(colourMode(), unknown));
 }
 
 function saveSoon() {
@@ -617,11 +612,7 @@ function leaveInspectMode() {
 /** Writes the text of a link in the address again, and shows whether it is the same. */
 async function openLink() {
 	const fragment = location.hash.slice(1);
-	if (fragment === "verify" && isSingleFile) {
-		const { openVerify } = await import("./verify/dialog.js");
-		openVerify(card);
-		return;
-	}
+	if (fragment === "verify") return (await import("./verify/dialog.js")).openVerify(card);
 	const opened = history.state?.opened === fragment && tree.active.doc.length > 0; // before a reload
 	if (!fragment || opened) return;
 	clearMessages();
@@ -777,9 +768,9 @@ lens.listen((name) => {
 });
 status.show("idle");
 if (card.serverless) {
-	loadEngine();
+	// Files are kept when the first of them are here, which have the network for themselves until then. The worker is
+	// absent where the origin is not secure, and the page works without.
+	loadEngine().then(() => navigator.serviceWorker?.register("offline.js").catch(() => {}));
 	markHere();
-	// absent where the origin is not secure, and the page works without
-	if (!isSingleFile) navigator.serviceWorker?.register("offline.js").catch(() => {});
 } else if (view.time === 0 && !location.hash && requestOf(tree.active) === null) play();
 openLink();

@@ -733,7 +733,7 @@ interface PageElements {
 	unknown: HTMLElement;
 	"unknown-list": HTMLElement;
 	verdict: HTMLElement;
-	verify: HTMLElement;
+	verify: HTMLElement | HTMLDialogElement | null;
 	"verify-open": HTMLAnchorElement;
 	"what-if": HTMLElement;
 	write: HTMLButtonElement;

@@ -1,9 +1,6 @@
 // The files that stand in the page itself, where it is a single file (app/export.py): it has no server, and no right to
 // fetch anything. Knows nothing of what is in them.
 
-/** Whether the page is a single file. */
-export const isSingleFile = "singleFile" in document.documentElement.dataset;
-
 /** A file of the page, such as "weights/…", as `fetch` would answer. @param {string} name @returns {Response} */
 export function heldFile(name) {
 	const element = /** @type {HTMLElement | null} */ (document.querySelector(`[data-file="${CSS.escape(name)}"]`));

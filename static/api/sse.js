@@ -1,11 +1,12 @@
 // Server-sent events from a POST request, with reconnection. Owns the wire format; knows nothing of the page.
 // https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 
-import { heldFile, isSingleFile } from "./held_files.js";
-
 export const FIRST_WAIT = 500; // milliseconds before the first new attempt, twice as long before each other one
 export const MAX_WAIT = 5000;
 const MAX_SILENCE = 40_000; // milliseconds; the server sends a comment every 15 s
+
+/** Whether the page is a single file (app/export.py). */
+export const isSingleFile = "singleFile" in document.documentElement.dataset;
 
 /** @type {string | null} */
 let key = null; // the API key, if the server wants one
@@ -26,7 +27,7 @@ export class ProblemError extends Error {
  * @param {string} path @param {RequestInit} options @param {boolean} quiet
  */
 export async function send(path, options = {}, quiet = false) {
-	if (isSingleFile) return heldFile(path.slice(1));
+	if (isSingleFile) return (await import("./held_files.js")).heldFile(path.slice(1));
 	const url = new URL(`../..${path}`, import.meta.url);
 	for (;;) {
 		const sent = key;

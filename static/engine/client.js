@@ -1,8 +1,7 @@
 // Texts that are written on this device, as the events of a stream of the server's /generate: whoever reads them cannot
 // tell the two apart. Loads the engine's files once; after that it needs no network.
 
-import { isSingleFile } from "../api/held_files.js";
-import { ProblemError, send } from "../api/sse.js";
+import { isSingleFile, ProblemError, send } from "../api/sse.js";
 
 const SEED_LIMIT = 2 ** 53;
 const NUMERICS = "cpu-int8"; // what the engine's texts are of

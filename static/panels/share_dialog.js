@@ -1,7 +1,6 @@
 // The dialog that shares a text: links, copy, download, and a picture.
 
-import { isSingleFile } from "../api/held_files.js";
-import { post } from "../api/sse.js";
+import { isSingleFile, post } from "../api/sse.js";
 import { textOf } from "../editor/document.js";
 import { MAX_FRAGMENT, download, toFragment, toJson, toShortFragment, toText } from "../editor/share_format.js";
 import { requestOf } from "../session.js";

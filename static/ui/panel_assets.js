@@ -1,7 +1,6 @@
 // The texts and styles of what a reader opens, such as the panels: no part of the first sight, loaded once.
 
-import { isSingleFile } from "../api/held_files.js";
-import { send } from "../api/sse.js";
+import { isSingleFile, send } from "../api/sse.js";
 import { $ } from "./dom.js";
 import { addTexts } from "./i18n.js";
 

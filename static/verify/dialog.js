@@ -8,7 +8,11 @@ let view = null;
 
 /** Opens the dialog. @param {ModelCard} card */
 export function openVerify(card) {
-	const dialog = /** @type {HTMLDialogElement} */ ($("verify"));
+	const dialog = /** @type {HTMLDialogElement | null} */ ($("verify"));
+	if (!dialog) {
+		location.href = $("verify-open").href; // a page of its own
+		return;
+	}
 	if (!view) {
 		view = new VerifyView(dialog, card);
 		dialog.addEventListener("close", () => (location.hash = ""));

@@ -5,7 +5,7 @@ import { VerifyView } from "./view.js";
 
 /** @type {ModelCard} */
 const card = JSON.parse($("card").textContent);
-const view = new VerifyView($("verify"), card);
+const view = new VerifyView(/** @type {HTMLElement} */ ($("verify")), card);
 
 /** Verifies a link that stands in the page's own address. */
 function openLink() {

@@ -1,8 +1,8 @@
 // What is copied and what is invented in texts that were written on this device before anyone wanted to know.
 
 import { textOf } from "../editor/document.js";
-import { loadIndex, reportHere } from "../engine/client.js";
-import { mark } from "./generation.js";
+import { loadIndex, reportHere } from "./client.js";
+import { mark } from "../api/generation.js";
 
 /** Marks what is not marked yet in some texts. @param {ModelCard} card @param {Branch[]} branches */
 export async function markWritten(card, branches) {
