@@ -155,7 +155,8 @@ function expect(isRight, field, value, expected) {
 function check({ checkpoint, numerics, parameters }, card) {
 	const there = checkpoint.slice(0, SHORT);
 	const here = card.identity.slice(0, SHORT);
-	if (!card.identity.startsWith(checkpoint)) throw new SubjectError(t("verify_other_model", { there, here }));
+	const isOther = checkpoint.length < SHORT || !card.identity.startsWith(checkpoint);
+	if (isOther) throw new SubjectError(t("verify_other_model", { there, here }));
 	if (numerics !== NUMERICS)
 		throw new SubjectError(t("verify_other_numerics", { there: numerics, here: NUMERICS }));
 	const known = new Set(card.vocabulary);

@@ -51,12 +51,13 @@ export class VerifyView {
 			chosen.value = ""; // so that the same file may be chosen again
 		});
 		find(root, "[name=choose]").addEventListener("click", () => chosen.click());
-		root.addEventListener("dragover", (event) => {
+		const area = root.matches("dialog") ? root : document.body; // a page takes what is dropped anywhere
+		area.addEventListener("dragover", (event) => {
 			event.preventDefault();
 			root.classList.add("over");
 		});
-		root.addEventListener("dragleave", () => root.classList.remove("over"));
-		root.addEventListener("drop", (event) => {
+		area.addEventListener("dragleave", () => root.classList.remove("over"));
+		area.addEventListener("drop", (event) => {
 			event.preventDefault();
 			root.classList.remove("over");
 			const file = event.dataTransfer?.files[0];

@@ -94,7 +94,7 @@ def test_a_report_is_the_servers(tmp_path: Path, training_text: str | None) -> N
     (tmp_path / "checkpoint").mkdir()
     write_checkpoint(tmp_path / "checkpoint", tiny)
     checkpoint = read_checkpoint(tmp_path / "checkpoint")
-    texts = [*tricky_texts(), *random_texts(1, 60)]
+    texts = [*tricky_texts(), *random_texts(1, 30)]
     reports = reports_in_node(checkpoint, tmp_path, texts)
     for text, report in zip(texts, reports, strict=True):
         compare(report, json.loads(json.dumps(report_of(text, checkpoint).content())))

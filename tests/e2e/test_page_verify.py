@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import LiveServer
 from tests.e2e.conftest import begin, opened, written
-from tests.e2e.test_page_people import check_light_and_dark
+from tests.e2e.test_page_people import check, check_light_and_dark
 
 IDENTICAL = "Identical: every character matches."
 REQUEST: dict[str, Any] = {
@@ -62,7 +62,17 @@ def test_a_receipt_is_identical_or_it_is_said_where_it_differs(
         expect(page.locator(".outcome")).to_have_text(IDENTICAL)
         expect(page.locator(".outcome")).to_have_class("outcome same")
         expect(page.locator(".file")).to_have_text("receipt.json")
-        check_light_and_dark(page, "identical")
+        page.evaluate(
+            """(text) => {
+                const data = new DataTransfer();
+                data.items.add(new File([text], "dropped.json"));
+                document.querySelector("header").dispatchEvent(
+                    new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }),
+                );
+            }""",
+            json.dumps(changed(answer, "receipt.seed")),
+        )
+        expect(page.locator("#verify-error")).to_have_text("The receipt is damaged: receipt.seed is missing.")
         assert verify(page, receipt) == IDENTICAL
 
         text = samples[1]["text"]
@@ -126,7 +136,7 @@ def test_a_receipt_is_identical_or_it_is_said_where_it_differs(
         assert (
             verify(page, "https://example.com/#s=abc") == "The link is damaged or not complete: ask for it again."
         )
-        check_light_and_dark(page, "error")
+        check(page, "error")
         assert verify(page, answer) == IDENTICAL  # what was wrong before leaves nothing behind
         expect(page.locator("#verify-input")).not_to_have_attribute("aria-invalid", "true")
 
