@@ -18,7 +18,7 @@ from model.analysis.text_index import HeldOut
 from model.browser_weights import described_file
 from model.checkpoint import Checkpoint
 
-INDEX_FORMAT = 1
+BROWSER_INDEX_FORMAT = 1
 SURROGATES = range(0xD800, 0xE000)
 
 
@@ -30,7 +30,7 @@ def browser_index(checkpoint: Checkpoint) -> bytes:
     """
     index = checkpoint.require_index()
     content = {
-        "format": INDEX_FORMAT,
+        "format": BROWSER_INDEX_FORMAT,
         "checkpoint": checkpoint.identity,
         "salt": str(index.copies.salt),
         "filters": [[str(number) for number in row] for row in index.copies.rungs.tolist()],

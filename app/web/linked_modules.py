@@ -10,13 +10,13 @@ from pathlib import Path, PurePosixPath
 
 from app.web.files import slimmed
 
-NAMES = re.compile(r'^import \{([^}]*)\} from "([^"]+)";$', re.MULTILINE)
-NAMESPACE = re.compile(r'^import \* as (\w+) from "([^"]+)";$', re.MULTILINE)
-DYNAMIC = re.compile(r'\bimport\("([^"]+)"\)')
+NAMED_IMPORT = re.compile(r'^import \{([^}]*)\} from "([^"]+)";$', re.MULTILINE)
+NAMESPACE_IMPORT = re.compile(r'^import \* as (\w+) from "([^"]+)";$', re.MULTILINE)
+DYNAMIC_IMPORT = re.compile(r'\bimport\("([^"]+)"\)')
 EXPORT = re.compile(r"^export ((?:async function|function|class|const)\*? ([\w$]+))", re.MULTILINE)
 OTHER_FORM = re.compile(r"^(?:import|export)\b.*", re.MULTILINE)
 # Modules are made when they are first needed, and once. What a dynamic import makes comes later, as in a browser.
-HEAD = """(() => {
+SCRIPT_HEAD = """(() => {
 "use strict";
 const made = new Map();
 const linkedModule = (name) => {
@@ -26,7 +26,7 @@ return made.get(name);
 const linkedModuleLater = async (name) => linkedModule(name);
 const modules = {
 """
-TAIL = """}};
+SCRIPT_TAIL = """}};
 linkedModule({entry});
 }})();
 """
@@ -56,10 +56,10 @@ def link_modules(folder: Path, entry: str) -> str:
         module = link_module(name, slimmed(path, path.stat().st_mtime_ns))
         linked[name] = module
         wanted += module.imported
-    parts = [HEAD]
+    parts = [SCRIPT_HEAD]
     for name in sorted(linked):
         parts.append(f'"{name}": () => {{\n{linked[name].code}\n}},\n')
-    parts.append(TAIL.format(entry=f'"{entry}"'))
+    parts.append(SCRIPT_TAIL.format(entry=f'"{entry}"'))
     script = "".join(parts)
     if "</script" in script or "<!--" in script:
         raise ValueError("a module has a text that would end the page's script")
@@ -82,9 +82,9 @@ def link_module(name: str, source: str) -> LinkedModule:
     def names(match: re.Match[str]) -> str:
         return f"const {{{match[1].replace(' as ', ': ')}}} = linkedModule({resolved(match[2])});"
 
-    code = NAMES.sub(names, source)
-    code = NAMESPACE.sub(lambda match: f"const {match[1]} = linkedModule({resolved(match[2])});", code)
-    code = DYNAMIC.sub(lambda match: f"linkedModuleLater({resolved(match[1])})", code)
+    code = NAMED_IMPORT.sub(names, source)
+    code = NAMESPACE_IMPORT.sub(lambda match: f"const {match[1]} = linkedModule({resolved(match[2])});", code)
+    code = DYNAMIC_IMPORT.sub(lambda match: f"linkedModuleLater({resolved(match[1])})", code)
     exported = [match[2] for match in EXPORT.finditer(code)]
     code = EXPORT.sub(r"\1", code)
     other = OTHER_FORM.search(code)

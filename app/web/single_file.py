@@ -14,9 +14,9 @@ from app.web.files import WORKER, slimmed
 from app.web.linked_modules import link_modules
 
 STYLES = ("style.css", "panels.css")
-SCRIPT = "main.js"
+MAIN_MODULE = "main.js"
 ENGINE = "engine/network.wasm"
-POLICY = (
+SINGLE_FILE_POLICY = (
     "default-src 'none'; script-src '{script}' 'wasm-unsafe-eval'; style-src '{styles}'; img-src data:; "
     "worker-src blob:; base-uri 'none'; form-action 'none'"
 )
@@ -59,12 +59,12 @@ class SingleFile:
         held += [HeldFile.of(name, content) for name, content in files.items()]
         styles = [slimmed(static / name, (static / name).stat().st_mtime_ns) for name in STYLES]
         icon = base64.b64encode((static / "favicon.svg").read_bytes()).decode()
-        return cls("\n".join(styles), link_modules(static, SCRIPT), icon, tuple(held))
+        return cls("\n".join(styles), link_modules(static, MAIN_MODULE), icon, tuple(held))
 
     @property
     def policy(self) -> str:
         """The page's security policy."""
-        return POLICY.format(script=_hash_of(self.script), styles=_hash_of(self.styles))
+        return SINGLE_FILE_POLICY.format(script=_hash_of(self.script), styles=_hash_of(self.styles))
 
 
 def _hash_of(text: str) -> str:
