@@ -11,7 +11,7 @@ const FORMAT = 1;
 export class TextIndex {
 	/** @param {ArrayBuffer} file @param {string} checkpoint the identity that it must be of */
 	constructor(file, checkpoint) {
-		const { description, tensors, data } = readDescribed(file, "index");
+		const { description, tensors, data } = readDescribed(file, "copies");
 		const { format, checkpoint: found, salt, filters, words, speakers, held_out, val_loss, folds } = description;
 		if (format !== FORMAT)
 			throw new WeightsError(`The index is of a format, ${format}, that this page does not know.`);
