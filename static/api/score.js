@@ -1,7 +1,7 @@
-// Whether texts are written by the server or on this device; scores, reports and snapshots' texts from either.
+// Whether texts are written and scored by the server or on this device, and scores from either.
 
 import { $ } from "../ui/dom.js";
-import { get, post } from "./sse.js";
+import { post } from "./sse.js";
 
 /** Whether texts are written on this device. @param {ModelCard} card */
 export function writesHere(card) {
@@ -18,25 +18,4 @@ export async function score(body, card, signal, quiet = false) {
 	if (!writesHere(card)) return post("/score", body, signal, quiet);
 	const { scoreHere } = await import("../engine/client.js");
 	return scoreHere(body, card, signal);
-}
-
-/**
- * The report on a text: what is copied, what is invented.
- * @param {string} text @param {ModelCard} card @param {AbortSignal} signal @returns {Promise<Report>}
- */
-export async function report(text, card, signal) {
-	if (!card.serverless) return post("/report", { text }, signal);
-	const { reportHere } = await import("../engine/client.js");
-	return reportHere(text, card, signal);
-}
-
-/**
- * What each snapshot of a training run writes.
- * @param {Record<string, string>} query @param {ModelCard} card @param {AbortSignal} signal
- * @returns {Promise<SnapshotAnswer>}
- */
-export async function snapshots(query, card, signal) {
-	if (!card.serverless) return get(`/snapshots?${new URLSearchParams(query)}`, signal);
-	const { snapshotsHere } = await import("../engine/snapshots.js");
-	return snapshotsHere(query, card, signal);
 }

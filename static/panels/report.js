@@ -1,10 +1,10 @@
 // The panel that reports on a text: what is copied, what is invented, its structure and its quality; each figure beside
 // the same figure of real text that the model never read.
 
-import { report as reportOn } from "../api/score.js";
 import { make } from "../ui/dom.js";
 import { has, number, percent, t } from "../ui/i18n.js";
 import { messageOf, Retry } from "../ui/retry.js";
+import { reportOn } from "./answers.js";
 
 const SHARES = ["copied_20", "copied_50", "invented_words", "invented_speakers", "distinct_2", "looped"];
 const FIGURES = [

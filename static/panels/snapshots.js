@@ -1,10 +1,10 @@
 // Growing up: the same prompt and the same seed at each snapshot of a training run, as cards side by side; a slider walks
 // through them, and so does the button that plays them.
 
-import { snapshots } from "../api/score.js";
 import { find, make } from "../ui/dom.js";
 import { t } from "../ui/i18n.js";
 import { messageOf, Retry } from "../ui/retry.js";
+import { snapshotsOf } from "./answers.js";
 import { drawCurve } from "./model_card.js";
 
 const MAX_PROMPT = 60; // characters of the prompt that each card repeats
@@ -65,7 +65,7 @@ export class SnapshotPanel {
 		this.#requesting = true;
 		try {
 			/** @type {SnapshotAnswer | null} */
-			const answer = await this.#retry.run((signal) => snapshots(query, this.#card, signal));
+			const answer = await this.#retry.run((signal) => snapshotsOf(query, this.#card, signal));
 			if (!answer) return; // another request has taken its place
 			this.#requesting = false;
 			this.#answer = answer;
