@@ -67,24 +67,27 @@ def write_browser_weights(settings: BrowserWeightsSettings) -> None:
 def browser_weights(checkpoint: Checkpoint) -> bytes:
     """Return the file's bytes: always the same for the same checkpoint."""
     tensors = _tensors(checkpoint)
-    content = json.dumps(
-        {
-            "format": BROWSER_FORMAT,
-            "checkpoint": checkpoint.identity,
-            "numerics": Numerics("cpu", "int8").name,
-            "config": {
-                **asdict(checkpoint.config),
-                "norm_epsilon": NORM_EPSILONS[checkpoint.config.norm],
-                "qk_epsilon": RMS_EPSILON,
-            },
-            "vocabulary": checkpoint.vocabulary.characters,
+    content = {
+        "format": BROWSER_FORMAT,
+        "checkpoint": checkpoint.identity,
+        "numerics": Numerics("cpu", "int8").name,
+        "config": {
+            **asdict(checkpoint.config),
+            "norm_epsilon": NORM_EPSILONS[checkpoint.config.norm],
+            "qk_epsilon": RMS_EPSILON,
         },
-        separators=(",", ":"),
-    )
-    digest = hashlib.sha256(content.encode("ascii"))
+        "vocabulary": checkpoint.vocabulary.characters,
+    }
+    return described_file(tensors, content)
+
+
+def described_file(tensors: dict[str, NDArray[Any]], content: dict[str, Any]) -> bytes:
+    """Return a safetensors file for browsers, with metadata `soliloquy` as above."""
+    text = json.dumps(content, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode("ascii"))
     digest.update(_data_of(_serialise(tensors, {})))  # where tensors stand does not depend on the metadata
     # One entry, since safetensors writes several in any order.
-    description = json.dumps({"content": content, "sha256": digest.hexdigest()})
+    description = json.dumps({"content": text, "sha256": digest.hexdigest()})
     return _serialise(tensors, {"soliloquy": description})
 
 

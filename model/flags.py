@@ -66,7 +66,9 @@ def read_flags(
         if not argument.startswith("--"):
             positional_values.append(argument)
             continue
-        name, equals, value = argument.removeprefix("--").partition("=")
+        spelled, equals, value = argument.removeprefix("--").partition("=")
+        underscored = spelled.replace("-", "_")  # as most other programs spell their flags
+        name = underscored if underscored in fields or underscored in foreign else spelled
         if name in positional_names or (name not in fields and name not in foreign):
             raise InputError(f"--{name:.{MAX_SHOWN_FLAG}}", _unknown(name, [*fields, *foreign]))
         values[name] = value if equals else _next_value(name, fields.get(name), rest)

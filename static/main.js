@@ -403,6 +403,14 @@ async function loadEngine() {
 	}
 }
 
+/** Without a server, what is copied and invented is looked up on this device, once a reader wants to see it. */
+async function markHere() {
+	if (!card.serverless || !["copied", "invented"].includes(colourMode())) return;
+	const { markWritten } = await import("./engine/marks.js");
+	await markWritten(card, tree.branches).catch(onProblem);
+	tree.redraw(classifier(colourMode(), unknown));
+}
+
 function saveSoon() {
 	clearTimeout(saving);
 	saving = setTimeout(() => {
@@ -609,6 +617,7 @@ function leaveInspectMode() {
 /** Writes the text of a link in the address again, and shows whether it is the same. */
 async function openLink() {
 	const fragment = location.hash.slice(1);
+	if (fragment === "verify") return (await import("./verify/dialog.js")).openVerify(card);
 	const opened = history.state?.opened === fragment && tree.active.doc.length > 0; // before a reload
 	if (!fragment || opened) return;
 	clearMessages();
@@ -708,6 +717,7 @@ listenToColours(() => {
 	showLegend();
 	updateText();
 	keepView();
+	markHere();
 });
 $("lens-temperature").addEventListener("input", () => form.set("temperature", $("lens-temperature").value));
 form.listen(() => {
@@ -763,8 +773,9 @@ lens.listen((name) => {
 });
 status.show("idle");
 if (card.serverless) {
-	loadEngine();
-	// absent where the origin is not secure, and the page works without
-	navigator.serviceWorker?.register("offline.js").catch(() => {});
+	// Files are kept when the first of them are here, which have the network for themselves until then. The worker is
+	// absent where the origin is not secure, and the page works without.
+	loadEngine().then(() => navigator.serviceWorker?.register("offline.js").catch(() => {}));
+	markHere();
 } else if (view.time === 0 && !location.hash && requestOf(tree.active) === null) play();
 openLink();

@@ -143,6 +143,37 @@ interface StoredTexts extends Omit<SavedTexts, "branches"> {
 	requests: Omit<RequestRecord, "runs">[];
 }
 
+/* Verifying */
+
+/** What is verified: what a receipt or a link says of a request and its samples. */
+interface Subject {
+	isLink: boolean;
+	/** An identity, whole or its first 12 digits. */
+	checkpoint: string;
+	numerics: string;
+	seed: number;
+	parameters: EngineParameters;
+	samples: SubjectSample[];
+}
+
+/** A sample's SHA-256 and perhaps its text, of a receipt; or its fingerprints, of a link. */
+interface SubjectSample {
+	sha256?: string;
+	text?: string;
+	prints?: Fingerprints;
+}
+
+/**
+ * How a sample that was written again compares: where it differs (`at`, -1 for nowhere or unknown), exactly or about;
+ * "other" where that is not known, "digest" where the text is the same but not its digest.
+ */
+interface Comparison {
+	text: string;
+	expected?: string;
+	verdict: "identical" | "differs" | "about" | "other" | "digest";
+	at: number;
+}
+
 /* Settings */
 
 /** How a character is drawn; null where a filter cuts nothing off. */
@@ -311,9 +342,11 @@ interface Report {
 	characters: number;
 	sentences: Record<string, ReportSentence>;
 	figures: Record<string, ReportFigure>;
-	copies: { runs: { start: number; end: number }[] };
-	words: { invented: InventedWord[] };
-	held_out: { characters: number } | null;
+	words: { count: number; invented: InventedWord[] };
+	held_out: { characters: number; pieces: number } | null;
+	copies: { shortest: number; lengths: number[]; runs: (Span & { place: number | null })[] };
+	structure: Pick<Structure, "speakers" | "speeches" | "lines" | "form" | "matched" | "unmatched">;
+	loops: (Span & { period: number; count: number | null })[];
 }
 
 interface ReportSentence {
@@ -324,8 +357,13 @@ interface ReportSentence {
 
 interface ReportFigure {
 	value: number | null;
-	held_out: { mean: number } | null;
+	held_out: { mean: number; low: number | null; high: number | null } | null;
 	verdict?: string | null;
+}
+
+/** The snapshots of a page without a server. */
+interface SnapshotFile extends Omit<SnapshotAnswer, "snapshots"> {
+	snapshots: { step: number; identity: string; default_prompt: string }[];
 }
 
 interface SnapshotAnswer {
@@ -494,6 +532,7 @@ interface CandidateRow {
 }
 
 interface ShareOptions {
+	card: ModelCard;
 	tree: BranchTree;
 	session: Session;
 	/** How the text is coloured. */
@@ -708,6 +747,8 @@ interface PageElements {
 	unknown: HTMLElement;
 	"unknown-list": HTMLElement;
 	verdict: HTMLElement;
+	verify: HTMLElement | HTMLDialogElement | null;
+	"verify-open": HTMLAnchorElement;
 	"what-if": HTMLElement;
 	write: HTMLButtonElement;
 	"write-caret": HTMLButtonElement;
@@ -729,6 +770,64 @@ type MakeElement = <Name extends keyof HTMLElementTagNameMap>(
 
 /** Null only in a frame that is not shown, which the page never is. */
 declare function getSelection(): Selection;
+
+/* Reports that are made in the browser: static/analysis/ */
+
+/** A figure of real text: its mean, and what 5 % of the pieces are below and above, if that is known. */
+interface HeldOutRange {
+	mean: number;
+	low: number | null;
+	high: number | null;
+}
+
+/** Figures of pieces of real text, of so many characters. */
+interface HeldOut {
+	characters: number;
+	pieces: number;
+	figures: Record<string, HeldOutRange>;
+}
+
+/** A word of a text: its key is the same for all spellings. */
+interface WordMark {
+	start: number;
+	end: number;
+	word: string;
+	key: string;
+	real: boolean;
+	begins_like?: { word: string; shared: number } | null;
+	ends_like?: { word: string; shared: number } | null;
+}
+
+interface Speaker {
+	name: string;
+	known: boolean;
+	speeches: number;
+	characters: number;
+}
+
+/** The form of a text, as `Structure` of model/analysis/structure.py. */
+interface Structure {
+	speakers: Speaker[];
+	speeches: number;
+	lines: number;
+	lineLength: number | null;
+	verse: number | null;
+	form: "verse" | "prose" | "mixed" | null;
+	matched: number;
+	unmatched: number[];
+}
+
+/** What was measured in a text. */
+interface Measured {
+	characters: string[];
+	lengths: number[];
+	words: WordMark[];
+	structure: Structure;
+	loops: (Span & { period: number })[];
+	longest: Span | null;
+	modelBits: number | null;
+	weights: EngineWeights;
+}
 
 /* The engine, which writes texts in the browser */
 

@@ -38,7 +38,11 @@ MAY_IMPORT = {
         "model.vocabulary",
     },
 }
-CALLERS_OF_ANALYSIS = {"model.checkpoint", "model.sample"}  # the index is one of a checkpoint's files
+CALLERS_OF_ANALYSIS = {  # the index is one of a checkpoint's files, and browsers have one of their own
+    "model.browser_index",
+    "model.checkpoint",
+    "model.sample",
+}
 FORBIDDEN = {"app.settings": {"fastapi", "starlette"}, "app.serving": {"fastapi", "starlette", "sse_starlette"}}
 
 

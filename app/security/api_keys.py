@@ -17,7 +17,7 @@ from model.errors import InputError
 logger = logging.getLogger(__name__)
 
 MAX_KEYS_BYTES = 1024 * 1024
-OPEN_PATHS = frozenset({"/", "/info", "/recording", "/texts", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset({"/", "/info", "/recording", "/texts", "/verify", "/docs", "/openapi.json"})
 OPEN_FOLDERS = ("/static/", "/health/")
 API_KEY_PATTERN = re.compile(r"[!-~]+")  # what a header can carry, without spaces
 BEARER = re.compile(rb"bearer +(?P<key>[!-~]+) *", re.IGNORECASE)

@@ -6,6 +6,7 @@ not wait for them. Knows nothing of HTTP.
 """
 
 import os
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,14 +94,27 @@ class SnapshotStore:
         texts = [{"step": one.step, "text": one.generate(wanted, check_cancelled)} for one in self._snapshots]
         if not texts:
             return {"parameters": None, "curve": [], "snapshots": []}
-        last = self._snapshots[-1].checkpoint
-        curve = [{key: point[key] for key in ("step", "train", "val")} for point in last.training.get("curve", [])]
-        return {"parameters": last.parameter_count, "curve": curve, "snapshots": texts}
+        return run_of(self._snapshots[-1].checkpoint) | {"snapshots": texts}
+
+    def checkpoints(self) -> Iterator[tuple[int, Checkpoint]]:
+        """Each snapshot's step and checkpoint, read anew.
+
+        Raises:
+            CheckpointError: one cannot be read.
+        """
+        for step in self.steps:
+            yield step, read_checkpoint(self._folder / _name(step))
 
     def _load(self, step: int) -> Snapshot:
         """Read one snapshot."""
         checkpoint = read_checkpoint(self._folder / _name(step))
         return Snapshot(step, checkpoint, load_generator(checkpoint, self._numerics, slots=1, threads=1))
+
+
+def run_of(last: Checkpoint) -> dict[str, Any]:
+    """The JSON fields that tell of a training run, by its last snapshot."""
+    curve = [{key: point[key] for key in ("step", "train", "val")} for point in last.training.get("curve", [])]
+    return {"parameters": last.parameter_count, "curve": curve}
 
 
 def _name(step: int) -> str:

@@ -24,12 +24,15 @@ from app.web.files import PageFiles
 from app.web.qr_code import router as qr_code_router
 from app.web.recording import Recorder
 from app.web.recording import make_router as make_recording_router
+from app.web.single_file import SingleFile
 from app.web.weights import BrowserWeights
 from app.web.weights import make_router as make_weights_router
 
 Texts = dict[str, dict[str, Any]]
 
 ROOT = Path(__file__).parent.parent.parent
+PLAYGROUND = "index.html"  # the templates, and the pages of a site without a server
+VERIFY = "verify.html"
 DEFAULT_LANGUAGE = "en"
 LANGUAGE_RANGE = re.compile(  # of an Accept-Language header, such as "es-MX;q=0.8"
     r"\s*(?P<code>[a-z]{1,8})(?:-[a-z0-9-]*)?\s*(?:;\s*q=(?P<quality>[01](?:\.[0-9]{0,3})?)\s*)?", re.IGNORECASE
@@ -74,17 +77,17 @@ def beginnings(texts: Texts, dataset: dict[str, Any] | None) -> list[str]:
 
 
 def make_router(texts: Texts) -> APIRouter:
-    """The routes of the page, and of the texts that it needs once its reader does something."""
+    """The routes of the pages, and of the texts that they need once their reader does something."""
     languages = {code: translated.get("language", code) for code, translated in texts.items()}
     templates = make_templates()
     router = APIRouter()
 
-    @router.get("/", response_class=HTMLResponse, include_in_schema=False)
-    def page(request: Request, lang: str | None = None) -> HTMLResponse:
-        """The playground."""
+    def answer(template: str, request: Request, lang: str | None) -> HTMLResponse:
         chosen = choose_language(lang, request.headers.get("accept-language", ""), texts)
         state = request.app.state
         root_path = state.service.settings.root_path
+        root = f"{root_path}/" if root_path else ""
+        query = f"?lang={chosen}" if lang == chosen else ""  # whoever has chosen a language keeps it
         card = state.service.current.card
         context = {
             "card": card,
@@ -94,7 +97,9 @@ def make_router(texts: Texts) -> APIRouter:
             "lang": chosen,
             "languages": languages,
             "texts": texts[chosen],
-            "root": f"{root_path}/" if root_path else "",
+            "root": root,
+            "home": (root or "./") + query,
+            "verify_address": f"{root}verify{query}",
             "address": f"{request.url.scheme}://{request.url.netloc}{root_path}/",  # which previews of links want
         }
         headers = {
@@ -102,7 +107,17 @@ def make_router(texts: Texts) -> APIRouter:
             "Content-Language": chosen,
             "Vary": "Accept-Language",
         }
-        return HTMLResponse(render(templates, context), headers=headers)
+        return HTMLResponse(render(templates, template, context), headers=headers)
+
+    @router.get("/", response_class=HTMLResponse, include_in_schema=False)
+    def page(request: Request, lang: str | None = None) -> HTMLResponse:
+        """The playground."""
+        return answer(PLAYGROUND, request, lang)
+
+    @router.get("/verify", response_class=HTMLResponse, include_in_schema=False)
+    def verify(request: Request, lang: str | None = None) -> HTMLResponse:
+        """The page that writes a receipt's text again, on the reader's device, and compares."""
+        return answer(VERIFY, request, lang)
 
     @router.get("/texts", include_in_schema=False)
     def panel_texts(lang: str = DEFAULT_LANGUAGE) -> JSONResponse:
@@ -113,26 +128,44 @@ def make_router(texts: Texts) -> APIRouter:
     return router
 
 
-def render_alone(card: ModelCard, lang: str, max_new_tokens: int) -> str:
-    """The page of a site that has no server, in one language: it writes on the reader's device only."""
+def render_alone(card: ModelCard, lang: str, max_new_tokens: int, single: SingleFile | None = None) -> str:
+    """The page of a site that has no server, in one language: it writes on the reader's device only.
+
+    Args:
+        single: what stands in the page, if it is to be one file.
+    """
     texts = read_texts()[lang]
-    context = {
+    script = texts["script"] | texts["panels"] | (texts["verify"] if single else {})
+    context = _context_alone(card, lang, texts | {"script": script}) | {
+        "numbers": numbers(max_new_tokens),
+        "verify_address": "#verify" if single else VERIFY,
+        "policy": single.policy if single else ALONE_POLICY,
+        "single": single,
+    }
+    return render(make_templates(), PLAYGROUND, context)
+
+
+def render_verify_alone(card: ModelCard, lang: str) -> str:
+    """The page that verifies, of a site that has no server."""
+    return render(make_templates(), VERIFY, _context_alone(card, lang, read_texts()[lang]) | {"home": "./"})
+
+
+def _context_alone(card: ModelCard, lang: str, texts: dict[str, Any]) -> dict[str, Any]:
+    return {
         "card": card,
         "facts": card.content() | {"serverless": True},
-        "numbers": numbers(max_new_tokens),
         "keys": False,
         "lang": lang,
         "languages": {},
-        "texts": texts | {"script": texts["script"] | texts["panels"]},
+        "texts": texts,
         "root": "",
         "policy": ALONE_POLICY,
     }
-    return render(make_templates(), context)
 
 
-def render(templates: Jinja2Templates, context: dict[str, Any]) -> str:
-    """The page without the indentation of its lines: it has no element in which that would be seen."""
-    return INDENTATION.sub("\n", templates.get_template("index.html").render(context))
+def render(templates: Jinja2Templates, name: str, context: dict[str, Any]) -> str:
+    """A page without the indentation of its lines: it has no element in which that would be seen."""
+    return INDENTATION.sub("\n", templates.get_template(name).render(context))
 
 
 def make_templates() -> Jinja2Templates:

@@ -99,9 +99,9 @@ function begin(request, { seed, checkpoint, numerics, parameters }, card) {
 
 /**
  * Notes what an event says of copies and invented words; returns the first cell that it says something of.
- * @param {Run} run @param {TextData} data
+ * @param {Run} run @param {Pick<TextData, "index" | "copied" | "invented">} data
  */
-function mark(run, { index, copied = [], invented = [] }) {
+export function mark(run, { index, copied = [], invented = [] }) {
 	let first = Infinity;
 	if (index + copied.length > run.lookedUp && copied.length) {
 		run.lookedUp = index + copied.length;

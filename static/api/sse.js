@@ -5,6 +5,9 @@ export const FIRST_WAIT = 500; // milliseconds before the first new attempt, twi
 export const MAX_WAIT = 5000;
 const MAX_SILENCE = 40_000; // milliseconds; the server sends a comment every 15 s
 
+/** Whether the page is a single file (app/export.py). */
+export const isSingleFile = "singleFile" in document.documentElement.dataset;
+
 /** @type {string | null} */
 let key = null; // the API key, if the server wants one
 
@@ -20,10 +23,11 @@ export class ProblemError extends Error {
 /**
  * `fetch` of one of the server's routes, such as "/info", with an API key where the server wants one: the reader is
  * asked for it when a request is refused without, unless it is `quiet`. Routes are relative to this file (static/api/),
- * as the page may be served under any path.
+ * as the page may be served under any path. A page that is a single file answers from what stands in it.
  * @param {string} path @param {RequestInit} options @param {boolean} quiet
  */
 export async function send(path, options = {}, quiet = false) {
+	if (isSingleFile) return (await import("./held_files.js")).heldFile(path.slice(1));
 	const url = new URL(`../..${path}`, import.meta.url);
 	for (;;) {
 		const sent = key;

@@ -1,15 +1,18 @@
 // Texts that are written on this device, as the events of a stream of the server's /generate: whoever reads them cannot
 // tell the two apart. Loads the engine's files once; after that it needs no network.
 
-import { ProblemError, send } from "../api/sse.js";
+import { isSingleFile, ProblemError, send } from "../api/sse.js";
 
 const SEED_LIMIT = 2 ** 53;
 const NUMERICS = "cpu-int8"; // what the engine's texts are of
-const DEFAULTS = { max_new_tokens: 500, num_samples: 1, stop: [] };
+const DEFAULTS = { max_new_tokens: 500, num_samples: 1, stop: /** @type {readonly string[]} */ ([]) };
 const MAX_SAMPLES = 16; // as the server's
+const MAX_FILE_BYTES = 1 << 30; // of weights
 
-/** @type {Promise<Worker> | null} */
-let loading = null;
+/** The thread of each model, by its identity. @type {Map<string, Promise<Worker>>} */
+const loading = new Map();
+/** @type {Promise<void> | null} */
+let loadingIndex = null;
 let requests = 0;
 
 /**
@@ -18,21 +21,31 @@ let requests = 0;
  * @param {ModelCard} card @param {(share: number) => void} onProgress
  */
 export function load(card, onProgress = () => {}) {
-	loading ??= start(card, onProgress).catch((error) => {
-		loading = null; // the next attempt asks again
+	const begun = loading.get(card.identity);
+	if (begun) return begun;
+	const begins = start(card, onProgress).catch((error) => {
+		loading.delete(card.identity); // the next attempt asks again
 		throw error;
 	});
-	return loading;
+	loading.set(card.identity, begins);
+	return begins;
+}
+
+/** Ends the thread of a model that is not needed for now. @param {ModelCard} card */
+export async function unload(card) {
+	const begun = loading.get(card.identity);
+	loading.delete(card.identity);
+	(await begun)?.terminate();
 }
 
 /** @param {ModelCard} card @param {(share: number) => void} onProgress @returns {Promise<Worker>} */
 async function start(card, onProgress) {
-	const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+	const worker = await startWorker();
 	const coming = answers(worker, 0);
 	const loaded = coming.next();
 	loaded.catch(() => {}); // it may fail before it is awaited
 	try {
-		const engine = await fetch(new URL("network.wasm", import.meta.url));
+		const engine = await send("/static/engine/network.wasm");
 		if (!engine.ok) throw new ProblemError({ status: engine.status, detail: `the engine: ${engine.status}` });
 		const code = await engine.arrayBuffer();
 		const file = await download(`/weights/${card.identity}`, onProgress);
@@ -46,6 +59,37 @@ async function start(card, onProgress) {
 	}
 }
 
+/**
+ * Fetches the index of the training text, unless that was done: texts that are written from then on have reports.
+ * @param {ModelCard} card
+ */
+export function loadIndex(card) {
+	loadingIndex ??= startIndex(card).catch((error) => {
+		loadingIndex = null; // the next attempt asks again
+		throw error;
+	});
+	return loadingIndex;
+}
+
+/** @param {ModelCard} card */
+async function startIndex(card) {
+	const worker = await load(card);
+	const file = await download(`/index/${card.identity}`, () => {});
+	const id = (requests += 1);
+	const coming = answers(worker, id);
+	const loaded = coming.next();
+	worker.postMessage({ type: "index", id, file }, [file]);
+	await loaded;
+	await coming.return(null);
+}
+
+/** The engine's thread; that of a page that is a single file is one script, as a browser loads no module from a disk. */
+async function startWorker() {
+	if (!isSingleFile) return new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+	const script = await (await send("/static/engine/worker.js")).blob();
+	return new Worker(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
+}
+
 /** @param {string} path @param {(share: number) => void} onProgress */
 async function download(path, onProgress) {
 	const response = await send(path);
@@ -57,7 +101,8 @@ async function download(path, onProgress) {
 	let received = 0;
 	const reader = response.body.getReader();
 	for (;;) {
-		const { value } = await reader.read();
+		if (Math.max(size, received) > MAX_FILE_BYTES) throw problem("The file of weights is too large.");
+		const { value } = await nextPart(reader);
 		if (!value) break;
 		parts.push(value);
 		received += value.length;
@@ -66,9 +111,27 @@ async function download(path, onProgress) {
 	return new Blob(parts).arrayBuffer();
 }
 
+/** What comes next of a file. @param {ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>} reader */
+async function nextPart(reader) {
+	try {
+		return await reader.read();
+	} catch {
+		throw problem(
+			isSingleFile
+				? "The model in this file is damaged or not complete: copy the file again."
+				: "The model did not arrive whole: try again.",
+		);
+	}
+}
+
+/** @param {string} sentence */
+function problem(sentence) {
+	return new ProblemError({ status: 0, detail: sentence });
+}
+
 /**
  * Writes a request here; yields the server's events, with text as it comes.
- * @param {Settings & { prompt: string }} body @param {ModelCard} card
+ * @param {Settings & { prompt: string, stop?: readonly string[], report?: boolean }} body @param {ModelCard} card
  * @param {{ signal: AbortSignal, alternatives?: number }} options
  * @returns {AsyncGenerator<ServerEvent>}
  */
@@ -77,7 +140,7 @@ export async function* streamHere(body, card, { signal, alternatives = 0 }) {
 	signal.throwIfAborted();
 	const { temperature, top_k, top_p, min_p } = body;
 	const prompt = body.prompt || card.default_prompt;
-	const given = { max_new_tokens: body.max_new_tokens, num_samples: body.num_samples };
+	const given = { max_new_tokens: body.max_new_tokens, num_samples: body.num_samples, stop: body.stop };
 	const sampling = { prompt, temperature, top_k, top_p, min_p };
 	/** @type {EngineParameters} */
 	const parameters = { ...sampling, ...DEFAULTS, ...JSON.parse(JSON.stringify(given)) };
@@ -98,14 +161,15 @@ export async function* streamHere(body, card, { signal, alternatives = 0 }) {
 		const { checkpoint } = card;
 		yield { id: "", event: "start", data: { id: String(id), checkpoint, numerics: NUMERICS, seed, parameters } };
 		const coming = answers(worker, id, signal);
-		worker.postMessage({ type: "write", id, seed, parameters, alternatives });
-		for await (const { type, data, samples } of coming) {
+		const reported = Boolean(body.report);
+		worker.postMessage({ type: "write", id, seed, parameters, alternatives, reported });
+		for await (const { type, data, samples, reports } of coming) {
 			if (type === "text") characters += data.chars.length;
 			if (type !== "done") yield { id: "", event: type, data };
 			else {
 				const timing = { characters_per_second: (1000 * characters) / (performance.now() - started) };
 				const receipt = { checkpoint: card.identity, numerics: NUMERICS, seed, parameters, samples };
-				yield { id: "", event: "done", data: { timing, receipt } };
+				yield { id: "", event: "done", data: { timing, receipt, reports } };
 			}
 		}
 	} finally {
@@ -119,12 +183,30 @@ export async function* streamHere(body, card, { signal, alternatives = 0 }) {
  * @returns {Promise<{ chars: Character[] }>}
  */
 export async function scoreHere(body, card, signal) {
-	const worker = await load(card);
+	const prompt = body.prompt || card.default_prompt;
+	return ask(await load(card), { type: "score", body: { ...body, prompt } }, signal);
+}
+
+/**
+ * The answer of the server's /report; unless it is `scored`, without the bits of the model.
+ * @param {string} text @param {ModelCard} card @param {AbortSignal} signal @param {boolean} scored
+ * @returns {Promise<Report>}
+ */
+export async function reportHere(text, card, signal, scored = true) {
+	await loadIndex(card);
+	const request = { type: "report", text, prompt: card.default_prompt, scored };
+	return (await ask(await load(card), request, signal)).report;
+}
+
+/**
+ * The one answer to a request.
+ * @param {Worker} worker @param {object} request @param {AbortSignal} signal @returns {Promise<any>}
+ */
+async function ask(worker, request, signal) {
 	const id = (requests += 1);
 	const coming = answers(worker, id, signal);
 	const answer = coming.next();
-	const prompt = body.prompt || card.default_prompt;
-	worker.postMessage({ type: "score", id, body: { ...body, prompt } });
+	worker.postMessage({ ...request, id });
 	try {
 		return (await answer).value;
 	} finally {

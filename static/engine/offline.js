@@ -24,7 +24,7 @@ async function keep() {
 
 /** Whether an address names what is in the file. @param {string} address */
 function isImmutable(address) {
-	return address.includes("weights/");
+	return address.includes("weights/") || address.includes("index/");
 }
 
 /** The site's newest version where there is a network, else what was kept. @param {Request} request */

@@ -27,13 +27,7 @@ export class WeightsError extends Error {}
  * @returns {EngineWeights}
  */
 export function readWeights(file, checkpoint = null) {
-	const { header, data } = split(file);
-	const { content, sha256: expected } = parseObject(header.__metadata__?.soliloquy);
-	if (typeof content !== "string") throw new WeightsError("This is not a file of Soliloquy's weights.");
-	if (sha256([new TextEncoder().encode(content), data]) !== expected) {
-		throw new WeightsError("The file of weights is damaged: its SHA-256 is another.");
-	}
-	const description = parseObject(content);
+	const { description, tensors, data } = readDescribed(file, "weights");
 	if (description.format !== FORMAT || description.numerics !== NUMERICS) {
 		throw new WeightsError(`The weights are of a format, ${description.format}, that this page does not know.`);
 	}
@@ -43,7 +37,6 @@ export function readWeights(file, checkpoint = null) {
 	}
 	const config = checkedConfig(description.config);
 	const vocabulary = description.vocabulary;
-	const { __metadata__: _, ...tensors } = header;
 	if (!Array.isArray(vocabulary) || vocabulary.length !== config.vocab_size) {
 		throw new WeightsError("The weights have another number of characters than their configuration.");
 	}
@@ -62,13 +55,29 @@ export function numbersOf({ tensors, data }, name, type) {
 	return new type(data.slice(start, end).buffer);
 }
 
-/** The header and the tensors' bytes of a safetensors file. @param {ArrayBuffer} file */
-function split(file) {
-	const tooShort = "The file of weights is not complete.";
-	if (file.byteLength > MAX_FILE_BYTES) throw new WeightsError("The file of weights is too large.");
+/**
+ * The description, the tensors' places and their bytes of a file with a hash over all of it.
+ * @param {ArrayBuffer} file @param {string} name of what is in it, for messages
+ * @returns {{ description: Record<string, any>, tensors: Record<string, any>, data: Uint8Array<ArrayBuffer> }}
+ */
+export function readDescribed(file, name) {
+	const { header, data } = split(file, name);
+	const { content, sha256: expected } = parseObject(header.__metadata__?.soliloquy);
+	if (typeof content !== "string") throw new WeightsError(`This is not a file of Soliloquy's ${name}.`);
+	if (sha256([new TextEncoder().encode(content), data]) !== expected) {
+		throw new WeightsError(`The file of ${name} is damaged: its SHA-256 is another.`);
+	}
+	const { __metadata__: _, ...tensors } = header;
+	return { description: parseObject(content), tensors, data };
+}
+
+/** The header and the tensors' bytes of a safetensors file. @param {ArrayBuffer} file @param {string} name */
+function split(file, name) {
+	const tooShort = `The file of ${name} is not complete.`;
+	if (file.byteLength > MAX_FILE_BYTES) throw new WeightsError(`The file of ${name} is too large.`);
 	if (file.byteLength < LENGTH_BYTES) throw new WeightsError(tooShort);
 	const headerBytes = Number(new DataView(file).getBigUint64(0, true));
-	if (headerBytes > MAX_HEADER_BYTES) throw new WeightsError("This is not a file of Soliloquy's weights.");
+	if (headerBytes > MAX_HEADER_BYTES) throw new WeightsError(`This is not a file of Soliloquy's ${name}.`);
 	if (LENGTH_BYTES + headerBytes > file.byteLength) throw new WeightsError(tooShort);
 	const header = parseObject(new TextDecoder().decode(new Uint8Array(file, LENGTH_BYTES, headerBytes)));
 	return { header, data: new Uint8Array(file, LENGTH_BYTES + headerBytes) };

@@ -34,6 +34,12 @@ async function loadInfo(signal) {
 	return /** @type {ModelCard} */ (info);
 }
 
+/** Has texts that are written on this device have reports from now on. @param {ModelCard} card */
+async function loadIndexHere(card) {
+	const { loadIndex } = await import("../engine/client.js");
+	loadIndex(card).catch(() => {}); // whoever asks for a report is told
+}
+
 /** Loads all code that is not loaded yet; without the server it is loaded when it is needed. */
 export function loadAll() {
 	for (const load of Object.values(loaders)) load().catch(() => {});
@@ -96,8 +102,10 @@ export class Panels {
 		if (!loaded || this.#report) return;
 		$("report-panel").replaceChildren();
 		this.#report = new loaded.ReportPanel($("report-panel"), $("report-button"), {
+			card: this.#card,
 			active: () => this.#tree.active,
 		});
+		if (this.#card.serverless) loadIndexHere(this.#card);
 		if (this.#found) this.#report.show(this.#found.report, this.#found.branch, this.#found.text);
 	}
 
@@ -106,7 +114,7 @@ export class Panels {
 		const status = /** @type {HTMLElement} */ (box.querySelector("[role=status]"));
 		const loaded = this.#snapshots ? null : await new Retry(status).run(loaders.growth);
 		if (loaded && !this.#snapshots) {
-			this.#snapshots = new loaded.SnapshotPanel(box, { query: () => this.#snapshotQuery() });
+			this.#snapshots = new loaded.SnapshotPanel(box, { card: this.#card, query: () => this.#snapshotQuery() });
 		}
 		this.#snapshots?.open();
 	}
@@ -124,6 +132,7 @@ export class Panels {
 		const loaded = this.#dialog ? null : await loaders.share();
 		if (loaded && !this.#dialog) {
 			this.#dialog = new loaded.ShareDialog($("share"), {
+				card: this.#card,
 				tree: this.#tree,
 				session: this.#session,
 				classify: this.#classify,

@@ -1,10 +1,10 @@
 // The panel that reports on a text: what is copied, what is invented, its structure and its quality; each figure beside
 // the same figure of real text that the model never read.
 
-import { post } from "../api/sse.js";
 import { make } from "../ui/dom.js";
 import { has, number, percent, t } from "../ui/i18n.js";
 import { messageOf, Retry } from "../ui/retry.js";
+import { reportOn } from "./answers.js";
 
 const SHARES = ["copied_20", "copied_50", "invented_words", "invented_speakers", "distinct_2", "looped"];
 const FIGURES = [
@@ -28,6 +28,7 @@ const VERDICTS = { above: " ▲", below: " ▼" };
 
 export class ReportPanel {
 	#panel;
+	#card;
 	#active;
 	/** What the report is about. @type {{ branch: Branch, text: string, length: number } | null} */
 	#subject = null;
@@ -37,10 +38,11 @@ export class ReportPanel {
 
 	/**
 	 * `active()` is the text that the button reports on.
-	 * @param {HTMLElement} panel @param {HTMLButtonElement} button @param {{ active: () => Branch }} options
+	 * @param {HTMLElement} panel @param {HTMLButtonElement} button @param {{ card: ModelCard, active: () => Branch }} options
 	 */
-	constructor(panel, button, { active }) {
+	constructor(panel, button, { card, active }) {
 		this.#panel = panel;
+		this.#card = card;
 		this.#active = active;
 		button.addEventListener("click", () => this.#request(active()));
 		button.disabled = false; // before, a click would be lost
@@ -87,7 +89,7 @@ export class ReportPanel {
 		this.#panel.replaceChildren(this.#notice);
 		try {
 			/** @type {Report | null} */
-			const report = await this.#retry.run((signal) => post("/report", { text }, signal));
+			const report = await this.#retry.run((signal) => reportOn(text, this.#card, signal));
 			if (report) this.show(report, branch, text);
 		} catch (error) {
 			this.#notice.textContent = messageOf(error);

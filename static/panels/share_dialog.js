@@ -1,11 +1,11 @@
 // The dialog that shares a text: links, copy, download, and a picture.
 
-import { post } from "../api/sse.js";
+import { isSingleFile, post } from "../api/sse.js";
 import { textOf } from "../editor/document.js";
 import { MAX_FRAGMENT, download, toFragment, toJson, toShortFragment, toText } from "../editor/share_format.js";
 import { requestOf } from "../session.js";
 import { copyText } from "../ui/clipboard.js";
-import { find, make, makeButton } from "../ui/dom.js";
+import { $, find, make, makeButton } from "../ui/dom.js";
 import { t } from "../ui/i18n.js";
 import { describe, drawPicture } from "./share_picture.js";
 
@@ -47,10 +47,11 @@ export class ShareDialog {
 		dialog.append(
 			title,
 			...fieldOf(this.#link, "link", t("share_link")),
-			make("p", "hint", t("share_hint")),
+			make("p", "hint", t(isSingleFile ? "share_hint_file" : "share_hint")),
 			...fieldOf(this.#short, "short-link", t("share_short"), copyShort),
 			buttons,
 			this.#status,
+			verifyLink(dialog),
 			this.#canvas,
 			makeButton("", t("close"), () => dialog.close()),
 		);
@@ -83,7 +84,7 @@ export class ShareDialog {
 		this.#canvas.setAttribute("aria-label", describe(content));
 		this.#canvas.dataset.code = "";
 		drawPicture(this.#canvas, content);
-		if (this.#short.value.length > MAX_CODE) return;
+		if (this.#options.card.serverless || this.#short.value.length > MAX_CODE) return;
 		this.#controller = new AbortController();
 		const { signal } = this.#controller;
 		try {
@@ -141,7 +142,20 @@ function leadOfPage() {
 	return lead.textContent.replace(/\s+/g, " ").trim();
 }
 
+/** Where receipts and links are verified; in a page that is a single file, in place of this dialog. @param {HTMLDialogElement} dialog */
+function verifyLink(dialog) {
+	const link = make("a", "", $("verify-open").textContent);
+	link.href = $("verify-open").href;
+	link.addEventListener("click", () => dialog.close());
+	const paragraph = make("p", "hint with-room");
+	paragraph.append(link);
+	return paragraph;
+}
+
 /** @param {string} fragment */
 function addressOf(fragment) {
-	return `${location.origin}${location.pathname}#${fragment}`;
+	const address = new URL(location.href); // also that of a file, which has no origin
+	address.search = "";
+	address.hash = fragment;
+	return address.href;
 }

@@ -1,10 +1,10 @@
 // Growing up: the same prompt and the same seed at each snapshot of a training run, as cards side by side; a slider walks
 // through them, and so does the button that plays them.
 
-import { get } from "../api/sse.js";
 import { find, make } from "../ui/dom.js";
 import { t } from "../ui/i18n.js";
 import { messageOf, Retry } from "../ui/retry.js";
+import { snapshotsOf } from "./answers.js";
 import { drawCurve } from "./model_card.js";
 
 const MAX_PROMPT = 60; // characters of the prompt that each card repeats
@@ -13,6 +13,7 @@ const PLAY_INTERVAL = 1600; // milliseconds between two stages
 
 export class SnapshotPanel {
 	#box;
+	#card;
 	#query;
 	#slider;
 	#status;
@@ -27,10 +28,11 @@ export class SnapshotPanel {
 
 	/**
 	 * `query()` gives the parameters of /snapshots.
-	 * @param {HTMLElement} box @param {{ query: () => Record<string, string> }} options
+	 * @param {HTMLElement} box @param {{ card: ModelCard, query: () => Record<string, string> }} options
 	 */
-	constructor(box, { query }) {
+	constructor(box, { card, query }) {
 		this.#box = box;
+		this.#card = card;
 		this.#query = query;
 		this.#slider = find(box, "input");
 		this.#status = find(box, "[role=status]");
@@ -60,11 +62,10 @@ export class SnapshotPanel {
 
 	async #request() {
 		const query = this.#query();
-		const path = `/snapshots?${new URLSearchParams(query)}`;
 		this.#requesting = true;
 		try {
 			/** @type {SnapshotAnswer | null} */
-			const answer = await this.#retry.run((signal) => get(path, signal));
+			const answer = await this.#retry.run((signal) => snapshotsOf(query, this.#card, signal));
 			if (!answer) return; // another request has taken its place
 			this.#requesting = false;
 			this.#answer = answer;

@@ -1,6 +1,6 @@
 // The texts and styles of what a reader opens, such as the panels: no part of the first sight, loaded once.
 
-import { send } from "../api/sse.js";
+import { isSingleFile, send } from "../api/sse.js";
 import { $ } from "./dom.js";
 import { addTexts } from "./i18n.js";
 
@@ -29,7 +29,8 @@ async function loadTexts() {
 }
 
 /** @returns {Promise<void>} */
-function loadStyles() {
+async function loadStyles() {
+	if (isSingleFile) return; // they stand in it
 	const address = new URL("../panels.css", import.meta.url).href;
 	const link = document.createElement("link");
 	link.rel = "stylesheet";

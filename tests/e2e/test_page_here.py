@@ -25,7 +25,12 @@ def write_here(page: Page) -> None:
     with page.expect_response("**/weights/*") as answered:
         page.check("#write-here")
     assert answered.value.ok
-    page.wait_for_function("async () => (await import('/static/engine/client.js')).load({})")
+    page.wait_for_function(
+        """async () => {
+            const { load } = await import("/static/engine/client.js");
+            return load(JSON.parse(document.getElementById("card").textContent));
+        }"""
+    )
 
 
 def test_the_text_is_the_servers_without_the_server(page: Page) -> None:

@@ -184,7 +184,7 @@ def test_the_page_speaks_the_readers_language(
 
 def test_both_languages_have_all_texts() -> None:
     texts = json.loads((ROOT / "templates" / "texts.json").read_text(encoding="utf-8"))
-    flat = {language: one | one["script"] | one["panels"] for language, one in texts.items()}
+    flat = {language: one | one["script"] | one["panels"] | one["verify"] for language, one in texts.items()}
     keys = {language: {key: type(value) for key, value in one.items()} for language, one in flat.items()}
     assert keys["es"] == keys["en"]
     holes = re.compile(r"\{\w+\}")
@@ -193,7 +193,7 @@ def test_both_languages_have_all_texts() -> None:
             assert set(holes.findall(value)) == set(holes.findall(flat["es"][key])), key
     used = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "static").rglob("*.js"))
     for key in re.findall(r'\bt\("(\w+)"', used):
-        assert key in texts["en"]["script"] | texts["en"]["panels"], key
+        assert key in texts["en"]["script"] | texts["en"]["panels"] | texts["en"]["verify"], key
     reported = {f"report_{key.replace('.', '_')}" for key in ENGLISH}
     assert reported <= texts["en"]["panels"].keys()
 

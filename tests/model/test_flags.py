@@ -59,6 +59,8 @@ class Example(ProgramSettings):
     """A text that is not shown"""
     count: int = 7
     """A number"""
+    most_of_all: int = 7
+    """A number whose name has several words"""
     top: int | None = 200
     """A number that may be left out"""
     share: float | None = 0.5
@@ -169,6 +171,12 @@ def test_a_number_may_be_none(nothing: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert read("--share", nothing).share is None
     monkeypatch.setenv("SOLILOQUY_EXAMPLE_TOP", nothing)
     assert read().top is None
+
+
+@pytest.mark.parametrize("flag", ["--most_of_all=3", "--most-of-all=3", "--most-of_all"])
+def test_a_name_may_be_spelled_with_dashes(flag: str) -> None:
+    arguments = [flag] if "=" in flag else [flag, "3"]
+    assert read(*arguments).most_of_all == 3
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "mps"])
