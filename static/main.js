@@ -617,12 +617,10 @@ function leaveInspectMode() {
 /** Writes the text of a link in the address again, and shows whether it is the same. */
 async function openLink() {
 	const fragment = location.hash.slice(1);
-	if (fragment === "verify") return (await import("./verify/dialog.js")).openVerify(card);
 	const opened = history.state?.opened === fragment && tree.active.doc.length > 0; // before a reload
 	if (!fragment || opened) return;
 	clearMessages();
 	const { openFragment } = await withAssets(import("./panels/shared_link.js"));
-	history.replaceState({ ...history.state, opened: fragment }, ""); // the address stays, to be forwarded
 	await openFragment(fragment, { card, tree, session });
 }
 

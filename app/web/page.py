@@ -34,6 +34,7 @@ ROOT = Path(__file__).parent.parent.parent
 PLAYGROUND = "index.html"  # the templates, and the pages of a site without a server
 VERIFY = "verify.html"
 DEFAULT_LANGUAGE = "en"
+PANEL_FACTS = frozenset({"baselines", "curve", "preset", "seconds", "steps", "trained", "val_method"})  # of `/info`
 LANGUAGE_RANGE = re.compile(  # of an Accept-Language header, such as "es-MX;q=0.8"
     r"\s*(?P<code>[a-z]{1,8})(?:-[a-z0-9-]*)?\s*(?:;\s*q=(?P<quality>[01](?:\.[0-9]{0,3})?)\s*)?", re.IGNORECASE
 )
@@ -178,10 +179,8 @@ def make_templates() -> Jinja2Templates:
 
 
 def first_facts(card: ModelCard) -> dict[str, Any]:
-    """What the page has of the model at first; it gets the curve of its training from /info."""
-    facts = card.content()
-    del facts["curve"]
-    return facts
+    """What the page has of the model at first; its panel about the model gets the rest from /info."""
+    return {name: value for name, value in card.content().items() if name not in PANEL_FACTS}
 
 
 def policy(settings: ServerSettings) -> str:

@@ -3,7 +3,7 @@
 import { make } from "../ui/dom.js";
 import { number, percent, t } from "../ui/i18n.js";
 
-/** The scales that show what was looked up in what the model read: a text that this device writes is not. */
+/** The scales of what was looked up in what the model read: a text of this device is when it ends, or not at all. */
 export const LOOKED_UP = new Set(["copied", "invented"]);
 
 /** @type {Record<string, Scale>} */

@@ -123,9 +123,9 @@ export class Panels {
 		if (this.#cardDrawn) return;
 		const loaded = await new Retry($("card-panel")).run(loaders.model);
 		if (!loaded) return;
-		const [{ drawCard }, { curve }] = loaded;
+		const [{ drawCard }, all] = loaded;
 		this.#cardDrawn = true;
-		drawCard($("card-panel"), { ...this.#card, curve });
+		drawCard($("card-panel"), all);
 	}
 
 	async #share() {

@@ -1,4 +1,5 @@
-// A link in the address: its text is written again, and compared with what the link knows of it.
+// What stands in the address after #: a link, whose text is written again and compared with what the link knows of it,
+// or "verify".
 
 import { textOf, typed } from "../editor/document.js";
 import { difference, fromFragment } from "../editor/share_format.js";
@@ -7,10 +8,12 @@ import { t } from "../ui/i18n.js";
 import { fill } from "../ui/settings_form.js";
 
 /**
- * Writes the text of a link again, and shows whether it is the same.
+ * Writes the text of a link again, and shows whether it is the same; or opens the form that verifies.
  * @param {string} fragment @param {{ card: ModelCard, tree: BranchTree, session: Session }} page
  */
 export async function openFragment(fragment, { card, tree, session }) {
+	if (fragment === "verify") return (await import("../verify/dialog.js")).openVerify(card);
+	history.replaceState({ ...history.state, opened: fragment }, ""); // the address stays, to be forwarded
 	const link = await fromFragment(fragment);
 	if (!link) {
 		$("error").textContent = t("bad_link");
