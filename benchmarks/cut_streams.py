@@ -59,7 +59,7 @@ LOAD = """async () => {
 class CutSettings(BaseSettings):
     """Cut streams, let them go on in the browser, and compare."""
 
-    model_config = settings_config("benchmarks.cut_streams", "SOLILOQUY_CUT_")
+    model_config = settings_config("benchmarks.cut_streams", "SOLILOQUY_BENCHMARK_")
 
     checkpoint: Path = Path("checkpoints/shakespeare-char")
     """Checkpoint folder"""

@@ -1,5 +1,6 @@
 """The event loop of coroutine tests, and real servers on ports of their own for those that need one."""
 
+import faulthandler
 import json
 import logging
 import os
@@ -89,6 +90,8 @@ class LiveServer(uvicorn.Server):
         self.engine.drain(0)
         self.should_exit = True
         self._thread.join(PATIENCE)
+        if self._thread.is_alive():
+            faulthandler.dump_traceback()  # what it waits for
         assert not self._thread.is_alive()
 
 
