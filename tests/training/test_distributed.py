@@ -1,4 +1,4 @@
-"""Two processes started by torchrun train as one; when one of them ends, the other says so."""
+"""Two processes, as torchrun starts them, train as one; when one of them ends, the other says so."""
 
 import json
 import os
@@ -70,13 +70,11 @@ def arguments(folder: Path, out_dir: Path, **changes: object) -> list[str]:
     return [f"--data={folder / 'data'}", f"--out_dir={out_dir}", *flags]
 
 
-def start(processes: int, folder: Path, **changes: object) -> "subprocess.Popen[str]":
-    launcher = (
-        ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    )
-    flags = arguments(folder, folder / f"by-{processes}", **changes)
+def start_two(folder: Path, **changes: object) -> "subprocess.Popen[str]":
+    """A run that torchrun starts, as a user starts it."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "training.train", *flags],
+        [sys.executable, *launcher, "-m", "training.train", *arguments(folder, folder / "by-2", **changes)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -95,18 +93,23 @@ def curve(folder: Path) -> list[float]:
 
 
 def test_two_processes_train_as_one(tmp_path: Path, dataset: Dataset) -> None:
+    curves = []
     for processes in (1, 2):
-        process = start(processes, tmp_path, ema=0.5, patience=9)
-        output, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, output
-        assert output.count("number of parameters") == 1
-    one, two = (curve(tmp_path / f"by-{processes}") for processes in (1, 2))
+        folder = tmp_path / f"by-{processes}"
+        folder.mkdir()
+        run = Run(["train"] * processes, folder, arguments(tmp_path, folder / "x", ema=0.5, patience=9))
+        run.join(PATIENCE)
+        printed = "".join(output.read_text() for output in run.outputs)
+        assert [process.exitcode for process in run.processes] == [0] * processes, printed
+        assert printed.count("number of parameters") == 1
+        curves.append(curve(folder / "x"))
+    one, two = curves
     assert len(one) == 13
     assert two == pytest.approx(one, abs=1e-4)
 
 
 def test_a_process_that_is_killed_ends_the_other_with_a_clear_line(tmp_path: Path, dataset: Dataset) -> None:
-    process = start(2, tmp_path, max_iters=100_000)
+    process = start_two(tmp_path, max_iters=100_000)
     folder = tmp_path / "by-2"
     while not (folder / "resume").exists():  # until the first save
         assert process.poll() is None
@@ -118,6 +121,7 @@ def test_a_process_that_is_killed_ends_the_other_with_a_clear_line(tmp_path: Pat
     os.kill(victims[0], signal.SIGKILL)
     output, _ = process.communicate(timeout=600)
     assert process.returncode != 0
+    assert output.count("number of parameters") == 1
     assert f"process 0 of 2: {ENDED}; {recovery_hint(saved=True)}" in output
     assert read_checkpoint(folder).training["curve"]
 

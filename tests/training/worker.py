@@ -70,21 +70,27 @@ class Run:
         self.processes: list[ForkServerProcess] = []
         self.outputs: list[Path] = []
         for rank, program in enumerate(programs):
-            environment = {
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(self._store.port),
-                "TORCHELASTIC_USE_AGENT_STORE": "True",
-                "TORCHELASTIC_RESTART_COUNT": "0",
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(len(programs)),
-                "CUDA_VISIBLE_DEVICES": "",
-            }
             output = folder / f"output-{rank}"
+            environment = self._environment(rank, len(programs))
             process = CONTEXT.Process(target=run_program, args=(program, environment, output, arguments))
             process.start()
             self.processes.append(process)
             self.outputs.append(output)
+
+    def _environment(self, rank: int, world_size: int) -> dict[str, str]:
+        """The variables that torchrun sets for a process; none for a single one, which it would not start."""
+        if world_size == 1:
+            return {}
+        return {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(self._store.port),
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "TORCHELASTIC_RESTART_COUNT": "0",
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(world_size),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
 
     def join(self, seconds: float) -> None:
         """Wait until all have ended; kill those that have not in time."""
