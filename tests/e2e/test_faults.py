@@ -68,8 +68,9 @@ async def test_on_sigterm_a_hundred_streams_and_fifty_that_wait_each_hear_how_it
             ready = await client.get(f"{url}/health/ready")
             refused = await client.post(f"{url}/generate", json={})
             ended = await asyncio.gather(*live)
-    assert [[event.event for event in events] for events in answers] == [["start", "error"]] * 50
     for events in answers:
+        names = [event.event for event in events]
+        assert [name for name in names if name != "waiting"] == ["start", "error"]  # a place is told as it changes
         assert events[-1].json()["status"] == 503
         assert events[-1].json()["retry_after"] > 0
     assert ready.status_code == 503

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,7 +96,10 @@ def test_no_client_notices_another_ones_limit(amount: int, sent: list[tuple[floa
 
 
 def test_refusals_go_out_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise who asks most is served most of the server's time."""
+    """Otherwise who asks most is served most of the server's time.
+
+    The clock stands still for the limit alone: a server of other tests would sleep until it is what it was before.
+    """
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -103,8 +107,9 @@ def test_refusals_go_out_one_after_another(monkeypatch: pytest.MonkeyPatch) -> N
 
     here = LimitedApp(monkeypatch, 1)
     monkeypatch.undo()
-    monkeypatch.setattr(asyncio, "sleep", sleep)
-    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    names = SimpleNamespace(sleep=sleep, CancelledError=asyncio.CancelledError)
+    monkeypatch.setattr(limits, "asyncio", names)
+    monkeypatch.setattr(limits, "time", SimpleNamespace(time=time.time, monotonic=lambda: 100.0))
     assert [here.ask("192.0.2.1")[0] for _ in range(452)] == [200] + 451 * [429]
     assert waits[:251] == pytest.approx([0.02 * number for number in range(251)])
     assert all(0 <= wait <= 5 for wait in waits[251:])
