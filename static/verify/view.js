@@ -50,7 +50,8 @@ export class VerifyView {
 			if (chosen.files?.[0]) this.#take(chosen.files[0]);
 			chosen.value = ""; // so that the same file may be chosen again
 		});
-		find(root, "[name=choose]").addEventListener("click", () => chosen.click());
+		const choose = /** @type {HTMLButtonElement} */ (find(root, "[name=choose]"));
+		choose.addEventListener("click", () => chosen.click());
 		const area = root.matches("dialog") ? root : document.body; // a page takes what is dropped anywhere
 		area.addEventListener("dragover", (event) => {
 			event.preventDefault();
@@ -65,6 +66,7 @@ export class VerifyView {
 			if (file) this.#take(file);
 			else if (text) this.paste(text);
 		});
+		for (const button of [this.#go, choose]) button.disabled = false; // which nobody listened to until now
 	}
 
 	/** Puts a text into the field and verifies it. @param {string} text */
