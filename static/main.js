@@ -405,7 +405,7 @@ async function loadEngine() {
 
 /** Without a server, what is copied and invented is looked up on this device, once a reader wants to see it. */
 async function markHere() {
-	if (!card.serverless || !["copied", "invented"].includes(colourMode())) return;
+	if (!card.serverless || !LOOKED_UP.has(colourMode())) return;
 	const { markWritten } = await import("./engine/marks.js");
 	await markWritten(card, tree.branches).catch(onProblem);
 	tree.redraw(classifier(colourMode(), unknown));

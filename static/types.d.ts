@@ -219,7 +219,7 @@ interface ScoreBody {
 	alternatives: number;
 }
 
-/** What `/info` says. */
+/** What `/info` says; the page begins without what its panel about the model alone shows (app/web/page.py). */
 interface ModelCard {
 	/** Whether the page stands alone (app/export.py); absent where a server sends it. */
 	serverless?: boolean;

@@ -123,9 +123,9 @@ export class Panels {
 		if (this.#cardDrawn) return;
 		const loaded = await new Retry($("card-panel")).run(loaders.model);
 		if (!loaded) return;
-		const [{ drawCard }, all] = loaded;
+		const [{ drawCard }, facts] = loaded;
 		this.#cardDrawn = true;
-		drawCard($("card-panel"), all);
+		drawCard($("card-panel"), facts);
 	}
 
 	async #share() {

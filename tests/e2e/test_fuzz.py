@@ -28,7 +28,7 @@ from app.security import rate_limit as limits
 from app.serving import request_handle as handles
 from app.settings import ServerSettings
 from model.checkpoint import write_checkpoint
-from tests.conftest import LiveServer
+from tests.conftest import THREADS, LiveServer
 from tests.leaks import check_answer
 from tests.tiny import VOCABULARY, tiny_checkpoint, tiny_draft, tiny_folder, tiny_index
 
@@ -60,7 +60,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(handles, "FRAME_SECONDS", 0)
         with LiveServer(
-            create_app(ServerSettings(checkpoint=folder, device="cpu", threads=1, queue_size=1000))
+            create_app(ServerSettings(checkpoint=folder, device="cpu", threads=THREADS, queue_size=1000))
         ) as live:
             yield live
 

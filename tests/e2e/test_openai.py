@@ -23,7 +23,7 @@ from app.settings import ServerSettings
 from model.generation.generator import Generator
 from model.generation.sequence import TextSequence
 from model.sampling.sampler import Sampling
-from tests.conftest import PATIENCE, LiveServer
+from tests.conftest import PATIENCE, THREADS, LiveServer
 from tests.tiny import VOCABULARY, tiny_generator
 
 PLAIN = Sampling(temperature=1.0, top_k=None)
@@ -45,7 +45,9 @@ def alone(prompt: str, seed: int, length: int, sample: int = 0, sampling: Sampli
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[LiveServer]:
     """One for all tests here: none changes it, but the one that takes it for its own."""
-    with LiveServer(create_app(ServerSettings(checkpoint=folder, device="cpu", threads=1, queue_size=4))) as live:
+    with LiveServer(
+        create_app(ServerSettings(checkpoint=folder, device="cpu", threads=THREADS, queue_size=4))
+    ) as live:
         yield live
 
 
