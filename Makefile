@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 BIN := .venv/bin
 NEW_NODE := const [major, minor] = process.versions.node.split("."); process.exit(major > 20 || (major == 20 && minor >= 19) ? 0 : 1)
 
-.PHONY: help serve test lint lint-python lint-js pytest bench fmt clean
+.PHONY: help serve test lint lint-python lint-js pytest kernel bench fmt clean
 
 help: ## Print each target with its sentence.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,10 +17,12 @@ serve: .venv/installed ## Serve the page on http://127.0.0.1:8000.
 test: ## Run lint, types and tests.
 	$(MAKE) --jobs=2 pytest lint  # in this order: the JavaScript is checked while pip installs
 
-# The kernel is compiled once, before there are processes that would each do so.
-pytest: .venv/installed-dev ## Run the tests alone.
-	$(BIN)/python -m model.sample --num_samples=1 --max_new_tokens=50 --device=cpu > /dev/null
+pytest: .venv/installed-dev kernel ## Run the tests alone.
 	$(BIN)/python -m pytest --numprocesses=3 --dist=worksteal
+
+# Compiled once, before there are processes that would each do so, and while pip installs what only tests need.
+kernel: .venv/installed ## Compile the generator for this CPU; the first start does so, too.
+	$(BIN)/python -m model.sample --num_samples=1 --max_new_tokens=50 --device=cpu > /dev/null
 
 bench: .venv/installed ## Print how fast this machine generates, and what share of its limits that is.
 	$(BIN)/python -m benchmarks.decode --rounds=1 --peers=False
@@ -51,16 +53,17 @@ fmt: .venv/installed-dev ## Format the code and sort its imports.
 	@echo "Installing into .venv; this is done once."
 	$(PYTHON) -m venv .venv
 
-.venv/installed: pyproject.toml | .venv/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable .
-	touch $@
-
 # pip would compile all modules, for as long as it takes to install them. Python compiles those that it imports, and
 # keeps them, where the environment forbids it, too.
-pytest lint-python: export PYTHONDONTWRITEBYTECODE :=
-.venv/installed-dev: pyproject.toml | .venv/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(PIP_FLAGS) --editable '.[dev]'
-	touch .venv/installed $@
+PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(PIP_FLAGS)
+serve bench kernel pytest lint-python: export PYTHONDONTWRITEBYTECODE :=
+.venv/installed: pyproject.toml | .venv/bin/python
+	$(PIP_INSTALL) --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP_INSTALL) --editable '.[dev]'
+	touch $@
 
 clean: ## Remove .venv, node_modules and all caches.
 	rm -rf .venv node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -250,7 +250,7 @@ def show_roofline(generator: Generator, rate: float) -> None:
         if tiles:
             amx.configure_tiles()
         for _ in range(count):
-            gemm(x, rows, c, 4, 64, o, tiles)
+            gemm(x, rows, c, 4, 64, o, tiles, 0)
         if tiles:
             amx.release_tiles()
 

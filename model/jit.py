@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import llvmlite.binding
 import numba
 from numba.core import config
+from numba.extending import register_jitable
 
 CompiledFunction = TypeVar("CompiledFunction", bound=Callable[..., Any])
 
@@ -21,16 +22,22 @@ SOURCES = ("jit.py", "arithmetic.py", "backends/cpu/*.py", "sampling/*.py", "ana
 _compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 
-def kernel_jit(forceinline: bool = False) -> Callable[[CompiledFunction], CompiledFunction]:
-    """Return a decorator for functions that other compiled functions call many times within a step.
+def kernel_jit(
+    forceinline: bool = False, allocates: bool = False
+) -> Callable[[CompiledFunction], CompiledFunction]:
+    """Return a decorator for functions that only compiled functions call.
 
-    `_nrt=False` turns Numba's reference counts off: an atomic instruction for each view of an array took three
-    quarters of the time of the work on a head's 64 numbers. Such a function must not allocate arrays.
-    `forceinline` spares the call too: Numba passes arrays as structures of some ten fields.
+    Python calls them as what they are, uncompiled: Numba would spend a fifth of its time on what lets Python call
+    compiled code. And it would compile them once more for each constant that they are called with.
+
+    Args:
+        forceinline: spares the call: Numba passes arrays as structures of some ten fields.
+        allocates: whether the function makes arrays. If not, Numba's reference counts are off: an atomic
+            instruction for each view of an array took three quarters of the time of the work on 64 numbers.
     """
-    njit: Any = numba.njit
-    decorate: Callable[[CompiledFunction], CompiledFunction] = njit(
-        nogil=True, error_model="numpy", _nrt=False, forceinline=forceinline
+    register: Any = register_jitable
+    decorate: Callable[[CompiledFunction], CompiledFunction] = register(
+        nogil=True, error_model="numpy", _nrt=allocates, forceinline=forceinline
     )
     return decorate
 

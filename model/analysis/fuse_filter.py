@@ -6,15 +6,16 @@ bytes ("cells"), in which each fingerprint has three. It takes 9 bits for each f
 answer is always yes for those, and falsely yes for one in 256 of the others. Knows nothing of files.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from model.jit import kernel_jit
 
 U64 = np.uint64
 _HALF = U64(32)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def mix64(value: np.uint64) -> np.uint64:
     """SplitMix64's finaliser: every bit of the result depends on every bit of the value."""
     value = (value ^ (value >> U64(30))) * U64(0xBF58476D1CE4E5B9)
@@ -22,7 +23,7 @@ def mix64(value: np.uint64) -> np.uint64:
     return value ^ (value >> U64(31))
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def _power(base: np.uint64, exponent: int) -> np.uint64:
     result = U64(1)
     for _ in range(exponent):
@@ -30,7 +31,7 @@ def _power(base: np.uint64, exponent: int) -> np.uint64:
     return result
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def _cells_of(hashed: np.uint64, segment_length: int, segment_count: int) -> tuple[int, int, int]:
     """The three cells of a fingerprint, which lie in consecutive segments; `hashed` is it mixed with the seed."""
     mask = U64(segment_length - 1)
@@ -40,7 +41,7 @@ def _cells_of(hashed: np.uint64, segment_length: int, segment_count: int) -> tup
     return int(first), int(second), int(third)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def _check_byte(hashed: np.uint64) -> np.uint8:
     """What the exclusive or of a fingerprint's three cells is, if it was put in."""
     return np.uint8((hashed ^ (hashed >> _HALF)) & U64(255))

@@ -1,11 +1,12 @@
 """The draw of `sampler.draw` where no filter excludes a character, compiled."""
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from model.jit import kernel_jit
 
-@numba.njit(nogil=True, error_model="numpy")
+
+@kernel_jit(allocates=True)
 def draw_one(logits: NDArray[np.float32], temperature: float, noise: NDArray[np.float64]) -> int:
     """Return the id with the highest logit / temperature + noise, or at temperature 0 with the highest logit.
 

@@ -1,11 +1,12 @@
 """The look-up and the draw of `Draft.propose`, compiled."""
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from model.jit import kernel_jit
 
-@numba.njit(nogil=True, error_model="numpy")
+
+@kernel_jit(allocates=True)
 def propose_one(
     keys: NDArray[np.int64],
     surprisal: NDArray[np.uint8],

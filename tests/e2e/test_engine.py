@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from engine.build import MAX_BYTES, RESULT, build
-from model.arithmetic import exponential, logarithm, sine_and_cosine
 from model.browser_weights import browser_weights
 from model.checkpoint import Checkpoint, read_checkpoint
 from model.config import GPTConfig
@@ -25,7 +24,14 @@ from model.generation.sequence import make_sequences
 from model.sampling.sampler import Sampling
 from tests.e2e.conftest import BUNDLED
 from tests.e2e.test_compatibility import RECORDED, REQUESTS
-from tests.model.arithmetic_cases import ANGLES, EXPONENTS, LOGARITHMS
+from tests.model.arithmetic_cases import (
+    ANGLES,
+    EXPONENTS,
+    LOGARITHMS,
+    exponential,
+    logarithm,
+    sine_and_cosine,
+)
 from tests.tiny import LEARNED, ROTARY, VOCABULARY, tiny_checkpoint, tiny_draft, tiny_generator
 
 NODE = Path(__file__).parent / "node"

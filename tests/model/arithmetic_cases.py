@@ -1,9 +1,18 @@
-"""Numbers to try `model/arithmetic.py` with: the range that texts ask of each function, and its hardest places."""
+"""The functions of `model/arithmetic.py`, compiled, and numbers to try them with, hard places among them."""
 
+from typing import Any
+
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from model import arithmetic
 from model.config import GPTConfig
+
+_compiled: Any = numba.njit(error_model="numpy")
+exponential = _compiled(arithmetic.exponential)
+logarithm = _compiled(arithmetic.logarithm)
+sine_and_cosine = _compiled(arithmetic.sine_and_cosine)
 
 _RANDOM = np.random.default_rng(0)
 _WORDS = np.concatenate(

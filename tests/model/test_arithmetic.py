@@ -12,22 +12,27 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from model import arithmetic
 from model.arithmetic import (
     LARGEST_ANGLE,
     LARGEST_EXPONENT,
     SMALLEST_EXPONENT,
-    exponential,
-    logarithm,
     replace_by_exponentials,
     replace_by_gumbel_noise,
     replace_by_logarithms,
-    sine_and_cosine,
 )
 from model.backends.cpu import forward, vector_ops
 from model.backends.cpu.buffers import NUM_PARTIAL_SUMS
 from model.config import GPTConfig
 from model.jit import compile_and_call
-from tests.model.arithmetic_cases import ANGLES, EXPONENTS, LOGARITHMS
+from tests.model.arithmetic_cases import (
+    ANGLES,
+    EXPONENTS,
+    LOGARITHMS,
+    exponential,
+    logarithm,
+    sine_and_cosine,
+)
 
 mpmath.mp.prec = 250
 MAX_ULPS = 1.0
@@ -93,7 +98,7 @@ def test_frequencies_are_rounded_from_their_exact_values(head_size: int) -> None
 
 def assembly_of(function: Any, *arguments: Any) -> str:
     """The machine code of a compiled function for this CPU, after a call."""
-    compiled = numba.njit(error_model="numpy")(getattr(function, "py_func", function))
+    compiled = numba.njit(error_model="numpy")(function)
     compiled(*arguments)
     return "\n".join(compiled.inspect_asm().values())
 
@@ -112,7 +117,7 @@ def test_no_multiplication_is_fused_with_an_addition() -> None:
     code = [
         assembly_of(replace_by_gumbel_noise, doubles.copy()),
         assembly_of(replace_by_exponentials, doubles.copy()),
-        assembly_of(sine_and_cosine, 1.0),
+        assembly_of(arithmetic.sine_and_cosine, 1.0),
         assembly_of(vector_ops.exponentiate, floats.copy()),
         assembly_of(vector_ops.sum_squares, floats, partial_sums),
         assembly_of(vector_ops.quantise_two_bytes, floats, whole_numbers, whole_numbers.copy()),

@@ -173,7 +173,7 @@ def attend(
     entries = min(ring_size, ((position + rows - 1) // BLOCK_COLUMNS + 1) * BLOCK_COLUMNS)
     key_groups = scratch.int8_queries.shape[1] // K_GROUP
     root = np.sqrt(np.float32(size))
-    keys_to_values = cache.values.ctypes.data - cache.keys.ctypes.data  # bytes
+    keys_to_values = np.int64(cache.values.ctypes.data - cache.keys.ctypes.data)  # bytes
     for h in range(heads.start, heads.end):
         start = h * size
         end = (h + 1) * size

@@ -19,12 +19,13 @@ import os
 import platform
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from model.jit import kernel_jit
 
 Words = NDArray[np.int64]
 
@@ -141,19 +142,19 @@ _exchange: Any = intrinsic(_atomic_exchange)
 _pause: Any = intrinsic(_cpu_pause)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def _starts_word(worker: int) -> int:
     """Return the index of the word that counts how often the worker has been started."""
     return FIRST_WORKER_WORD + 2 * WORD_SPACING * worker
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def _asleep_word(worker: int) -> int:
     """Return the index of the word that is 1 while the worker sleeps, or is about to, and nobody has woken it."""
     return _starts_word(worker) + WORD_SPACING
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def _wait_for_change(handle: BarrierHandle, word: int, seen: int, rounds_before_sleep: int) -> int:
     """Return when a word is no longer as it was `seen`.
 
@@ -180,34 +181,34 @@ def _wait_for_change(handle: BarrierHandle, word: int, seen: int, rounds_before_
     return expired_rounds
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def _wake(handle: BarrierHandle, worker: int) -> None:
     """Wake a worker if it sleeps, after a word that it waits for has been changed."""
     if _exchange(handle.words, _asleep_word(worker), 0):
         _write(handle.pipes[worker, 1], handle.byte.ctypes, 1)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def start_worker(handle: BarrierHandle, worker: int) -> None:
     """Let `wait_for_start` of a worker return; it sees all that this thread wrote before."""
     _add(handle.words, _starts_word(worker), 1)
     _wake(handle, worker)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def wait_for_start(handle: BarrierHandle, starts: int) -> None:
     """Return when this worker has been started more than `starts` times."""
     _wait_for_change(handle, _starts_word(handle.worker), starts, 1)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def count_expired_rounds(handle: BarrierHandle) -> int:
     """Return how many rounds of spinning have ended with a barrier still closed, of all workers, so far."""
     rounds: int = _load(handle.words, EXPIRED_ROUNDS)
     return rounds
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def set_rounds_before_sleep(handle: BarrierHandle, rounds: int) -> None:
     """From now on let workers spin for so many rounds in a barrier before they sleep.
 
@@ -218,7 +219,7 @@ def set_rounds_before_sleep(handle: BarrierHandle, rounds: int) -> None:
     _exchange(handle.words, ROUNDS_BEFORE_SLEEP, rounds)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def barrier_wait(handle: BarrierHandle, num_workers: int, patient: bool = True) -> None:
     """Return when the first `num_workers` workers have all called this; each sees what the others wrote before.
 

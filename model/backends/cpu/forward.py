@@ -272,6 +272,7 @@ def _linear(
             columns.shape[1],
             scratch.gemm_sums,
             config.use_amx,
+            0,
         )
         start = block * BLOCK_COLUMNS
         end = block_end * BLOCK_COLUMNS
@@ -379,7 +380,7 @@ def _write_logits(
     scale, high_sum, low_sum = quantise_two_bytes(scratch.normed[row], high_bytes, low_bytes)
     columns = weights.head[blocks.start : blocks.end]
     num_blocks = blocks.end - blocks.start
-    gemm(scratch.final_bytes, 2, columns, num_blocks, columns.shape[1], scratch.logit_sums, False)
+    gemm(scratch.final_bytes, 2, columns, num_blocks, columns.shape[1], scratch.logit_sums, False, 0)
     start = blocks.start * BLOCK_COLUMNS
     out = logits[start : blocks.end * BLOCK_COLUMNS]
     column_scales = weights.head_scales[start:]

@@ -63,7 +63,7 @@ def gemm(
     k_groups: int,
     out: NDArray[np.int32],
     use_amx: bool,
-    prefetch_offset: int = 0,
+    prefetch_offset: int | np.int64,
 ) -> None:
     """Multiply the first `rows` of x (R, K) by the first `blocks` of packed columns into the corner of out (R, N).
 

@@ -6,13 +6,13 @@ why draft tokens do not change that is said in `model/generation/speculation.py`
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from model.arithmetic import Doubles
 from model.backends.cpu.buffers import Floats, Indices
 from model.backends.cpu.step_costs import CostCurve, further_row_cost, step_cost
+from model.jit import kernel_jit
 from model.sampling.kernels import draw_one
 from model.sampling.ngram_kernels import propose_one
 
@@ -62,7 +62,7 @@ def make_decode_state(sequences: int, places: int, vocab_size: int) -> DecodeSta
     )
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def propose_rows(
     state: DecodeState,
     sequences: int,
@@ -134,7 +134,7 @@ def propose_rows(
     return runs
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def draw_rows(
     state: DecodeState, sequences: int, stride: int, rows: Indices, ends: Indices, logits: Floats
 ) -> None:
@@ -151,7 +151,8 @@ def draw_rows(
             chosen = draw_one(logits[row], state.temperatures[s], state.noise[place])
             state.ids[place] = chosen
             state.last_ids[s] = chosen
-            state.logits[place] = logits[row]
+            for i in range(logits.shape[1]):  # Numba compiles an assignment of arrays for four seconds
+                state.logits[place, i] = logits[row, i]
             state.counts[s] += 1
             for i in range(CONTEXT - 1):
                 state.contexts[s, i] = state.contexts[s, i + 1]

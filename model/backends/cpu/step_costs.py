@@ -18,11 +18,11 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numba import types
-from numba.extending import register_jitable
 from numpy.typing import NDArray
+
+from model.jit import kernel_jit
 
 Costs = NDArray[np.float64]  # (modes, kinds, nodes)
 
@@ -113,7 +113,7 @@ else:
 
 if _WINDOWS:
 
-    @numba.njit(nogil=True, error_model="numpy")
+    @kernel_jit(allocates=True)
     def ticks_now(clock: NDArray[np.int64], which: int) -> int:
         """Return the time of one of the clocks in ticks."""
         _read_clock(clock.ctypes)
@@ -121,7 +121,7 @@ if _WINDOWS:
         return ticks
 else:
 
-    @numba.njit(nogil=True, error_model="numpy")
+    @kernel_jit(allocates=True)
     def ticks_now(clock: NDArray[np.int64], which: int) -> int:
         """Return the time of one of the clocks in ticks."""
         _read_clock(which, clock.ctypes)
@@ -129,7 +129,7 @@ else:
         return ticks
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def start_timing(curve: CostCurve) -> None:
     """Write down when a step begins."""
     curve.observation[0].began = ticks_now(curve.clock, WALL_CLOCK)
@@ -137,7 +137,7 @@ def start_timing(curve: CostCurve) -> None:
         curve.observation[0].cpu_began = ticks_now(curve.clock, THREAD_CLOCK)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def stop_timing(curve: CostCurve) -> None:
     """Write down what it took."""
     curve.observation[0].ticks = ticks_now(curve.clock, WALL_CLOCK) - curve.observation[0].began
@@ -146,7 +146,7 @@ def stop_timing(curve: CostCurve) -> None:
         curve.observation[0].cpu_ticks = cpu_now - curve.observation[0].cpu_began
 
 
-@register_jitable
+@kernel_jit(allocates=True)
 def _lower_node(rows: int) -> int:
     """Return the index of the node from which a number of rows is interpolated, to the next one."""
     node = 0
@@ -155,13 +155,13 @@ def _lower_node(rows: int) -> int:
     return node
 
 
-@register_jitable
+@kernel_jit(allocates=True)
 def _share_of_own_slots(rows: int, slots: int) -> float:
     """Return how far rows in so many slots are from one slot (0) to a slot for each (1)."""
     return (slots - 1) / (rows - 1) if rows > 1 else 0.0
 
 
-@register_jitable
+@kernel_jit(allocates=True)
 def cost_of_mode(costs: Costs, mode: int, rows: int, slots: int) -> float:
     """Return what a step of so many rows in so many slots costs in a mode."""
     node = _lower_node(rows)
@@ -173,7 +173,7 @@ def cost_of_mode(costs: Costs, mode: int, rows: int, slots: int) -> float:
     return cost
 
 
-@register_jitable
+@kernel_jit(allocates=True)
 def step_cost(curve: CostCurve, rows: int, slots: int) -> float:
     """Return what a step of so many rows costs in the cheaper mode; slots have about as many rows each."""
     workers = min(curve.num_workers, slots)
@@ -183,7 +183,7 @@ def step_cost(curve: CostCurve, rows: int, slots: int) -> float:
     return whole
 
 
-@register_jitable
+@kernel_jit(allocates=True)
 def further_row_cost(curve: CostCurve, rows: int, slots: int) -> float:
     """Return what one more row of a slot costs, on average over as many as make it cheapest.
 
@@ -199,7 +199,7 @@ def further_row_cost(curve: CostCurve, rows: int, slots: int) -> float:
     return cheapest
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def observe(curve: CostCurve, mode: int, rows: int, slots: int, ticks: int) -> None:
     """Correct the curve by what a step has taken."""
     believed = curve.observation[0].speed * cost_of_mode(curve.now, mode, rows, slots)

@@ -70,7 +70,7 @@ from model.backends.cpu.step_costs import (
     start_timing,
     stop_timing,
 )
-from model.jit import cache_folder, compile_and_call, target_identity
+from model.jit import cache_folder, compile_and_call, kernel_jit, target_identity
 
 Records = NDArray[np.void]
 
@@ -224,7 +224,7 @@ def _run_assignment(worker: Any) -> None:
     barrier_wait(worker.barrier, num_workers, num_shards > 1)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def _assign(
     assignments: Records, worker: int, first_row: int, end_row: int, num_shards: int, num_workers: int
 ) -> None:
@@ -234,7 +234,7 @@ def _assign(
     assignments[worker].num_workers = num_workers
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def _plan_step(assignments: Records, curve: CostCurve, ends: Indices, num_runs: int, may_shard: bool) -> int:
     """Write the assignments of what is expected to be fastest; return how many workers take part.
 
@@ -273,7 +273,7 @@ def _plan_step(assignments: Records, curve: CostCurve, ends: Indices, num_runs: 
     return num_workers
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def _learn(assignments: Records, curve: CostCurve, ends: Indices, num_runs: int, contended: bool) -> None:
     """Correct what is believed of a step's cost by the one that has just been computed.
 
@@ -294,7 +294,7 @@ def _learn(assignments: Records, curve: CostCurve, ends: Indices, num_runs: int,
     observe(curve, WHOLE, longest, min(longest, -(-num_runs // num_workers)), ticks)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def _update_backoff(barrier: BarrierHandle, backoff: Records, num_shards: int, expired_rounds: int) -> bool:
     """Decide after a sharded step whether the next ones may be sharded; return whether it met with contention.
 
@@ -312,7 +312,7 @@ def _update_backoff(barrier: BarrierHandle, backoff: Records, num_shards: int, e
     return contended
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@kernel_jit(allocates=True)
 def _shut_down_others(assignments: Records, barrier: BarrierHandle) -> None:
     """Let all other workers return from `run_worker`."""
     for other in range(1, len(assignments)):

@@ -1,22 +1,26 @@
 """Threads wait for each other in compiled code, whether the others come at once or have to be woken."""
 
 from threading import Thread
+from typing import Any
 
 import numba
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from model.backends.cpu import barrier as barrier_functions
 from model.backends.cpu.barrier import (
     BarrierHandle,
     barrier_wait,
     close_barrier,
-    count_expired_rounds,
     make_barrier,
-    set_rounds_before_sleep,
     start_worker,
     wait_for_start,
 )
+
+compiled: Any = numba.njit(nogil=True)
+count_expired_rounds = compiled(barrier_functions.count_expired_rounds)
+set_rounds_before_sleep = compiled(barrier_functions.set_rounds_before_sleep)
 
 BARRIERS = 400
 

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numba
 import numpy as np
@@ -13,8 +14,11 @@ from model.backends.cpu import amx
 from model.backends.cpu.gemm import ZERO_POINT, gemm, pack_columns
 from model.backends.cpu.microkernel import BLOCK_COLUMNS, CPU_FAMILY, K_GROUP, Pairs
 
+compiled_gemm: Any = numba.njit(nogil=True)(gemm)
+
 # Prints sums of a product that needs every variant of the microkernel, of the largest magnitudes.
 PROGRAM = """
+import numba
 import numpy as np
 from model.backends.cpu.gemm import gemm, pack_columns
 from model.backends.cpu.microkernel import CPU_FAMILY
@@ -22,7 +26,7 @@ random = np.random.default_rng(0)
 x = random.choice([-128, -127, 0, 1, 127], size=(7, 512)).astype(CPU_FAMILY.row_dtype)
 matrix = random.choice([-128, -127, 0, 1, 127], size=(96, 512)).astype(np.int8)
 out = np.zeros((7, 96), np.int32)
-gemm(x, 7, pack_columns(matrix), 6, 128, out, False)
+numba.njit(gemm)(x, 7, pack_columns(matrix), 6, 128, out, False, 0)
 print(CPU_FAMILY.name)
 print(out.tobytes().hex())
 """
@@ -38,7 +42,7 @@ def test_a_product_is_exact(rows: int, n: int, k: int, seed: int) -> None:
     padded[:, :k] = x
     columns = pack_columns(matrix)
     out = np.zeros((rows, len(columns) * BLOCK_COLUMNS), np.int32)
-    gemm(padded, rows, columns, len(columns), columns.shape[1], out, False)
+    compiled_gemm(padded, rows, columns, len(columns), columns.shape[1], out, False, 0)
     excess = ZERO_POINT * padded.astype(np.int32).sum(1, keepdims=True)
     assert np.array_equal((out - excess)[:, :n], x.astype(np.int32) @ matrix.astype(np.int32).T)
 
@@ -48,7 +52,7 @@ def gemm_by_amx(
     x: NDArray[np.int8], rows: int, columns: NDArray[np.uint8], blocks: int, k_groups: int, out: NDArray[np.int32]
 ) -> None:
     amx.configure_tiles()
-    gemm(x, rows, columns, blocks, k_groups, out, True)
+    gemm(x, rows, columns, blocks, k_groups, out, True, 0)
     amx.release_tiles()
 
 
@@ -62,7 +66,7 @@ def test_amx_finds_the_same_sums(rows: int, blocks: int, tiles: int, seed: int) 
     columns = random.integers(0, 256, size=(blocks, 16 * tiles, 64)).astype(np.uint8)
     interleaved = np.ascontiguousarray(columns.swapaxes(0, 1)).swapaxes(0, 1)
     expected = np.zeros((len(x), blocks * BLOCK_COLUMNS), np.int32)
-    gemm(x, rows, columns, blocks, 16 * tiles, expected, False)
+    compiled_gemm(x, rows, columns, blocks, 16 * tiles, expected, False, 0)
     for layout in (columns, interleaved):
         out = np.zeros_like(expected)
         gemm_by_amx(x, rows, layout, blocks, 16 * tiles, out)

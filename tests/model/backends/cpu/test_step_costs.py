@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.backends.cpu import step_costs
 from model.backends.cpu.backend import Int8Backend
 from model.backends.cpu.step_costs import (
     NODES,
@@ -20,12 +23,13 @@ from model.backends.cpu.step_costs import (
     fill_curve,
     further_row_cost,
     make_curve,
-    observe,
     step_cost,
 )
 from model.generation.generator import Generator
 from model.generation.sequence import TextSequence
 from tests.tiny import ROTARY, VOCABULARY, tiny_checkpoint, tiny_draft
+
+observe: Any = numba.njit(error_model="numpy")(step_costs.observe)
 
 READ = 1000  # ticks of a machine whose steps cost READ + 100 for each row, a tenth more for each slot
 

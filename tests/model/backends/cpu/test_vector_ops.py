@@ -1,18 +1,22 @@
+from typing import Any
+
+import numba
 import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from model.backends.cpu import vector_ops
 from model.backends.cpu.buffers import NUM_PARTIAL_SUMS, Floats
-from model.backends.cpu.vector_ops import (
-    exponentiate,
-    max_magnitude,
-    max_value,
-    quantise_int8,
-    quantise_two_bytes,
-    sum_squares,
-    sum_values,
-)
+
+compiled: Any = numba.njit(error_model="numpy")
+exponentiate = compiled(vector_ops.exponentiate)
+max_magnitude = compiled(vector_ops.max_magnitude)
+max_value = compiled(vector_ops.max_value)
+quantise_int8 = compiled(vector_ops.quantise_int8)
+quantise_two_bytes = compiled(vector_ops.quantise_two_bytes)
+sum_squares = compiled(vector_ops.sum_squares)
+sum_values = compiled(vector_ops.sum_values)
 
 ZERO_ROW = 1e-30  # rows of magnitudes up to this are quantised to zeros
 TINY = float(np.finfo(np.float32).tiny)  # of magnitudes below it, a 127th is no normal number
