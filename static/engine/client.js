@@ -8,6 +8,7 @@ const NUMERICS = "cpu-int8"; // what the engine's texts are of
 const DEFAULTS = { max_new_tokens: 500, num_samples: 1, stop: /** @type {readonly string[]} */ ([]) };
 const MAX_SAMPLES = 16; // as the server's
 const MAX_FILE_BYTES = 1 << 30; // of weights
+const FIRST_BYTES = 1 << 20; // to hold a file of unknown size in
 
 /** The thread of each model, by its identity. @type {Map<string, Promise<Worker>>} */
 const loading = new Map();
@@ -97,18 +98,27 @@ async function download(path, onProgress) {
 		throw new ProblemError({ status: response.status, detail: `the server answered ${response.status}` });
 	}
 	const size = Number(response.headers.get("x-weights-bytes") ?? response.headers.get("content-length"));
-	const parts = [];
+	if (size > MAX_FILE_BYTES) throw problem("The file of weights is too large.");
+	let file = new Uint8Array(size > 0 ? size : FIRST_BYTES); // not a Blob, which would hold it twice
 	let received = 0;
 	const reader = response.body.getReader();
 	for (;;) {
-		if (Math.max(size, received) > MAX_FILE_BYTES) throw problem("The file of weights is too large.");
 		const { value } = await nextPart(reader);
 		if (!value) break;
-		parts.push(value);
+		if (received + value.length > MAX_FILE_BYTES) throw problem("The file of weights is too large.");
+		if (received + value.length > file.length) file = enlarged(file, received + value.length);
+		file.set(value, received);
 		received += value.length;
 		if (size > 0) onProgress(Math.min(1, received / size));
 	}
-	return new Blob(parts).arrayBuffer();
+	return received === file.length ? file.buffer : file.buffer.slice(0, received);
+}
+
+/** The same bytes with room for so many, and for more. @param {Uint8Array<ArrayBuffer>} bytes @param {number} needed */
+function enlarged(bytes, needed) {
+	const larger = new Uint8Array(Math.max(needed, 2 * bytes.length));
+	larger.set(bytes);
+	return larger;
 }
 
 /** What comes next of a file. @param {ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>} reader */
