@@ -48,7 +48,7 @@ from model.errors import InputError
 from model.generation.generator import Generator, load_generator
 from model.generation.receipt import Digest, Parameters, Receipt
 from model.network import GPT
-from model.verify import is_identical
+from model.verify import verify_sample
 from model.vocabulary import Vocabulary
 from model.weights import from_tensors
 
@@ -172,7 +172,7 @@ def make_case(generator: Generator, checkpoint: Checkpoint, request: dict[str, A
 def is_verified(generator: Generator, checkpoint: Checkpoint, case: Case) -> bool:
     """Whether `model.verify` finds a receipt's texts identical."""
     sequences = case.receipt.sequences(checkpoint.vocabulary)
-    return all(map(is_identical, [generator] * len(sequences), sequences, case.receipt.samples))
+    return all(map(verify_sample, [generator] * len(sequences), sequences, case.receipt.samples))
 
 
 def count_identical(cases: list[Case], answers: Any) -> int:

@@ -22,7 +22,7 @@ from model.generation.generator import Generator, load_generator
 from model.generation.receipt import FORMER, Digest, Receipt
 from model.generation.sequence import TextSequence
 
-MAX_ANSWER = 1 << 28  # bytes; with all alternatives of all characters, an answer has some 100 MB
+MAX_ANSWER_BYTES = 1 << 28  # bytes; with all alternatives of all characters, an answer has some 100 MB
 
 
 class VerifySettings(ProgramSettings):
@@ -48,22 +48,22 @@ def verify(settings: VerifySettings) -> None:
         raise InputError("checkpoint", f"the receipt is of {receipt.checkpoint[:12]}, but {found}")
     generator = load_generator(checkpoint, numerics_named(receipt.numerics), slots=1)
     sequences = receipt.sequences(checkpoint.vocabulary)
-    if [digest.index for digest in receipt.samples] != [sequence.sample for sequence in sequences]:
+    if [sample.index for sample in receipt.samples] != [sequence.sample for sequence in sequences]:
         raise InputError("samples", f"the receipt does not list samples 0 to {len(sequences) - 1}")
     identical = True
-    for sequence, digest in zip(sequences, receipt.samples, strict=True):
-        if not is_identical(generator, sequence, digest):
+    for sequence, sample in zip(sequences, receipt.samples, strict=True):
+        if not verify_sample(generator, sequence, sample):
             identical = False
     if not identical:
         sys.exit(1)
     print("identical")
 
 
-def is_identical(generator: Generator, sequence: TextSequence, digest: Digest) -> bool:
-    """Whether the sample is written again as the receipt has it; if not, print where it differs."""
+def verify_sample(generator: Generator, sequence: TextSequence, sample: Digest) -> bool:
+    """Write a sample again; return whether it is as the receipt has it. If not, print where it differs."""
     text = "".join(chunk.text for chunk in generator.write(sequence))
-    expected = digest.text
-    if hashlib.sha256(text.encode()).hexdigest() == digest.sha256 and expected in (None, text):
+    expected = sample.text
+    if hashlib.sha256(text.encode()).hexdigest() == sample.sha256 and expected in (None, text):
         return True
     name = f"sample {sequence.sample}"
     if expected is None:
@@ -72,7 +72,9 @@ def is_identical(generator: Generator, sequence: TextSequence, digest: Digest) -
         print(f"{name}: the same text, but the receipt has the SHA-256 of another")
     else:
         first = first_difference(expected, text)
-        passages = f"{expected[first : first + 20]!r} there, {text[first : first + 20]!r} here"
+        passages = (
+            f"the receipt has {expected[first : first + 20]!r}, written again it is {text[first : first + 20]!r}"
+        )
         print(f"{name}: differs from character {first} on: {passages}")
     return False
 
@@ -92,7 +94,7 @@ def read_receipt(path: Path) -> Receipt:
         InputError: the file cannot be read, or holds no receipt.
     """
     try:
-        content: Any = parse_json(read_text(path, MAX_ANSWER))
+        content: Any = parse_json(read_text(path, MAX_ANSWER_BYTES))
         answer = content if isinstance(content, dict) and "receipt" in content else {"receipt": content}
         receipt = Receipt.model_validate(answer["receipt"])
         samples_with_text = [Digest.model_validate(sample) for sample in answer.get("samples", [])]
@@ -103,7 +105,7 @@ def read_receipt(path: Path) -> Receipt:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError("receipt", f"{path} cannot be read ({error})") from error
     texts = {sample.index: sample.text for sample in samples_with_text}
-    samples = [digest.model_copy(update={"text": texts.get(digest.index)}) for digest in receipt.samples]
+    samples = [one.model_copy(update={"text": texts.get(one.index)}) for one in receipt.samples]
     return receipt.model_copy(update={"samples": samples})
 
 

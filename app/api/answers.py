@@ -1,4 +1,4 @@
-"""The wire format of `/generate`: the data of each event, and the one JSON object.
+"""The wire format of `/generate`: the data of each event but `error` (`app/problems.py`), and the one JSON object.
 
 One model each, from which answers are serialised (`app/api/responses.py`) and described (`app/api/openapi.py`).
 Lists that are JSON already, such as `chars`, are put in by `app.api.logprobs.json_line`.
@@ -19,8 +19,9 @@ class Start(AnswerModel):
     """The data of `start`."""
 
     id: str
-    """Of this request."""
+    """Of this request, as in the log."""
     checkpoint: str
+    """The first 12 hex digits of the checkpoint's identity; the receipt has all 64."""
     seed: int
     parameters: dict[str, Any]
     """All of the request, with defaults filled in."""
@@ -65,16 +66,17 @@ class End(AnswerModel):
 
 
 class Summary(AnswerModel):
-    """One text, in numbers."""
+    """One sample, without its text."""
 
     index: int
+    """Which sample: the `sample` of its events."""
     characters: int
     finish_reason: FinishReason
     sha256: str
 
 
 class Timing(AnswerModel):
-    """From the request on."""
+    """Since the request has come."""
 
     first_character_seconds: float
     total_seconds: float
@@ -92,9 +94,10 @@ class Done(AnswerModel):
 
 
 class GeneratedSample(AnswerModel):
-    """One text."""
+    """One sample."""
 
     index: int
+    """Which sample, from 0."""
     finish_reason: FinishReason
     sha256: str
     text: str

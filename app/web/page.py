@@ -1,6 +1,7 @@
-"""The page: one template in several languages, static files, and the API's documentation page.
+"""The pages, each in several languages, static files, and the API's documentation page.
 
-Owns their security policies, and which language a reader gets. Knows nothing of how requests are answered.
+Owns which language a reader gets, and the security policies but that of a single file (`single_file.py`). Knows
+nothing of generation.
 """
 
 import base64
@@ -31,7 +32,8 @@ from app.web.weights import make_router as make_weights_router
 Texts = dict[str, dict[str, Any]]
 
 ROOT = Path(__file__).parent.parent.parent
-PLAYGROUND = "index.html"  # the templates, and the pages of a site without a server
+# The templates; a site without a server has pages of these names.
+PLAYGROUND = "index.html"
 VERIFY = "verify.html"
 DEFAULT_LANGUAGE = "en"
 PANEL_FACTS = frozenset({"baselines", "curve", "preset", "seconds", "steps", "trained", "val_method"})  # of `/info`
@@ -93,7 +95,7 @@ def make_router(texts: Texts) -> APIRouter:
         context = {
             "card": card,
             "facts": first_facts(card),
-            "numbers": numbers(state.service.settings.max_new_tokens),
+            "numbers": number_limits(state.service.settings.max_new_tokens),
             "keys": bool(state.keys),
             "lang": chosen,
             "languages": languages,
@@ -138,7 +140,7 @@ def render_alone(card: ModelCard, lang: str, max_new_tokens: int, single: Single
     texts = read_texts()[lang]
     script = texts["script"] | texts["panels"] | (texts["verify"] if single else {})
     context = _context_alone(card, lang, texts | {"script": script}) | {
-        "numbers": numbers(max_new_tokens),
+        "numbers": number_limits(max_new_tokens),
         "verify_address": "#verify" if single else VERIFY,
         "policy": single.policy if single else ALONE_POLICY,
         "single": single,
@@ -188,7 +190,7 @@ def policy(settings: ServerSettings) -> str:
     return POLICY + (" ".join(listed(settings.frame_ancestors)) or "'none'")
 
 
-def numbers(max_new_tokens: int) -> dict[str, dict[str, int | None]]:
+def number_limits(max_new_tokens: int) -> dict[str, dict[str, int | None]]:
     """The lowest, highest and default value of each number field of the page, by the fields' limits in the API.
 
     The default of `seed`, which the server draws, is None. `max_new_tokens` is the most that this server writes.

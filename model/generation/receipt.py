@@ -26,7 +26,7 @@ class Parameters(BaseModel):
 
 
 class Digest(BaseModel):
-    """One sample: the SHA-256 (hex) of its text, and the text itself where it is at hand."""
+    """One sample of a receipt: the SHA-256 (hex) of its text, and the text itself where it is at hand."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,7 +36,7 @@ class Digest(BaseModel):
 
 
 class Receipt(BaseModel):
-    """A request, the checkpoint (SHA-256, hex) and numerics that answered it, and the digests of its samples."""
+    """A request, the checkpoint (SHA-256, hex) and numerics that answered it, and its samples."""
 
     model_config = ConfigDict(frozen=True)
 

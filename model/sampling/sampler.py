@@ -56,7 +56,8 @@ class Logprob:
         final: the one after them, with which the character was drawn.
         rank: 1 for the likeliest character, by the model's own probabilities.
         entropy: of the model's own probabilities, in bits.
-        alternatives: (id, probability, final) of other candidates and this one, likeliest first.
+        alternatives: (id, probability, final) of the likeliest candidates, the likeliest first. The character is
+            among them only if its rank is within their number.
     """
 
     probability: float
@@ -115,7 +116,9 @@ def compute_logprobs(
     rows = np.arange(len(ids))
     relative = _relative(logits)
     exponentials = _exponentials(relative)
-    sums = exponentials.sum(axis=1, keepdims=True)
+    sums = exponentials.sum(
+        axis=1, keepdims=True
+    )  # in NumPy's order: these are shown, and nothing is drawn by them
     probabilities = exponentials / sums
     finals = softmax(_adjust(relative, logits, samplings))
     entropies = np.log(sums[:, 0]) - (probabilities * relative).sum(axis=1)  # nats

@@ -1,5 +1,6 @@
 // The draw, replayed: what temperature and filters make of the model's probabilities (model/sampling/sampler.py), with
-// the noise that the seed gives. A slider shows at once what it would change, and the model need not run.
+// the noise that the seed gives. A slider shows at once what it would change, and the model need not run. To be shown
+// only: the probabilities are rounded, and the logarithms are the browser's.
 
 /**
  * What is drawn from: for each candidate its log-probability after temperature, -Infinity where a filter cuts it off,

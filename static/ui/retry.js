@@ -16,7 +16,7 @@ export class Retry {
 
 	/**
 	 * The answer of `attempt(signal)`, which is called again for as long as the server cannot be reached or is busy; null
-	 * when another request has taken its place. Throws the other errors of `attempt`.
+	 * after `stop`, or when another request has taken its place. Throws the other errors of `attempt`.
 	 * @template T @param {(signal: AbortSignal) => Promise<T>} attempt
 	 */
 	async run(attempt) {
@@ -31,10 +31,12 @@ export class Retry {
 			} catch (error) {
 				if (signal.aborted) return null;
 				const problem = error instanceof ProblemError && isTemporary(error) ? error.problem : null;
-				const busy = problem !== null;
-				const away = error instanceof TypeError; // what fetch throws without a connection
-				if (!busy && !away) throw error;
-				this.#show(t(busy ? "busy_again" : "away"));
+				const temporary = problem !== null;
+				// What fetch, import and reading an answer throw without a connection. So does a mistake in our code.
+				const away = error instanceof TypeError;
+				if (!temporary && !away) throw error;
+				if (away) console.warn(error);
+				this.#show(t(temporary ? "busy_again" : "away"));
 				await this.#pause(Math.max(wait, 1000 * (problem?.retry_after ?? 0)));
 				if (signal.aborted) return null;
 			}

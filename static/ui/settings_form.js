@@ -1,8 +1,8 @@
 // The settings: sliders and numbers as a request's fields, and errors shown at the field they are about. Numbers are
-// fields of text: what a browser's own number field makes of 1e3, 1,000 or a pasted word is not what was typed.
+// text fields: what a browser's own number field makes of 1e3, 1,000 or a pasted word is not what was typed.
 
 import { nameOf } from "./character_names.js";
-import { $ } from "./dom.js";
+import { $, setInvalid } from "./dom.js";
 import { number, t } from "./i18n.js";
 
 const form = $("form");
@@ -49,7 +49,7 @@ export function formValues() {
 	return { ...sampling(), ...Object.fromEntries(NUMBERS.map((name) => [name, input(name).value])) };
 }
 
-/** Whether all numbers can be used; what is wrong is shown at those that cannot, and the first of them is focused. */
+/** Whether the length, the number of samples and the seed can be used; what is wrong is shown at those that cannot, and the first of them is focused. */
 export function check() {
 	clearErrors();
 	const wrong = NUMBERS.map(input).filter((field) => readNumber(field).message);
@@ -96,15 +96,14 @@ export function toggleDrawer(open = $("more").getAttribute("aria-expanded") === 
 /** @param {HTMLInputElement} field */
 function focusOn(field) {
 	if (field.closest("#dock"))
-		form.classList.add("open"); // on phones: its row, without all the others
+		form.classList.add("open"); // the row of the dock, which phones hide, but not the drawer
 	else if (!field.checkVisibility()) toggleDrawer(true);
 	field.focus();
 }
 
 /** @param {HTMLInputElement} field @param {string} message */
 function showError(field, message) {
-	if (message) field.setAttribute("aria-invalid", "true");
-	else field.removeAttribute("aria-invalid");
+	setInvalid(field, message !== "");
 	const error = document.getElementById(`${field.name}-error`);
 	if (error) error.textContent = message;
 }
@@ -160,13 +159,16 @@ export function showProblem(problem) {
 }
 
 /**
- * Lets a slider take a value between its steps or beyond its end, until it is moved.
+ * Lets a slider take a value between its steps, until it is moved, or beyond its ends, as a link or an exact value may
+ * ask for. That of top-k ends where every character is kept.
  * @param {HTMLInputElement} slider @param {number | string | null} value
  */
 function allow(slider, value) {
 	slider.dataset.step ??= slider.step;
 	slider.step = "any";
-	if (slider.name === "temperature") slider.max = String(Math.max(Number(slider.max), Number(value)));
+	if (value === null || slider.name === "top_k") return;
+	slider.min = String(Math.min(Number(slider.min), Number(value)));
+	slider.max = String(Math.max(Number(slider.max), Number(value)));
 }
 
 function showValues() {
@@ -180,7 +182,7 @@ function showValues() {
 	}
 }
 
-/** The field of text beside a slider, for values between its steps. @param {string} name */
+/** The text field beside a slider, for values between its steps. @param {string} name */
 function exactField(name) {
 	return /** @type {HTMLInputElement} */ (document.getElementById(`${name}-exact`));
 }
@@ -196,7 +198,7 @@ function onExact(name) {
 	const range = { low: limit(slider.min), high: limit(slider.max) };
 	const error = /** @type {HTMLElement} */ (document.getElementById(`${field.id}-error`));
 	error.textContent = valid ? "" : t("exact_range", range);
-	field.toggleAttribute("aria-invalid", !valid);
+	setInvalid(field, !valid);
 	if (!valid) return;
 	set(name, value);
 }

@@ -137,12 +137,13 @@ def test_nothing_jumps_or_is_drawn_again_while_the_model_writes(bundled: Page, w
     if bundled.locator("#drawer").is_visible():
         bundled.click("#more")
     bundled.evaluate(WATCH)
-    bundled.click("#write")
+    with bundled.expect_event("requestfinished", lambda request: request.url.endswith("/generate")):
+        bundled.click("#write")  # a word may jump to the next line if its end comes later than it is to be shown
     expect(bundled.locator(".written").nth(30)).to_be_visible()
     bundled.evaluate("speed.value = 'full'; speed.dispatchEvent(new Event('change'))")  # nobody touches anything
     written(bundled)
     moved = bundled.evaluate(
-        "shifts.map(({ value, sources }) => [value, sources.map(({ node }) => node?.outerHTML)])"
+        "shifts.map(({ value, sources }) => [value, sources.map(({ node }) => node?.textContent)])"
     )
     assert sum(value for value, _ in moved) < 0.001, moved
     assert bundled.evaluate("window.redrawn") == 0
@@ -163,6 +164,7 @@ def test_exact_values_are_typed_beside_the_sliders(bundled: Page, name: str, typ
     setting(bundled, f"{name}-exact", "99")
     bundled.keyboard.press("Tab")
     expect(bundled.locator(f"#{name}-exact-error")).to_contain_text("A number from")
+    expect(bundled.locator(f"#{name}-exact")).to_have_attribute("aria-invalid", "true")
     assert float(bundled.input_value(f"#{name}")) == value
 
 

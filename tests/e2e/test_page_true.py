@@ -69,6 +69,26 @@ def test_what_was_found_in_a_text_is_called_stale_once_the_text_is_another(wrote
     expect(wrote.locator("#inspector")).to_contain_text("has been changed since")
 
 
+LINK = """async (parameters) => {
+    const { identity } = JSON.parse(document.getElementById("card").textContent);
+    const { toShortFragment } = await import("/static/editor/share_format.js");
+    const runs = [{ cells: [{ c: "a" }] }];
+    const request = { prefix: "ROMEO:", seed: 4, checkpoint: identity, numerics: "cpu-int8", runs, parameters };
+    return toShortFragment(request);
+}"""
+
+
+def test_settings_beyond_the_sliders_come_with_a_link(page: Page, browser: Browser) -> None:
+    """The text was written with them, and the sliders and what is said of a letter went by their ends."""
+    values = {"temperature": 2.5, "top_k": None, "top_p": 0.01, "min_p": 0.8}
+    fragment = page.evaluate(LINK, values | {"num_samples": 1})
+    with opened(browser, f"{page.url}#{fragment}") as other:
+        expect(other.locator("#verdict")).not_to_be_empty()
+        for name in ("temperature", "top_p", "min_p"):
+            assert float(other.input_value(f"#{name}")) == values[name]
+            assert float(other.input_value(f"#{name}-exact")) == values[name]
+
+
 def test_the_verdict_on_a_link_is_in_view_and_goes_with_the_first_edit(wrote: Page, browser: Browser) -> None:
     """It stood above the text, which the page had followed to its end. Now it is in the bar that stays in view."""
     wrote.click("#share-open")
