@@ -80,7 +80,7 @@ class CuttingProxy:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def cut_after(self, size: int) -> None:
-        """End the next stream after so many bytes."""
+        """End the connection once so many bytes of streams have been handed on from now."""
         with self._lock:
             self._bytes_left = size
 

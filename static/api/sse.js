@@ -3,6 +3,7 @@
 
 export const FIRST_WAIT = 500; // milliseconds before the first new attempt, twice as long before each other one
 export const MAX_WAIT = 5000;
+const STREAM = "text/event-stream";
 const MAX_SILENCE = 40_000; // milliseconds; the server sends a comment every 15 s
 
 /** Whether the page is a single file (app/export.py). */
@@ -129,11 +130,14 @@ export function isTemporary({ problem: { status } }) {
  */
 async function* connect(url, body, lastId, signal) {
 	/** @type {Record<string, string>} */
-	const headers = { "content-type": "application/json", accept: "text/event-stream" };
+	const headers = { "content-type": "application/json", accept: STREAM };
 	if (lastId) headers["last-event-id"] = lastId;
 	const response = await send(url, { method: "POST", headers, body: JSON.stringify(body), signal });
 	const type = response.headers.get("content-type") ?? "";
-	if (!response.ok || !response.body || !type.startsWith("text/event-stream")) {
+	const isStream = type.startsWith(STREAM);
+	// Of headers that are cut off, Chromium takes what has come.
+	if (response.ok && !isStream && STREAM.startsWith(type)) throw new TypeError("cut off");
+	if (!response.ok || !response.body || !isStream) {
 		throw new ProblemError(await problemOf(response));
 	}
 	const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

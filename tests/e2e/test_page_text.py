@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.serving import engine
+from benchmarks.cut_streams import CuttingProxy
 from tests.conftest import LiveServer
 from tests.e2e.conftest import BUNDLED, Opened, begin, opened, text_of, written
 from tests.e2e.test_process import serving
@@ -244,6 +245,22 @@ def test_the_page_follows_the_text_until_the_reader_scrolls_up(bundled: Page) ->
     bundled.click("#pill")
     expect(bundled.locator("#pill")).to_be_hidden()
     bundled.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("size", [90, 145, 300])
+def test_an_answer_that_is_cut_in_its_headers_is_asked_for_again(
+    browser: Browser, bundled_server: LiveServer, size: int
+) -> None:
+    """Chromium takes the headers that have come for all: "the server answered 200 OK" ended the text."""
+    port = int(bundled_server.url.rsplit(":", 1)[1])
+    with CuttingProxy(port).running() as proxy, opened(browser, proxy.url) as page:
+        begin(page, "ROMEO:\n", seed="3", max_new_tokens="60")
+        proxy.cut_after(size)
+        page.click("#write")
+        expect(page.locator("#state")).to_have_attribute("data-state", "lost")
+        proxy.cut_after(1 << 20)
+        written(page)
+        assert text_of(page) == "ROMEO:\n" + answer(bundled_server.url, "ROMEO:\n", seed=3, max_new_tokens=60)[0]
 
 
 def test_a_killed_server_that_comes_back_goes_on_with_the_text(browser: Browser, tmp_path: object) -> None:
