@@ -5,7 +5,7 @@ import { GenerationRequest, generate } from "../api/generation.js";
 import { writesHere } from "../api/score.js";
 import { TextDocument, textOf, typed } from "../editor/document.js";
 import { LineView } from "../editor/line_view.js";
-import { make, makeButton, setInvalid } from "../ui/dom.js";
+import { make, makeButton } from "../ui/dom.js";
 import { glyph, number, percent, t } from "../ui/i18n.js";
 import { messageOf } from "../ui/retry.js";
 import { SmoothStream } from "../ui/smooth_stream.js";
@@ -112,7 +112,7 @@ export class ComparePanel {
 		const seed = Number(this.#seed.value.trim() || NaN);
 		const valid = Number.isInteger(seed) && seed >= 0 && seed <= MAX_SEED;
 		this.#error.textContent = valid ? "" : t("compare_bad_seed", { high: MAX_SEED });
-		setInvalid(this.#seed, !valid);
+		this.#seed.ariaInvalid = valid ? null : "true";
 		if (!valid) return;
 		this.close();
 		const controller = new AbortController();

@@ -15,14 +15,6 @@ export function viewBottom() {
 	return Math.min(innerHeight, over.getBoundingClientRect().top);
 }
 
-/**
- * Says of a field whether what stands in it cannot be used: an empty `aria-invalid` means that it can.
- * @param {HTMLElement} field @param {boolean} invalid
- */
-export function setInvalid(field, invalid) {
-	field.ariaInvalid = invalid ? "true" : null;
-}
-
 /** @type {FindElement} */
 export const find = (/** @type {ParentNode} */ root, /** @type {string} */ selector) =>
 	/** @type {any} */ (root.querySelector(selector));

@@ -2,7 +2,7 @@
 // text fields: what a browser's own number field makes of 1e3, 1,000 or a pasted word is not what was typed.
 
 import { nameOf } from "./character_names.js";
-import { $, setInvalid } from "./dom.js";
+import { $ } from "./dom.js";
 import { number, t } from "./i18n.js";
 
 const form = $("form");
@@ -103,7 +103,7 @@ function focusOn(field) {
 
 /** @param {HTMLInputElement} field @param {string} message */
 function showError(field, message) {
-	setInvalid(field, message !== "");
+	field.ariaInvalid = message ? "true" : null;
 	const error = document.getElementById(`${field.name}-error`);
 	if (error) error.textContent = message;
 }
@@ -198,7 +198,7 @@ function onExact(name) {
 	const range = { low: limit(slider.min), high: limit(slider.max) };
 	const error = /** @type {HTMLElement} */ (document.getElementById(`${field.id}-error`));
 	error.textContent = valid ? "" : t("exact_range", range);
-	setInvalid(field, !valid);
+	field.ariaInvalid = valid ? null : "true";
 	if (!valid) return;
 	set(name, value);
 }

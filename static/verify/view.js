@@ -2,7 +2,7 @@
 
 import { ProblemError } from "../api/sse.js";
 import { load } from "../engine/client.js";
-import { find, make, setInvalid } from "../ui/dom.js";
+import { find, make } from "../ui/dom.js";
 import { number, t } from "../ui/i18n.js";
 import { rewrite } from "./rewrite.js";
 import { readSubject, SubjectError } from "./subject.js";
@@ -162,7 +162,7 @@ export class VerifyView {
 	/** @param {string} sentence */
 	#showError(sentence) {
 		this.#error.textContent = sentence;
-		setInvalid(this.#input, sentence !== "");
+		this.#input.ariaInvalid = sentence ? "true" : null;
 	}
 
 	/** @param {Subject} subject @param {Comparison[]} comparisons @param {number} seconds */
