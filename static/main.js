@@ -12,8 +12,8 @@ import { requestOf, Session } from "./session.js";
 import { AutoScroll } from "./ui/autoscroll.js";
 import { nameOf } from "./ui/character_names.js";
 import { chooseColour, colourMode, listenToColours } from "./ui/colours.js";
-import { $, find, make, phone, sheet, viewBottom } from "./ui/dom.js";
-import { glyph, number, t } from "./ui/i18n.js";
+import { $, find, make, phone, sheet } from "./ui/dom.js";
+import { glyph, t } from "./ui/i18n.js";
 import { Lens } from "./ui/lens.js";
 import { Announcer } from "./ui/live_region.js";
 import * as form from "./ui/settings_form.js";
@@ -172,7 +172,7 @@ function onWritten(branch, { inserted }) {
 	announced = branch;
 	announcer.add(textOf(inserted));
 	updateCounters();
-	autoScroll.follow(branch.editor.root.lastElementChild);
+	autoScroll.follow(branch.editor.lines.lastLine);
 }
 
 /** @param {Branch} branch */
@@ -291,19 +291,12 @@ function showLetterOrNone() {
 function showLetter(pinned) {
 	if (glass?.inspector.open) glass.typeAndSee.hide();
 	showLetterOrNone();
-	markLetter();
-	if (!glass?.inspector.at) return;
+	const at = glass?.inspector.at ?? null;
+	glass?.shownLetter.mark(at);
+	if (!at) return;
 	if (pinned) lens.show("letter");
-	showWhatIf();
-	if (pinned) revealLetter();
-}
-
-/** Scrolls so that the lens does not cover the character that it shows. */
-function revealLetter() {
-	if (!glass?.inspector.at) return;
-	const { branch, index } = glass.inspector.at;
-	const over = branch.editor.lines.rectOf(index).bottom - (viewBottom() - 20);
-	if (over > 0) scrollBy({ top: over, behavior: "instant" });
+	glass?.shownLetter.showTemperature(form.sampling());
+	if (pinned) glass?.shownLetter.reveal(at);
 }
 
 /** Marks in each text on the screen the character at which it left another. */
@@ -311,33 +304,7 @@ function markForks() {
 	if (!CSS.highlights) return;
 	const forks = tree.shown.filter(({ parent, at, doc }) => parent !== null && at < doc.length);
 	if (tree.shown.length < 2 || !forks.length) CSS.highlights.delete("fork");
-	else CSS.highlights.set("fork", new Highlight(...forks.map(({ editor, at }) => rangeOf(editor, at))));
-}
-
-/** The place of a character in the DOM. @param {Editor} editor @param {number} index */
-function rangeOf({ lines }, index) {
-	const range = document.createRange();
-	range.setStart(...lines.domPosition(index));
-	range.setEnd(...lines.domPosition(index + 1));
-	return range;
-}
-
-/** Marks the character under the lens in the text, which is not drawn again for it. */
-function markLetter() {
-	if (!CSS.highlights) return;
-	CSS.highlights.delete("letter");
-	if (!glass?.inspector.at) return;
-	const { branch, index } = glass.inspector.at;
-	CSS.highlights.set("letter", new Highlight(rangeOf(branch.editor, index)));
-}
-
-/** The temperature stands in the lens, too, so that what it says can be tried. */
-function showWhatIf() {
-	const { temperature } = form.sampling();
-	const slider = $("lens-temperature");
-	slider.max = String(Math.max(2, temperature));
-	slider.value = String(temperature);
-	find($("what-if"), "output").textContent = number(temperature, 2);
+	else CSS.highlights.set("fork", new Highlight(...forks.map(({ editor, at }) => editor.lines.rangeOf(at))));
 }
 
 /** @param {TextDocument} doc */
@@ -524,11 +491,12 @@ function takeOver() {
 async function loadGlass() {
 	const importing = Promise.all([
 		import("./inspector/popover.js"),
+		import("./inspector/shown_letter.js"),
 		import("./inspector/inspect_mode.js"),
 		import("./play/type_and_see.js"),
 		import("./ui/next_letter.js"),
 	]);
-	const [{ Inspector }, { InspectMode }, { TypeAndSee }, { NextLetter }] = await withAssets(importing);
+	const [{ Inspector }, shownLetter, { InspectMode }, { TypeAndSee }, { NextLetter }] = await withAssets(importing);
 	if (glass) return glass;
 	const inspector = new Inspector($("inspector"), {
 		card,
@@ -552,7 +520,7 @@ async function loadGlass() {
 		onChoose: typeLetter,
 	});
 	$("letter").prepend(typeAndSee.element);
-	const loaded = { inspector, inspectMode, typeAndSee, nextLetter: new NextLetter() };
+	const loaded = { inspector, shownLetter, inspectMode, typeAndSee, nextLetter: new NextLetter() };
 	glass = loaded;
 	if (pointed) inspectMode.point(pointed);
 	typeAndSee.look();
@@ -720,7 +688,7 @@ listenToColours(() => {
 $("lens-temperature").addEventListener("input", () => form.set("temperature", $("lens-temperature").value));
 form.listen(() => {
 	glass?.inspector.draw();
-	showWhatIf();
+	glass?.shownLetter.showTemperature(form.sampling());
 	panels.update();
 });
 $("form").addEventListener("change", keepView);
@@ -754,7 +722,7 @@ const heights = new ResizeObserver(() => {
 	const { style } = document.documentElement;
 	style.setProperty("--dock", `${$("form").offsetHeight}px`); // where the sheet stands
 	style.setProperty("--sheet", `${sheet.matches ? $("lens").offsetHeight : 0}px`); // and the way to the end of the text
-	if (sheet.matches && glass?.inspector.at?.pinned) revealLetter();
+	if (sheet.matches && glass?.inspector.at?.pinned) glass.shownLetter.reveal(glass.inspector.at);
 });
 heights.observe($("form"));
 heights.observe($("lens"));

@@ -486,6 +486,7 @@ interface InspectModeOptions {
 /** What shows why a letter was written. */
 interface Glass {
 	inspector: Inspector;
+	shownLetter: typeof import("./inspector/shown_letter.js");
 	inspectMode: InspectMode;
 	typeAndSee: import("./play/type_and_see.js").TypeAndSee;
 	nextLetter: import("./ui/next_letter.js").NextLetter;

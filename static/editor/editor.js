@@ -144,8 +144,8 @@ export class Editor {
 		let same = 0;
 		while (same < shorter - start && old.at(-1 - same)?.c === cells.at(-1 - same)?.c) same += 1;
 		this.onEdit();
+		this.lines.refresh(); // which finds its elements again, wherever the browser had moved them
 		this.doc.splice(start, old.length - same, cells.slice(start, cells.length - same));
-		this.lines.refresh();
 		this.setCaret(cells.length - same);
 	}
 

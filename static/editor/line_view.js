@@ -1,12 +1,18 @@
 // Draws a document as lines, one element each, and converts between its cells and positions in the DOM.
 // Only what changed is drawn again. Knows nothing of typing.
+//
+// Lines stand together in blocks. Each block is a layer of its own to the browser (see style.css), which keeps what it
+// has painted: of a long text, each frame would otherwise paint every line again. A layer for each line costs more.
 
 const SPEAKER = /^[^\s:][^:\n]{0,40}:$/; // a whole line, such as "ROMEO:"
 const MAX_SPEAKER = 42; // characters that it matches at most
+const BLOCK_LINES = 32; // in a block that grows at its end; edits may double that
 
 export class LineView {
 	/** The first cell of each line. @type {number[]} */
 	#starts = [];
+	/** The element of each line. @type {HTMLElement[]} */
+	#lines = [];
 	#classify;
 	/** The line at which a mark in the margin says that the model sees from here. @type {HTMLElement | null} */
 	#marked = null;
@@ -32,8 +38,8 @@ export class LineView {
 	refresh() {
 		this.#keepSelection([this.root], () => {
 			this.#starts = [];
-			const lines = this.#makeLines(0, this.doc.length, this.#starts);
-			this.root.replaceChildren(joined(lines));
+			this.#lines = this.#makeLines(0, this.doc.length, this.#starts);
+			this.root.replaceChildren(inBlocks(this.#lines));
 			this.#markSpeakers(0, this.#starts.length);
 			this.#markWindow();
 		});
@@ -46,8 +52,13 @@ export class LineView {
 	 */
 	reserve(rest) {
 		delete this.#roomy?.dataset.rest;
-		this.#roomy = rest ? /** @type {HTMLElement | null} */ (this.root.lastElementChild) : null;
+		this.#roomy = rest ? this.lastLine : null;
 		if (this.#roomy) this.#roomy.dataset.rest = rest;
+	}
+
+	/** The element of the last line. */
+	get lastLine() {
+		return this.#lines[this.#lines.length - 1];
 	}
 
 	/** Draws the lines of some cells again. @param {number} from @param {number} to */
@@ -81,15 +92,21 @@ export class LineView {
 	/** The cell at a position in the DOM, or null outside. @param {Node | null} node @param {number} offset */
 	indexOf(node, offset) {
 		if (!node || !this.root.contains(node)) return null;
-		if (node === this.root) return this.#starts[offset] ?? this.doc.length; // `offset` counts lines
 		const element = (node instanceof Element ? node : node.parentElement)?.closest(".line");
-		if (!element) return null;
-		const line = Array.prototype.indexOf.call(this.root.children, element);
-		if (line < 0 || line >= this.#starts.length) return null;
+		if (!element) return this.#indexBetween(node, offset);
+		const line = this.#lines.indexOf(/** @type {HTMLElement} */ (element));
+		if (line < 0) return null;
 		const before = document.createRange();
 		before.setStart(element, 0);
 		before.setEnd(node, offset);
 		return this.#advance(this.#starts[line], before.toString().length, this.#endOf(line));
+	}
+
+	/** The cell at a position that is in no line, but among blocks or lines. @param {Node} node @param {number} offset */
+	#indexBetween(node, offset) {
+		const next = node.childNodes[offset] ?? (node === this.root ? null : node.nextSibling);
+		const number = this.#lines.findIndex((line) => next?.contains(line));
+		return number < 0 ? this.doc.length : this.#starts[number];
 	}
 
 	/** The position in the DOM before a cell. @param {number} index @returns {[Node, number]} */
@@ -97,49 +114,46 @@ export class LineView {
 		const line = this.#lineOf(index);
 		let units = 0; // of UTF-16, which the DOM counts
 		for (let i = this.#starts[line]; i < index; i++) units += this.doc.cells[i].c.length;
-		const walker = document.createTreeWalker(this.root.children[line], NodeFilter.SHOW_TEXT);
+		const walker = document.createTreeWalker(this.#lines[line], NodeFilter.SHOW_TEXT);
 		for (let node = walker.nextNode(); node; node = walker.nextNode()) {
 			const { length } = /** @type {Text} */ (node);
 			if (units <= length) return [node, units];
 			units -= length;
 		}
-		return [this.root.children[line], 0];
+		return [this.#lines[line], 0];
 	}
 
 	/** Where a cell is on the screen. @param {number} index */
 	rectOf(index) {
-		const range = document.createRange();
-		range.setStart(...this.domPosition(index));
-		const { end } = this.lineAround(index);
-		if (index >= end) return this.#breakRect(range, this.#lineOf(index));
-		range.setEnd(...this.domPosition(index + 1));
+		const line = this.#lineOf(index);
+		if (index >= this.#endOf(line)) return this.#breakRect(this.rangeOf(index, index), line);
+		const range = this.rangeOf(index);
 		const rects = range.getClientRects();
 		return rects[rects.length - 1] ?? range.getBoundingClientRect();
 	}
 
-	/** The cell under a point of the screen, or null. @param {number} x @param {number} y */
-	cellAt(x, y) {
-		const position = caretAt(x, y);
-		const near = position && this.indexOf(...position);
-		if (near === null) return null;
-		// the position nearest to a point is before or after its cell
-		for (const index of [near, near - 1]) {
-			if (index < 0 || index >= this.doc.length) continue;
-			const { left, right, top, bottom } = this.rectOf(index);
-			if (x >= left && x < right && y >= top && y < bottom) return index;
-		}
-		return null;
+	/** The place of one cell, or of those before `end`, in the DOM. @param {number} index */
+	rangeOf(index, end = index + 1) {
+		const range = document.createRange();
+		range.setStart(...this.domPosition(index));
+		range.setEnd(...this.domPosition(end));
+		return range;
 	}
 
 	/** The text as the DOM has it, which a browser may have changed by itself. */
 	domText() {
-		return [...this.root.childNodes].map((line) => line.textContent).join("\n");
+		const lines = [];
+		for (const block of this.root.childNodes) {
+			if (block instanceof Element && block.matches(".block")) lines.push(...block.childNodes);
+			else lines.push(block);
+		}
+		return lines.map((line) => line.textContent).join("\n");
 	}
 
 	/** A line break's place, as wide as a common character. @param {Range} range @param {number} line */
 	#breakRect(range, line) {
 		const rect = range.getBoundingClientRect();
-		const box = rect.height ? rect : this.root.children[line].getBoundingClientRect();
+		const box = rect.height ? rect : this.#lines[line].getBoundingClientRect();
 		return new DOMRect(box.left, box.top, 0.6 * box.height, box.height);
 	}
 
@@ -162,7 +176,7 @@ export class LineView {
 		const first = start > 0 ? this.#lineOf(start) : this.#starts.length;
 		/** @type {Set<HTMLElement>} */
 		const seen = new Set();
-		for (let i = first; i < this.#starts.length; i++) seen.add(this.#element(i));
+		for (let i = first; i < this.#starts.length; i++) seen.add(this.#lines[i]);
 		for (const line of this.#seen) {
 			if (!seen.has(line)) line.classList.remove("seen");
 		}
@@ -178,14 +192,18 @@ export class LineView {
 	/** Continues the last line with the cells from `start` on. @param {number} start */
 	#append(start) {
 		const number = this.#starts.length - 1;
-		const line = /** @type {HTMLElement} */ (this.root.lastElementChild);
+		const line = this.lastLine;
 		let end = start;
 		while (end < this.doc.length && this.doc.cells[end].c !== "\n") end += 1;
 		if (this.#starts[number] === start) line.replaceChildren(); // it was empty: see `#fill`
 		this.#fill(line, start, end);
 		if (end < this.doc.length) {
-			const lines = this.#makeLines(end + 1, this.doc.length, this.#starts);
-			this.root.append(joined(lines));
+			const made = this.#makeLines(end + 1, this.doc.length, this.#starts);
+			this.#lines.push(...made);
+			const last = blockOf(line);
+			const room = Math.max(0, BLOCK_LINES - last.childElementCount);
+			last.append(joined(made.slice(0, room)));
+			this.root.append(inBlocks(made.slice(room)));
 		}
 		this.#markSpeakers(number, this.#starts.length);
 	}
@@ -202,9 +220,16 @@ export class LineView {
 		/** @type {number[]} */
 		const starts = [];
 		const made = this.#makeLines(this.#starts[first] ?? 0, stop, starts);
-		const old = [...this.root.children].slice(first, after);
-		for (const line of made) this.root.insertBefore(line, old[0] ?? null);
-		for (const line of old) line.remove();
+		const old = this.#lines.slice(first, after);
+		const block = blockOf(old[0]);
+		old[0].before(joined(made));
+		for (const line of old) {
+			const emptied = blockOf(line);
+			line.remove();
+			if (!emptied.hasChildNodes()) emptied.remove();
+		}
+		this.#lines = [...this.#lines.slice(0, first), ...made, ...this.#lines.slice(after)];
+		if (block.childElementCount > 2 * BLOCK_LINES) block.replaceWith(inBlocks([...block.children]));
 		const rest = this.#starts.slice(after).map((index) => index + shift);
 		this.#starts = [...this.#starts.slice(0, first), ...starts, ...rest];
 		this.#markSpeakers(first, first + starts.length + 2);
@@ -212,7 +237,7 @@ export class LineView {
 
 	/** Draws the lines `from` to `to` again. @param {number} from @param {number} to */
 	#redraw(from, to) {
-		const elements = Array.from({ length: to - from + 1 }, (_, i) => this.#element(from + i));
+		const elements = this.#lines.slice(from, to + 1);
 		this.#keepSelection(elements, () => {
 			elements.forEach((element, i) => {
 				element.replaceChildren();
@@ -309,16 +334,11 @@ export class LineView {
 	#markSpeakers(from, to) {
 		for (let line = from; line < Math.min(to, this.#starts.length); line++) {
 			const beginsParagraph = line === 0 || this.#isEmpty(line - 1);
-			const element = this.#element(line);
+			const element = this.#lines[line];
 			const isShort = this.#endOf(line) - this.#starts[line] <= MAX_SPEAKER;
 			element.classList.toggle("speaker", beginsParagraph && isShort && SPEAKER.test(element.textContent));
 			element.classList.toggle("blank", this.#isEmpty(line) && line + 1 < this.#starts.length);
 		}
-	}
-
-	/** @param {number} line */
-	#element(line) {
-		return /** @type {HTMLElement} */ (this.root.children[line]);
 	}
 
 	/** @param {number} line */
@@ -365,15 +385,19 @@ function joined(elements) {
 	return fragment;
 }
 
-/**
- * The DOM's position nearest to a point of the screen, or null.
- * @param {number} x @param {number} y @returns {[Node, number] | null}
- */
-function caretAt(x, y) {
-	if (document.caretPositionFromPoint) {
-		const position = document.caretPositionFromPoint(x, y);
-		return position && [position.offsetNode, position.offset];
+/** Blocks with these lines. @param {Element[]} lines */
+function inBlocks(lines) {
+	const blocks = [];
+	for (let start = 0; start < lines.length; start += BLOCK_LINES) {
+		const block = document.createElement("div");
+		block.className = "block";
+		block.append(joined(lines.slice(start, start + BLOCK_LINES)));
+		blocks.push(block);
 	}
-	const range = document.caretRangeFromPoint?.(x, y); // Safari
-	return range ? [range.startContainer, range.startOffset] : null;
+	return joined(blocks);
+}
+
+/** The block that a line stands in. @param {HTMLElement} line */
+function blockOf(line) {
+	return /** @type {HTMLElement} */ (line.parentElement);
 }

@@ -2,6 +2,7 @@
 // and the keyboard's focus roves over its characters.
 
 import { sheet } from "../ui/dom.js";
+import { cellAt } from "./pointed_cell.js";
 
 const HOVER_DELAY = 400; // milliseconds that the mouse has to rest on a character
 
@@ -134,7 +135,7 @@ export class InspectMode {
 	/** The cell under the pointer, or null. @param {Pick<MouseEvent, "clientX" | "clientY" | "target">} event */
 	#cellUnder({ clientX, clientY, target }) {
 		const branch = this.#tree.branches.find(({ page }) => page.contains(/** @type {Node | null} */ (target)));
-		const index = branch?.editor.lines.cellAt(clientX, clientY) ?? null;
+		const index = branch ? cellAt(branch.editor.lines, clientX, clientY) : null;
 		return branch && index !== null ? { branch, index } : null;
 	}
 }

@@ -92,7 +92,10 @@ def test_events_are_parsed_however_the_network_cuts_them(page: Page) -> None:
 
 
 def test_lines_are_redrawn_as_if_drawn_anew(page: Page) -> None:
-    """Random edits: drawn bit by bit as drawn at once, and every place leads back to its cell."""
+    """Random edits: drawn bit by bit as drawn at once, and every place leads back to its cell.
+
+    Lines stand in blocks, which the browser paints once: none is empty, and none grows without a bound.
+    """
     wrong = page.evaluate(
         """async () => {
             const { LineView } = await import("/static/editor/line_view.js");
@@ -126,7 +129,15 @@ def test_lines_are_redrawn_as_if_drawn_anew(page: Page) -> None:
                 const index = random(doc.length + 1);
                 if (lines.indexOf(...lines.domPosition(index)) !== index) wrong.push([i, "place", index, doc.text]);
                 const classes = (line) => [...line.classList].sort().join(" ");
-                const kinds = (element) => [...element.children].map(classes).join();
+                const kinds = (element) => [...element.querySelectorAll(".line")].map(classes).join();
+                const lengths = [...root.children].map((block) => block.matches(".block") && block.children.length);
+                if (!lengths.every((length) => length >= 1 && length <= 64)) wrong.push([i, "blocks", lengths]);
+                for (const [k, block] of [...root.children].entries()) { // a caret may stand between lines, too
+                    const [line] = block.children;
+                    const places = [lines.indexOf(root, k), lines.indexOf(block, 0), lines.indexOf(line, 0)];
+                    if (new Set(places).size > 1) wrong.push([i, "between", places]);
+                }
+                if (lines.indexOf(root, root.children.length) !== doc.length) wrong.push([i, "end", doc.text]);
                 if (kinds(root) !== kinds(other)) wrong.push([i, kinds(root), kinds(other), doc.text]);
             }
             root.remove();
