@@ -4,6 +4,7 @@
 It needs Chromium and the extra `soliloquy[dev]`.
 """
 
+import json
 import sys
 from base64 import b64decode
 from io import BytesIO
@@ -105,6 +106,17 @@ def desktop(page: Page) -> None:
     take(page, "error")
 
 
+def verify(page: Page, url: str) -> None:
+    """Write a receipt of the server again on this device."""
+    request = {"prompt": "JULIET:", "seed": 7, "max_new_tokens": 260, "stream": False}
+    receipt = httpx.post(f"{url}/generate", json=request, timeout=60).json()["receipt"]
+    page.goto(f"{url}/verify")
+    page.fill("#verify-input", json.dumps(receipt))
+    page.click("[name=verify]")
+    expect(page.locator(".outcome")).to_have_class("outcome same")
+    take(page, "verify")
+
+
 def main() -> None:
     """Start one server, and open one window after another."""
     IMAGES.mkdir(exist_ok=True)
@@ -115,6 +127,7 @@ def main() -> None:
         wide = browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme="light", locale="en-GB")
         wide.goto(url)
         desktop(wide)
+        verify(browser.new_page(viewport={"width": 1000, "height": 660}, locale="en-GB"), url)
         phone = browser.new_context(
             viewport={"width": 390, "height": 800},
             device_scale_factor=2,
