@@ -3,7 +3,8 @@
 
 import { gumbelNoise } from "../engine/noise.js";
 import { make, makeButton, makeTerm } from "../ui/dom.js";
-import { choice, glyph, number, percent, spoken, t } from "../ui/i18n.js";
+import { glyph, number, percent, spoken, t } from "../ui/i18n.js";
+import { choice } from "./rank.js";
 import { applySettings, draw } from "./sampling.js";
 
 const MAX_DIGITS = 12; // of a score: what a double still holds

@@ -2,8 +2,9 @@
 
 import { isAsWritten, textOf } from "../editor/document.js";
 import { find, make } from "../ui/dom.js";
-import { choice, glyph, number, spoken, t } from "../ui/i18n.js";
+import { glyph, number, spoken, t } from "../ui/i18n.js";
 import { messageOf, Retry } from "../ui/retry.js";
+import { choice } from "./rank.js";
 
 const CONTEXT = 16; // characters before one that its reason repeats
 const NEIGHBOURS = 4; // characters on each side that are scored along with one

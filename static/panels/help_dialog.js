@@ -8,6 +8,8 @@ export function drawHelp() {
 	const dialog = $("help");
 	const title = make("h2", "", t("help"));
 	title.id = "help-title";
+	title.tabIndex = -1;
+	title.autofocus = true; // or the dialog would begin at its end, where the button is
 	const table = make("table");
 	table.createCaption().textContent = t("keys_title");
 	for (const [keys, what] of lists("key_list")) {

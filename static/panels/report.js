@@ -161,7 +161,7 @@ function describeCopies(characters, runs) {
 	const copied = longest.filter(({ start, end }) => end - start >= MIN_COPY);
 	const shown = copied.length ? copied : longest.slice(0, 1);
 	const passages = shown.map(({ start, end }) => characters.slice(start, end).join("").trim());
-	const quoted = passages.map((passage) => `“${passage.replace(/\n+/g, " / ")}”`).join(", ");
+	const quoted = passages.map((passage) => t("quoted", { text: passage.replace(/\n+/g, " / ") })).join(", ");
 	return t(copied.length ? "report_copied" : "report_copied_little", { passages: quoted, length: MIN_COPY });
 }
 

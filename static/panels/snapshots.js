@@ -42,7 +42,7 @@ export class SnapshotPanel {
 		find(box, "[name=again]").addEventListener("click", () => this.#request());
 		this.#slider.addEventListener("input", () => {
 			this.#stop();
-			this.#show();
+			this.#show(true);
 		});
 	}
 
@@ -87,10 +87,10 @@ export class SnapshotPanel {
 	#start() {
 		this.#stop();
 		this.#slider.value = "0";
-		this.#show();
+		this.#show(true);
 		this.#timer = setInterval(() => {
 			this.#slider.stepUp();
-			this.#show();
+			this.#show(true);
 			if (this.#slider.value === this.#slider.max || this.#box.hidden) this.#stop();
 		}, PLAY_INTERVAL);
 	}
@@ -117,7 +117,8 @@ export class SnapshotPanel {
 		find(this.#box, ".stages").replaceChildren(...cards);
 	}
 
-	#show() {
+	/** Shows the stages up to the slider's; with `follow`, scrolls to the last of them. */
+	#show(follow = false) {
 		if (!this.#answer) return;
 		const at = Number(this.#slider.value);
 		const { step } = this.#answer.snapshots[at];
@@ -131,5 +132,6 @@ export class SnapshotPanel {
 			else card.removeAttribute("aria-current");
 		}
 		find(this.#box, ".curve").replaceChildren(drawCurve(this.#answer.curve, step));
+		if (follow) children[at].scrollIntoView({ block: "nearest" });
 	}
 }

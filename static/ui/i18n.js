@@ -5,7 +5,7 @@ import { $ } from "./dom.js";
 
 /** @type {Record<string, any>} */
 const table = JSON.parse($("texts").textContent);
-const language = document.documentElement.lang;
+export const language = document.documentElement.lang;
 const PLACEHOLDER = /\{(\w+)((?:\|[^|}]*)*)\}/g;
 
 /**
@@ -92,14 +92,4 @@ export function spoken(character) {
 	if (character === " ") return t("space");
 	if (character === "\n") return t("line_break");
 	return nameOf(character) ?? character;
-}
-
-/** A rank in words. @param {number} rank */
-export function choice(rank) {
-	if (rank <= 3) return t(`choice_${rank}`);
-	const [st, nd, rd, th] = t("ordinals").split("|");
-	/** @type {Record<string, string>} */
-	const suffixes = { one: st, two: nd, few: rd };
-	const suffix = suffixes[new Intl.PluralRules(language, { type: "ordinal" }).select(rank)] ?? th;
-	return t("choice_n", { rank, suffix });
 }

@@ -51,9 +51,11 @@ export function formValues() {
 
 /** Whether the length, the number of samples and the seed can be used; what is wrong is shown at those that cannot, and the first of them is focused. */
 export function check() {
+	const refused = SLIDERS.filter((name) => exactField(name).ariaInvalid === "true");
 	clearErrors();
 	const wrong = NUMBERS.map(input).filter((field) => readNumber(field).message);
 	for (const field of wrong) showError(field, readNumber(field).message);
+	wrong.push(...refused.filter((name) => !onExact(/** @type {keyof Sampling} */ (name))).map(exactField));
 	if (wrong.length) focusOn(wrong[0]);
 	return wrong.length === 0;
 }
@@ -105,7 +107,8 @@ function focusOn(field) {
 function showError(field, message) {
 	field.ariaInvalid = message ? "true" : null;
 	const error = document.getElementById(`${field.name}-error`);
-	if (error) error.textContent = message;
+	const label = error?.closest("#messages") && message ? `${field.labels?.[0].textContent}: ` : "";
+	if (error) error.textContent = label + message; // which names the field where it stands by itself
 }
 
 /** Puts a request's fields into the form; the others stay as they are. @param {FormValues} fields */
@@ -187,7 +190,7 @@ function exactField(name) {
 	return /** @type {HTMLInputElement} */ (document.getElementById(`${name}-exact`));
 }
 
-/** Takes over what was typed beside a slider, or says what can be typed. @param {keyof Sampling} name */
+/** Takes over what was typed beside a slider, or says what can be typed; returns whether it did. @param {keyof Sampling} name */
 function onExact(name) {
 	const slider = input(name);
 	const field = exactField(name);
@@ -199,8 +202,8 @@ function onExact(name) {
 	const error = /** @type {HTMLElement} */ (document.getElementById(`${field.id}-error`));
 	error.textContent = valid ? "" : t("exact_range", range);
 	field.ariaInvalid = valid ? null : "true";
-	if (!valid) return;
-	set(name, value);
+	if (valid) set(name, value);
+	return valid;
 }
 
 /** @param {string} value */

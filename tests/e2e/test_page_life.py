@@ -165,10 +165,30 @@ def test_exact_values_are_typed_beside_the_sliders(bundled: Page, name: str, typ
     expect(bundled.locator(f"#{name}-exact-error")).to_contain_text("A number from")
     expect(bundled.locator(f"#{name}-exact")).to_have_attribute("aria-invalid", "true")
     assert float(bundled.input_value(f"#{name}")) == value
+    bundled.on("request", lambda request: pytest.fail(request.url) if "/generate" in request.url else None)
+    bundled.click("#write")  # which wrote with the value of before, and took the message away
+    expect(bundled.locator(f"#{name}-exact-error")).to_contain_text("A number from")
+    expect(bundled.locator(f"#{name}-exact")).to_be_focused()
 
 
 def test_terms_are_explained_to_mouse_and_keyboard(bundled: Page) -> None:
-    bundled.click("#tab-model")
+    begin(bundled, "ROMEO:\n", seed="4", max_new_tokens="60")
+    bundled.click("#write")
+    written(bundled)
+    bundled.locator(".written").nth(3).click()
+    for tab in (
+        "letter",
+        "report",
+        "model",
+    ):  # hidden explanations widened a panel, which could be scrolled sideways
+        bundled.click(f"#tab-{tab}")
+        expect(bundled.locator(f"#{tab} .term, #{tab} h3, #{tab} dl").first).to_be_visible()
+        assert (
+            bundled.evaluate(
+                f"document.getElementById('{tab}').scrollWidth - document.getElementById('{tab}').clientWidth"
+            )
+            == 0
+        )
     for term in bundled.locator(".lead .term, #card-panel .term").all():
         expect(term.locator(".tip")).to_be_hidden()
         term.focus()

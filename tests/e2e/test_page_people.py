@@ -152,6 +152,8 @@ def test_everything_can_be_done_by_keyboard_alone(bundled: Page) -> None:  # noq
     keys.press("?")
     expect(bundled.locator("#help")).to_be_visible()
     expect(bundled.locator("#help")).to_contain_text("Ctrl+Enter")
+    expect(bundled.locator("#help-title")).to_be_focused()  # it opened at its end, where the button is
+    assert bundled.evaluate("document.getElementById('help').scrollTop") == 0
 
 
 def test_a_screen_reader_hears_sentences_and_is_not_flooded(bundled: Page) -> None:

@@ -119,5 +119,6 @@ def test_the_slider_leads_from_gibberish_to_verse(wrote: Page, bundled_server: L
     wrote.get_by_role("button", name="▶ Play").click()
     expect(wrote.locator("#growth output")).to_have_text("after 0 steps")
     expect(wrote.locator("#growth output")).to_have_text(f"after {snapshots[-1]['step']} steps")
+    expect(wrote.locator(".stage").last).to_be_in_viewport(ratio=0.9)  # what plays is seen, on a small screen, too
     wrote.click("#write")  # which is seen in the text
     expect(wrote.locator("#desk")).to_be_visible()

@@ -330,8 +330,10 @@ def test_a_bad_number_is_shown_at_its_field(page: Page) -> None:
     page.fill("#seed", "-5")
     page.fill("#max_new_tokens", "0")
     page.click("#write")
-    expect(page.locator("#seed-error")).to_contain_text("Too small: a whole number from 0 to")
-    expect(page.locator("#max_new_tokens-error")).to_have_text("Too small: a whole number from 1 to 100,000.")
+    expect(page.locator("#seed-error")).to_contain_text("Luck: Too small: a whole number from 0 to")
+    expect(page.locator("#max_new_tokens-error")).to_have_text(
+        "Letters: Too small: a whole number from 1 to 100,000."
+    )
     page.fill("#seed", "")
     page.fill("#max_new_tokens", "10")
     page.click("#write")
