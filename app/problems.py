@@ -30,6 +30,12 @@ from model.errors import (
 
 logger = logging.getLogger(__name__)
 
+BOUNDS = {
+    "less_than": "lt",
+    "less_than_equal": "le",
+    "greater_than": "gt",
+    "greater_than_equal": "ge",
+}  # of pydantic
 MAX_LISTED = 100  # fields or characters named in one refusal
 OPENAI_ROUTES = ("/completions", "/models")
 OPENAI_ENDINGS = (
@@ -214,8 +220,15 @@ def _invalid(errors: Sequence[Any]) -> Problem:
         elif error["type"] == "extra_forbidden":
             found.append((name, "is not a field of this request; remove it or check its spelling"))
         else:
-            found.append((name, f"{error['msg']}, not {_short(error['input'])}"))
+            found.append((name, f"{_exact(error)}, not {_short(error['input'])}"))
     return Problem(422, "; ".join(f"{name}: {message}" for name, message in found[:5]), _errors(found))
+
+
+def _exact(error: Any) -> str:
+    """The message of pydantic's error, with its bound in full: it rounds whole numbers of more than 16 digits."""
+    message: str = error["msg"]
+    bound = error.get("ctx", {}).get(BOUNDS.get(error["type"], ""))
+    return f"{message.rpartition(' ')[0]} {bound}" if isinstance(bound, int) else message
 
 
 def _unreadable(cause: BaseException | None) -> str | None:

@@ -81,7 +81,8 @@ class TextIndex:
         if len(sizes) > 1 and "longest_copy" in figures:
             first = max(0, min(above - 2, len(sizes) - 2))
             extrapolated = _between(self.held_out[first], self.held_out[first + 1], size)
-            figures["longest_copy"] = extrapolated.figures.get("longest_copy", figures["longest_copy"])
+            longest = extrapolated.figures.get("longest_copy", figures["longest_copy"])
+            figures["longest_copy"] = _within(longest, size)
         return replace(nearest, figures=figures)
 
     def save(self, path: Path) -> None:
@@ -157,6 +158,14 @@ def _between(smaller: HeldOut, larger: HeldOut, characters: int) -> HeldOut:
             high = round(high)
         figures[name] = Range(mean, low, high)
     return HeldOut(characters, min(smaller.pieces, larger.pieces), figures)
+
+
+def _within(lengths: Range, characters: int) -> Range:
+    """Lengths of runs, brought back to those that a text of so many characters can have."""
+    low = lengths.low if math.isinf(lengths.low) else min(max(lengths.low, 0), characters)
+    high = lengths.high if math.isinf(lengths.high) else min(max(lengths.high, low, 0), characters)
+    mean = min(max(lengths.mean, low, 0), high, characters)
+    return Range(mean, low, high)
 
 
 def _range(bounds: Mapping[str, Any]) -> Range:

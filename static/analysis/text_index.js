@@ -47,7 +47,7 @@ export class TextIndex {
 		if (heldOut.length > 1 && "longest_copy" in figures) {
 			const first = Math.max(0, Math.min(above - 2, heldOut.length - 2));
 			const extrapolated = between(heldOut[first], heldOut[first + 1], size).figures;
-			figures.longest_copy = extrapolated.longest_copy ?? figures.longest_copy;
+			figures.longest_copy = within(extrapolated.longest_copy ?? figures.longest_copy, size);
 		}
 		return { ...nearest, figures };
 	}
@@ -70,6 +70,17 @@ function between(smaller, larger, characters) {
 		figures[name] = { mean, low: bound(below.low, above.low), high: bound(below.high, above.high) };
 	}
 	return { characters, pieces: Math.min(smaller.pieces, larger.pieces), figures };
+}
+
+/**
+ * Lengths of runs, brought back to those that a text of so many characters can have.
+ * @param {HeldOutRange} lengths @param {number} characters @returns {HeldOutRange}
+ */
+function within(lengths, characters) {
+	const low = lengths.low === null ? null : Math.min(Math.max(lengths.low, 0), characters);
+	const high = lengths.high === null ? null : Math.min(Math.max(lengths.high, low ?? 0), characters);
+	const mean = Math.min(Math.max(lengths.mean, low ?? 0), high ?? characters);
+	return { mean, low, high };
 }
 
 /** @param {number} value */

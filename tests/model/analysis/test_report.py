@@ -193,8 +193,8 @@ HELD_OUT = (HeldOut(100, 9, piece_figures(15, 0.9)), HeldOut(1000, 5, piece_figu
 @pytest.mark.parametrize(
     ("characters", "size", "high", "distinct"),
     [
-        (0, 100, 10, 0.9),
-        (10, 100, 15, 0.9),
+        (0, 100, 1, 0.9),  # no longer than the text, which 10 was
+        (10, 100, 10, 0.9),
         (99, 100, 20, 0.9),
         (100, 100, 20, 0.9),
         (101, 101, 20, 0.9),
@@ -215,6 +215,8 @@ def test_a_text_is_compared_with_pieces_of_its_own_size(
     assert found is not None
     assert found.characters == size
     assert found.figures["longest_copy"].high == high
+    longest = found.figures["longest_copy"]
+    assert 0 <= longest.low <= longest.mean <= longest.high <= max(1, characters)
     words = found.figures.get("distinct_1")
     assert (words and words.mean) == (distinct and pytest.approx(distinct, abs=0.01))
 
