@@ -19,7 +19,7 @@ from model.device import numerics_named
 from model.errors import InputError
 from model.flags import ProgramSettings
 from model.generation.generator import Generator, load_generator
-from model.generation.receipt import FORMER, Digest, Receipt
+from model.generation.receipt import FORMER_IDENTITY, Digest, Receipt
 from model.generation.sequence import TextSequence
 
 MAX_ANSWER_BYTES = 1 << 28  # bytes; with all alternatives of all characters, an answer has some 100 MB
@@ -41,7 +41,7 @@ def verify(settings: VerifySettings) -> None:
     receipt = read_receipt(settings.receipt)
     checkpoint = read_checkpoint(settings.checkpoint)
     if receipt.checkpoint == checkpoint.former_identity:
-        named = f"this checkpoint, {checkpoint.identity[:12]}, by {FORMER}, {receipt.checkpoint[:12]}"
+        named = f"this checkpoint, {checkpoint.identity[:12]}, by {FORMER_IDENTITY}, {receipt.checkpoint[:12]}"
         raise InputError("checkpoint", f"the receipt is of {named}; have the text written again for a new receipt")
     if checkpoint.identity != receipt.checkpoint:
         found = f"{settings.checkpoint} holds {checkpoint.identity[:12]}"

@@ -92,7 +92,7 @@ class Distillation(Objective):
         return (1 - weight) * soft + weight * super().summed_loss(logits, inputs, targets)
 
 
-def load_teachers(settings: DistillSettings, dataset: Dataset) -> Distillation:
+def load_distillation(settings: DistillSettings, dataset: Dataset) -> Distillation:
     """The objective of a run that distils.
 
     Raises:
@@ -133,7 +133,7 @@ def check_teacher(folder: Path, teacher: Checkpoint, dataset: Dataset, block_siz
 
 def distill(settings: DistillSettings) -> None:
     """Train the student with a progress bar, as `training.train` does."""
-    train(settings, partial(load_teachers, settings))
+    train(settings, partial(load_distillation, settings))
 
 
 if __name__ == "__main__":

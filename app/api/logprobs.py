@@ -57,9 +57,9 @@ class DetailsWriter:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._quoted = [json.dumps(character) for character in vocabulary.characters]
 
-    def write(self, text: str, likelihoods: Sequence[Logprob]) -> list[str]:
+    def write(self, text: str, logprobs: Sequence[Logprob]) -> list[str]:
         """One JSON object for each character of `text`."""
-        return [self._character(*pair) for pair in zip(text, likelihoods, strict=True)]
+        return [self._character(*pair) for pair in zip(text, logprobs, strict=True)]
 
     def _character(self, character: str, one: Logprob) -> str:
         alternatives = ",".join(

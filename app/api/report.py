@@ -58,15 +58,15 @@ class LiveReport:
         self._parts: list[str] = []
         self._bits = 0.0
 
-    def add(self, text: str, likelihoods: Sequence[Logprob], ended: bool) -> tuple[list[int], list[dict[str, Any]]]:
-        """Append `text`, with the likelihoods of its characters or none.
+    def add(self, text: str, logprobs: Sequence[Logprob], ended: bool) -> tuple[list[int], list[dict[str, Any]]]:
+        """Append `text`, with the log-probabilities of its characters or none.
 
         Returns:
             For each of its characters, the length of the run of the training text that ends there; and the words
             completed by it that the training text does not have.
         """
         self._parts.append(text)
-        self._bits += bits_of(likelihoods)
+        self._bits += bits_of(logprobs)
         update = self._marks.append(text)
         words = list(update.words)
         if ended:
@@ -134,6 +134,6 @@ def write_report(text: str, checkpoint: Checkpoint, bits: float | None, check_ca
     return "".join(parts)
 
 
-def bits_of(likelihoods: Iterable[Logprob]) -> float:
+def bits_of(logprobs: Iterable[Logprob]) -> float:
     """The surprise of these characters in bits, summed, by the model alone."""
-    return -sum(math.log2(max(one.probability, sys.float_info.min)) for one in likelihoods)
+    return -sum(math.log2(max(one.probability, sys.float_info.min)) for one in logprobs)

@@ -69,13 +69,13 @@ class SampleUpdate:
     Attributes:
         sample: whose text it is.
         text: characters that the client does not have; empty if it has all of them.
-        likelihoods: one for each character of `text`, if they were asked for.
+        logprobs: one for each character of `text`, if they were asked for.
         marks: the fields `copied` and `invented` of a `Text`, if a report was asked for.
     """
 
     sample: Sample
     text: str
-    likelihoods: list[Logprob]
+    logprobs: list[Logprob]
     marks: dict[str, Any] = field(default_factory=dict)
 
 
@@ -137,7 +137,7 @@ class Answer:
             for update in self._merge(chunks):
                 texts[update.sample.index].append(update.text)
                 if self._request.details:
-                    details[update.sample.index] += self._details.write(update.text, update.likelihoods)
+                    details[update.sample.index] += self._details.write(update.text, update.logprobs)
             await asyncio.sleep(0)  # let others run, however fast the text comes
         samples: list[str] = []
         for sample, parts, chars in zip(self._samples, texts, details, strict=True):
@@ -164,7 +164,7 @@ class Answer:
                 data = Text.content(sample.index, index, update.text, update.marks)
                 lists: dict[str, list[str]] = {}
                 if self._request.details:
-                    lists["chars"] = self._details.write(update.text, update.likelihoods)
+                    lists["chars"] = self._details.write(update.text, update.logprobs)
                 events.append(_event("text", json_line(data, **lists), str(self._reached())))
             if sample.finish_reason is not None:
                 end = End(sample=sample.index, finish_reason=sample.finish_reason)
@@ -184,19 +184,19 @@ class Answer:
         for index, parts in sorted(by_sample.items()):
             sample = self._samples[index]
             text = "".join(part.text for part in parts)
-            likelihoods: list[Logprob] = []
+            logprobs: list[Logprob] = []
             for part in parts:
-                likelihoods += part.logprobs
+                logprobs += part.logprobs
             new = sample.add(text)
             sample.finish_reason = parts[-1].finish_reason
             if sample.report is None:
-                yield SampleUpdate(sample, new, likelihoods)
+                yield SampleUpdate(sample, new, logprobs)
                 continue
-            # A report needs the whole text, so its marks and likelihoods begin before what is new to the client.
-            copied, invented = sample.report.add(text, likelihoods, sample.finish_reason is not None)
+            # A report needs the whole text: its marks and log-probabilities begin before what is new to the client.
+            copied, invented = sample.report.add(text, logprobs, sample.finish_reason is not None)
             known = len(text) - len(new)
             marks = {"copied": copied[known:], "invented": invented}
-            yield SampleUpdate(sample, new, likelihoods[known:], marks)
+            yield SampleUpdate(sample, new, logprobs[known:], marks)
 
     async def _reports(self) -> dict[str, list[str]]:
         """The JSON of each sample's report, if they are asked for."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from app.api.schemas import GenerateRequest
 from app.serving.model_card import ModelCard
 from model.errors import InputError
-from model.generation.receipt import FORMER, Parameters
+from model.generation.receipt import FORMER_IDENTITY, Parameters
 from model.sampling.noise import SEED_LIMIT
 from model.vocabulary import Vocabulary
 
@@ -96,7 +96,8 @@ def resume(
     if token.checkpoint == card.former:
         raise InputError(
             HEADER,
-            f"names this checkpoint by {card.former}, {FORMER}; it is {card.checkpoint} now; {RESUME_REMEDY}",
+            f"names this checkpoint by {card.former}, {FORMER_IDENTITY}; "
+            f"it is {card.checkpoint} now; {RESUME_REMEDY}",
         )
     _check_same_text(token, ResumeToken.beginning(resolved, card), resolved.max_new_tokens)
     return resolved, token

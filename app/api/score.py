@@ -53,13 +53,13 @@ async def write_score(
     read = 0
     bits = 0.0
     while chunks := await handle.take():
-        likelihoods: list[Logprob] = []
+        logprobs: list[Logprob] = []
         for _, chunk in chunks:
-            likelihoods += chunk.logprobs
-        if likelihoods:
-            chars = writer.write(scored[read : read + len(likelihoods)], likelihoods)
-            read += len(likelihoods)
-            bits += bits_of(likelihoods)
+            logprobs += chunk.logprobs
+        if logprobs:
+            chars = writer.write(scored[read : read + len(logprobs)], logprobs)
+            read += len(logprobs)
+            bits += bits_of(logprobs)
             yield before + ",".join(chars)
             before = ","
         await asyncio.sleep(0)  # let others run, however fast the text is read

@@ -7,7 +7,8 @@ from model.sampling.noise import SEED_LIMIT
 from model.sampling.sampler import Sampling
 from model.vocabulary import Vocabulary
 
-FORMER = "its identity before one covered the vocabulary"  # what `Checkpoint.former_identity` is called in messages
+# What `Checkpoint.former_identity` is called in messages.
+FORMER_IDENTITY = "its identity before one covered the vocabulary"
 
 
 class Parameters(BaseModel):

@@ -42,9 +42,9 @@ class LogprobsWriter:
         self._characters = vocabulary.characters
         self._quoted = [json.dumps(character) for character in vocabulary.characters]
 
-    def rows(self, text: str, likelihoods: Sequence[Logprob], offset: int) -> list[LogprobsRow]:
+    def rows(self, text: str, logprobs: Sequence[Logprob], offset: int) -> list[LogprobsRow]:
         """One row for each character of `text`, the first of which is at `offset`."""
-        pairs = zip(text, likelihoods, strict=True)
+        pairs = zip(text, logprobs, strict=True)
         return [self._row(character, one, offset + i) for i, (character, one) in enumerate(pairs)]
 
     @staticmethod
@@ -232,10 +232,10 @@ class CompletionAnswer:
         self._offsets[choice.index] = offset + len(text)
         rows: list[LogprobsRow] | None = None
         if self._request.logprobs is not None:
-            likelihoods: list[Logprob] = []
+            logprobs: list[Logprob] = []
             for chunk in chunks:
-                likelihoods += chunk.logprobs
-            rows = self._writer.rows(text, likelihoods, offset)
+                logprobs += chunk.logprobs
+            rows = self._writer.rows(text, logprobs, offset)
         return Part(choice, text, rows, chunks[-1].finish_reason if choice.ended else None)
 
     def _usage(self) -> dict[str, int]:

@@ -23,7 +23,7 @@ from app.serving.service import Serving
 from app.settings import ServerSettings
 from model.atomic_files import printable_name
 from model.errors import InputError
-from model.generation.receipt import FORMER
+from model.generation.receipt import FORMER_IDENTITY
 from model.generation.sequence import TextSequence
 
 router = APIRouter(prefix="/v1")
@@ -100,7 +100,7 @@ def _unknown(name: str, serving: Serving, settings: ServerSettings) -> Problem:
     names = names_of(serving, settings)
     message = f"there is no model {name!r} here; use {names[0]!r}"
     if name == f"{names[0]}-{serving.card.former}":
-        message = f"model {name!r} is named by {FORMER}; use {names[1]!r}"
+        message = f"model {name!r} is named by {FORMER_IDENTITY}; use {names[1]!r}"
     errors = [{"field": "model", "message": message}]
     return Problem(404, message, {"errors": errors, "code": "model_not_found"})
 

@@ -12,7 +12,7 @@ from model.vocabulary import Vocabulary
 AWKWARD = Vocabulary('"\\\n é日🙂')
 probabilities = st.floats(0, 1)
 alternatives = st.tuples(st.integers(0, len(AWKWARD) - 1), probabilities, probabilities)
-likelihoods = st.builds(
+logprob_records = st.builds(
     Logprob,
     probability=probabilities,
     final=probabilities,
@@ -26,7 +26,7 @@ def rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-@given(pairs=st.lists(st.tuples(st.sampled_from(AWKWARD.characters), likelihoods), max_size=5))
+@given(pairs=st.lists(st.tuples(st.sampled_from(AWKWARD.characters), logprob_records), max_size=5))
 def test_details_are_json_with_six_digits(pairs: list[tuple[str, Logprob]]) -> None:
     text = "".join(character for character, _ in pairs)
     written = DetailsWriter(AWKWARD).write(text, [one for _, one in pairs])
