@@ -161,9 +161,12 @@ def renderer_memory(browser: Browser) -> float:
 
 
 def private_bytes(pid: int) -> int:
-    """The bytes of a process that no other process shares."""
+    """The bytes that a process has written to and shares with no other.
+
+    What it has read of the browser's own files is left out: whether that is shared depends on what else runs.
+    """
     total = 0
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith(("Private_Clean", "Private_Dirty")):
+        if line.startswith("Private_Dirty"):
             total += int(line.split()[1]) * 1024
     return total
