@@ -30,12 +30,8 @@ from model.errors import (
 
 logger = logging.getLogger(__name__)
 
-BOUNDS = {
-    "less_than": "lt",
-    "less_than_equal": "le",
-    "greater_than": "gt",
-    "greater_than_equal": "ge",
-}  # of pydantic
+# What pydantic's types of errors about a bound call the bound.
+BOUNDS = {"less_than": "lt", "less_than_equal": "le", "greater_than": "gt", "greater_than_equal": "ge"}
 MAX_LISTED = 100  # fields or characters named in one refusal
 OPENAI_ROUTES = ("/completions", "/models")
 OPENAI_ENDINGS = (
@@ -220,11 +216,11 @@ def _invalid(errors: Sequence[Any]) -> Problem:
         elif error["type"] == "extra_forbidden":
             found.append((name, "is not a field of this request; remove it or check its spelling"))
         else:
-            found.append((name, f"{_exact(error)}, not {_short(error['input'])}"))
+            found.append((name, f"{_message_with_exact_bound(error)}, not {_short(error['input'])}"))
     return Problem(422, "; ".join(f"{name}: {message}" for name, message in found[:5]), _errors(found))
 
 
-def _exact(error: Any) -> str:
+def _message_with_exact_bound(error: Any) -> str:
     """The message of pydantic's error, with its bound in full: it rounds whole numbers of more than 16 digits."""
     message: str = error["msg"]
     bound = error.get("ctx", {}).get(BOUNDS.get(error["type"], ""))

@@ -116,9 +116,7 @@ def compute_logprobs(
     rows = np.arange(len(ids))
     relative = _relative(logits)
     exponentials = _exponentials(relative)
-    sums = exponentials.sum(
-        axis=1, keepdims=True
-    )  # in NumPy's order: these are shown, and nothing is drawn by them
+    sums = exponentials.sum(axis=1, keepdims=True)  # in NumPy's order: nothing is drawn by them
     probabilities = exponentials / sums
     finals = softmax(_adjust(relative, logits, samplings))
     entropies = np.log(sums[:, 0]) - (probabilities * relative).sum(axis=1)  # nats

@@ -49,7 +49,10 @@ export function formValues() {
 	return { ...sampling(), ...Object.fromEntries(NUMBERS.map((name) => [name, input(name).value])) };
 }
 
-/** Whether the length, the number of samples and the seed can be used; what is wrong is shown at those that cannot, and the first of them is focused. */
+/**
+ * Whether all that was typed can be used: the length, the samples, the seed, and the exact values. What is wrong is
+ * shown at those that cannot, and the first of them is focused.
+ */
 export function check() {
 	const refused = SLIDERS.filter((name) => exactField(name).ariaInvalid === "true");
 	clearErrors();
@@ -190,7 +193,10 @@ function exactField(name) {
 	return /** @type {HTMLInputElement} */ (document.getElementById(`${name}-exact`));
 }
 
-/** Takes over what was typed beside a slider, or says what can be typed; returns whether it did. @param {keyof Sampling} name */
+/**
+ * Takes over what was typed beside a slider, or says what can be typed; returns whether it was taken.
+ * @param {keyof Sampling} name
+ */
 function onExact(name) {
 	const slider = input(name);
 	const field = exactField(name);

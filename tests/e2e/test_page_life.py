@@ -176,19 +176,12 @@ def test_terms_are_explained_to_mouse_and_keyboard(bundled: Page) -> None:
     bundled.click("#write")
     written(bundled)
     bundled.locator(".written").nth(3).click()
-    for tab in (
-        "letter",
-        "report",
-        "model",
-    ):  # hidden explanations widened a panel, which could be scrolled sideways
+    # Hidden explanations widened a panel, which could be scrolled sideways.
+    for tab in ("letter", "report", "model"):
         bundled.click(f"#tab-{tab}")
         expect(bundled.locator(f"#{tab} .term, #{tab} h3, #{tab} dl").first).to_be_visible()
-        assert (
-            bundled.evaluate(
-                f"document.getElementById('{tab}').scrollWidth - document.getElementById('{tab}').clientWidth"
-            )
-            == 0
-        )
+        beyond = bundled.locator(f"#{tab}").evaluate("(panel) => panel.scrollWidth - panel.clientWidth")
+        assert beyond == 0
     for term in bundled.locator(".lead .term, #card-panel .term").all():
         expect(term.locator(".tip")).to_be_hidden()
         term.focus()
