@@ -310,7 +310,7 @@ class FolderWriter:
             raise BlockingIOError(errno.EAGAIN, message, str(folder)) from None
         try:
             self._move_into_place()
-        except BaseException:
+        except BaseException:  # a stop by the keyboard, too, must not leave the lock taken; it is raised again
             self.close()
             raise
 

@@ -48,7 +48,7 @@ class RunFolder:
             self._writer = FolderWriter(self.folder)
             try:
                 self._check(resume, snapshots)
-            except BaseException:
+            except BaseException:  # a stop by the keyboard, too, must not leave the lock taken
                 self.close()
                 raise
         except BlockingIOError:
